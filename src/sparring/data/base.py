@@ -1,0 +1,171 @@
+"""What a data set is here, and scikit-learn's digits as the smallest real one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sparring.data.order import Indices
+
+
+class ImageData(Dataset, ABC):
+    """Images in [-1, 1], perhaps with class labels, read a batch at a time.
+
+    A new data set sets the four attributes and writes `__len__` and `__getitem__`.
+
+    Attributes:
+        name: for tables and reports.
+        image_shape: (C, H, W).
+        num_classes: None without labels.
+        class_names: one per class, where they are known.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """The images (B, C, H, W), float32 in [-1, 1], and labels (B,), int64 or None, of a *list* of indices."""
+
+    def images(self, n: int | None = None, seed: int = 0) -> Tensor:
+        """(n, C, H, W) float32 in [-1, 1]: the first n of a seeded permutation; all, in their order, when None."""
+        chosen = self._chosen(n, seed)
+        out = torch.empty(len(chosen), *self.image_shape)
+        for first in range(0, len(chosen), 256):
+            out[first : first + 256] = self[chosen[first : first + 256]][0]
+        return out
+
+    def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
+        """(n,) int64: the labels of the rows that `images(n, seed)` gives, or None without labels."""
+        if self.num_classes is None:
+            return None
+        return self[self._chosen(n, seed)][1]
+
+    def holdout(self) -> "ImageData | None":
+        """The split to evaluate against, never trained on, or None where the data set knows none."""
+        return None
+
+    def _chosen(self, n: int | None, seed: int) -> list[int]:
+        if n is None:
+            return list(range(len(self)))
+        if not 1 <= n <= len(self):
+            raise ValueError(f"{n} images asked of {self.name}, which has {len(self)}: ask for 1 to {len(self)}")
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n].tolist()
+
+
+class StoredImages(ImageData):
+    """Images that lie in memory as one tensor: float32 in [-1, 1], or uint8, a quarter of the size.
+
+    Args:
+        images: (N, C, H, W).
+        labels: (N,) int64, or None.
+        name: for tables and reports.
+        num_classes: None: the largest label plus one.
+        class_names: one per class.
+        flip: turn half of the images of a `BatchStream` left to right.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        name: str = "images",
+        num_classes: int | None = None,
+        class_names: list[str] | None = None,
+        flip: bool = False,
+    ):
+        if images.ndim != 4 or len(images) == 0:
+            raise ValueError(f"`images` has the shape {tuple(images.shape)}; it must be (N, C, H, W) with N >= 1")
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"`labels` has the shape {tuple(labels.shape)}; {len(images)} images need ({len(images)},)"
+            )
+        self.name = name
+        self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        if labels is not None:
+            self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+        self.class_names = class_names
+        self.flip = flip
+        self._images = images
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        images = in_range(self._images[rows])
+        if self.flip:
+            images = flipped(images, indices)
+        return images, None if self._labels is None else self._labels[rows]
+
+    def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
+        return None if self._labels is None else self._labels[self._chosen(n, seed)]
+
+
+def in_range(images: Tensor) -> Tensor:
+    """uint8 0..255 as float32 in [-1, 1]; floating-point images as float32."""
+    return images.float().div_(127.5).sub_(1) if images.dtype == torch.uint8 else images.float()
+
+
+def flipped(images: Tensor, indices: Sequence[int]) -> Tensor:
+    """(B, C, H, W) with the rows turned left to right whose coin in a stream's `Indices` says so."""
+    if not isinstance(indices, Indices):
+        return images
+    return torch.where(torch.tensor(indices.mirrored)[:, None, None, None], images.flip(-1), images)
+
+
+class Digits(StoredImages):
+    """scikit-learn's digits: 1797 real 8x8 grey images of handwritten digits, shipped with that package.
+
+    The split is fixed and every part holds each digit in the same share: 1000 for training, 297 for choosing
+    (validation), 500 for the final numbers (holdout).
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository. The split is ours.
+
+    Args:
+        split: which part.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+
+    parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
+
+    def __init__(self, split: Literal["train", "validation", "holdout", "all"] = "train"):
+        from sklearn.datasets import load_digits
+
+        if split not in self.parts:
+            raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
+        images, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+        chosen = _stratified_order(labels)[self.parts[split]]
+        super().__init__(
+            (images / 8 - 1).float().reshape(-1, 1, 8, 8)[chosen],
+            labels.long()[chosen],
+            name="digits" if split == "train" else f"digits:{split}",
+            num_classes=10,
+            class_names=[str(digit) for digit in range(10)],
+        )
+        self.split = split
+
+    def holdout(self) -> "Digits | None":
+        return Digits("holdout") if self.split == "train" else None
+
+
+def _stratified_order(labels: Tensor) -> Tensor:
+    """A fixed order of all rows in which every stretch holds the classes in about their overall shares."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        rows = (labels == label).nonzero()[:, 0]
+        place[rows] = (torch.randperm(len(rows), generator=generator).double() + 0.5) / len(rows)
+    return place.argsort(stable=True)
