@@ -1,0 +1,199 @@
+"""Fakes against a reference: every number with its n, its features and its floor; and the verdict over seeds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.metrics import classes
+from sparring.metrics.features import extract
+from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
+from sparring.metrics.kernel import kernel_distance
+from sparring.metrics.moments import Moments
+from sparring.metrics.neighbours import manifolds, memorisation, radii
+
+_NEIGHBOURS = (3, 5)  # precision and recall, density and coverage
+_BOOTSTRAP_DIM = 128  # up to here 50 resamples of the Frechet distance take about as long as the rest
+
+
+class Reference:
+    """Real images seen through one feature network, their statistics computed once, to measure fakes against.
+
+    Args:
+        images: Real images [n, C, H, W] in [-1, 1] that no model was trained on, or an iterable of such batches.
+        features: The feature network, [B, C, H, W] in [-1, 1] -> [B, d], with the attribute `name`.
+        train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
+        batch_size: Images per pass through the network.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Iterable[Tensor],
+        features: nn.Module,
+        *,
+        train: Tensor | Iterable[Tensor] | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        self.features = features
+        self.batch_size = batch_size
+        self._real, self._logits = self._extract(images)
+        self._train = None if train is None else self._extract(train)[0]
+        if len(self._real) <= max(_NEIGHBOURS):
+            raise ValueError(f"the reference has {len(self._real)} images, expected at least {max(_NEIGHBOURS) + 1}")
+        self._gaussian = Gaussian.of(Moments.of(self._real))
+        self._radii = radii(self._real, _NEIGHBOURS)
+        self._floors: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._real)
+
+    def evaluate(
+        self, images: Tensor | Iterable[Tensor], *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8
+    ) -> dict[str, Any]:
+        """All numbers of fakes against this reference, as plain floats, ints, strings and lists (ready for JSON).
+
+        Args:
+            images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
+            bootstrap: Resamples for `frechet_interval`; 0: no interval (null); None: 50 where d <= 128, else 0.
+            floor: Whether to measure reals against reals at the same n too (once per n).
+            pairs: Number of closest (fake, training image) pairs to list, where there are training images.
+
+        Returns:
+            frechet, frechet_interval, kernel, kernel_interval, precision, recall, density, coverage, n, n_reference,
+            features;
+            floor: the same distances and shares of reals at the same n, its own n, and where they come from;
+            with logits: class_histogram, class_histogram_reference (counts), class_coverage, inception_score;
+            with training images: memorisation, train_share, train_share_expected, closest_pairs (see
+            `neighbours.memorisation`).
+        """
+        fake, logits = self._extract(images)
+        if len(fake) <= max(_NEIGHBOURS):
+            raise ValueError(
+                f"{len(fake)} fakes, expected at least {max(_NEIGHBOURS) + 1}; a stable number needs hundreds"
+            )
+        if bootstrap is None:
+            bootstrap = 50 if fake.shape[1] <= _BOOTSTRAP_DIM else 0
+        result: dict[str, Any] = _measure(fake, self._real, self._gaussian, self._radii)
+        result["frechet_interval"] = (
+            list(frechet_interval(fake, self._gaussian, resamples=bootstrap)) if bootstrap else None
+        )
+        result |= {"n": len(fake), "n_reference": len(self._real), "features": self.name}
+        if logits is not None and self._logits is not None:
+            histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
+            result["class_histogram"] = histogram.tolist()
+            result["class_histogram_reference"] = expected.tolist()
+            result["class_coverage"] = classes.class_coverage(histogram, expected)
+            result["inception_score"] = classes.inception_score(logits)
+        if self._train is not None:
+            result |= asdict(memorisation(fake, self._train, self._real, pairs=pairs))
+        if floor:
+            result["floor"] = self.floor(len(fake))
+        return result
+
+    def floor(self, n: int) -> dict[str, Any]:
+        """What n reals score: training images against the reference, or one half of the reference against the other.
+
+        A random choice of n training images (all, where there are fewer: its `n` says how many); without training
+        images, the two halves of the reference, at most n of the one against the whole other.
+        """
+        if n not in self._floors:
+            shuffle = torch.Generator().manual_seed(0)
+            if self._train is not None:
+                rows = torch.randperm(len(self._train), generator=shuffle)[:n]
+                real, fake, source = self._real, self._train[rows.to(self._train.device)], "train"
+                numbers = _measure(fake, real, self._gaussian, self._radii)
+            else:
+                rows = torch.randperm(len(self._real), generator=shuffle).to(self._real.device)
+                half = len(rows) // 2
+                real, fake, source = self._real[rows[:half]], self._real[rows[half:][:n]], "halves of the reference"
+                if min(len(real), len(fake)) <= max(_NEIGHBOURS):
+                    return {"n": len(fake), "source": source}
+                numbers = _measure(fake, real, Gaussian.of(Moments.of(real)), radii(real, _NEIGHBOURS))
+            self._floors[n] = {**numbers, "n": len(fake), "source": source}
+        return dict(self._floors[n])
+
+    @property
+    def name(self) -> str:
+        """The name of the features."""
+        return str(getattr(self.features, "name", type(self.features).__name__))
+
+    def _extract(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Features [n, d] and, where the network knows classes, logits [n, K], in one pass over the images."""
+        if not getattr(self.features, "has_logits", False):
+            return extract(self.features, images, batch_size=self.batch_size), None
+        both = extract(_WithLogits(self.features), images, batch_size=self.batch_size)
+        classes_ = int(self.features.num_classes)  # type: ignore[arg-type]
+        return both[:, :-classes_].contiguous(), both[:, -classes_:]
+
+
+class _WithLogits(nn.Module):
+    """Features and logits side by side."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.features(images), self.features.logits(images)], 1)  # type: ignore[operator]
+
+
+def _measure(fake: Tensor, real: Tensor, gaussian: Gaussian, real_radii: Tensor) -> dict[str, Any]:
+    kernel = kernel_distance(fake, real)
+    return {
+        "frechet": frechet_between(Gaussian.of(Moments.of(fake)), gaussian),
+        "kernel": kernel.value,
+        "kernel_interval": list(kernel.interval),
+        **asdict(manifolds(real, fake, real_radii, radii(fake, _NEIGHBOURS[:1]))),
+    }
+
+
+def paired_verdict(
+    method_values: Sequence[float],
+    control_values: Sequence[float],
+    *,
+    lower_is_better: bool = True,
+    spread: float | None = None,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Method against control, seed by seed: the mean difference, its interval and the verdict.
+
+    From three seeds on, the interval is Student's over the paired differences. One or two seeds say nothing about the
+    spread over seeds: then the half-width is `spread`, and the note says so. Where zero lies inside the interval, or
+    there is none, the verdict is "no gain".
+
+    Args:
+        method_values: One number per seed.
+        control_values: The same metric of the control, with the same seeds in the same order.
+        lower_is_better: True for distances, False for shares such as recall.
+        spread: For fewer than three seeds: half-width of the interval of one difference, e.g. the root of the summed
+            squares of the
+            half-widths of two bootstrap intervals.
+        confidence: Of the interval.
+
+    Returns:
+        difference (method - control), interval [low, high] or None, verdict "gain", "no gain" or "worse", seeds, note.
+    """
+    if len(method_values) != len(control_values) or not method_values:
+        raise ValueError(
+            f"{len(method_values)} values of the method and {len(control_values)} of the control: "
+            "expected one of each per seed, in the same order"
+        )
+    differences = torch.tensor(method_values, dtype=torch.float64) - torch.tensor(control_values, dtype=torch.float64)
+    if not bool(torch.isfinite(differences).all()):
+        raise ValueError("a value of the method or the control is not finite: a failed seed has no difference")
+    n, mean = len(differences), float(differences.mean())
+    note = f"{n} seeds"
+    if n >= 3:
+        from scipy.stats import t as student
+
+        half = float(student.ppf((1 + confidence) / 2, n - 1) * differences.std() / n**0.5)
+    else:
+        note = "one seed" if n == 1 else "two seeds"
+        note += ": no spread known" if spread is None else ": spread of the samples only"
+        half = float("inf") if spread is None else spread
+    sign = 1 if lower_is_better else -1
+    verdict = "gain" if sign * mean + half < 0 else "worse" if sign * mean - half > 0 else "no gain"
+    interval = None if half == float("inf") else [mean - half, mean + half]
+    return {"difference": mean, "interval": interval, "verdict": verdict, "seeds": n, "note": note}
