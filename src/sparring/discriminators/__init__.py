@@ -1,0 +1,25 @@
+"""Discriminators: judges of images or of batches, and the backbones they look through.
+
+Every discriminator has two hooks for the trainer: `prepare(images, labels)`, once before training, and
+`after_update()`, after each optimiser step on the discriminator.
+"""
+
+from sparring.discriminators.augment import DiffAugment
+from sparring.discriminators.backbones import Backbone, CifarResNet, DINOv2, SmallConvNet, fit_classifier, freeze
+from sparring.discriminators.projected import ProjectedDiscriminator
+from sparring.discriminators.siamese import SiameseDiscriminator
+from sparring.discriminators.structure import StructureDiscriminator, structure_distance
+
+__all__ = [
+    "Backbone",
+    "CifarResNet",
+    "DINOv2",
+    "DiffAugment",
+    "ProjectedDiscriminator",
+    "SiameseDiscriminator",
+    "SmallConvNet",
+    "StructureDiscriminator",
+    "fit_classifier",
+    "freeze",
+    "structure_distance",
+]

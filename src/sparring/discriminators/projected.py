@@ -1,0 +1,81 @@
+"""The projected judge: small heads on the maps of a frozen backbone, one logit per position of each map."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sparring.discriminators.augment import DiffAugment, Draws
+from sparring.discriminators.backbones import Backbone, freeze
+from sparring.discriminators.heads import Head, advance_spectral_norms
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Real-or-fake logits of one image from the maps of a frozen backbone, high for real.
+
+    Head of Sauer et al. 2023, "StyleGAN-T", as ADD uses it, on 2-D maps and with GroupNorm in place of virtual batch
+    norm (see `Head`). With classes, the heads' last maps are projected on a class embedding, divided by sqrt(width).
+
+    Args:
+        backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the images.
+        width: Channels of the heads.
+        num_classes: Number of classes to condition on; None: the labels are ignored.
+        augment: Policy of `DiffAugment`; "" for none.
+
+    Raises:
+        ValueError: `num_classes` given and a batch without labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        width: int = 64,
+        num_classes: int | None = None,
+        augment: str = "color,translation,cutout",
+    ) -> None:
+        super().__init__()
+        self.backbone = freeze(backbone)
+        self.augment = DiffAugment(policy=augment)
+        out_channels = 1 if num_classes is None else width
+        self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in backbone.channels)
+        self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
+
+    def train(self, mode: bool = True) -> "ProjectedDiscriminator":
+        """Sets the mode of the heads; the backbone stays in eval mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
+        """Trains the backbone where it needs that; once, before training. Returns whether its weights changed."""
+        return self.backbone.prepare(images, labels)
+
+    def after_update(self) -> None:
+        """To be called after each update of this discriminator: one power iteration of the spectral norms."""
+        advance_spectral_norms(self)
+
+    def forward(self, images: Tensor, draws: Draws, labels: Tensor | None = None) -> Tensor:
+        """Logits [B,M], float32, of images [B,C,H,W] in [-1,1]; M counts the positions of all maps."""
+        return self.logits_from_maps(self.feature_maps(images, draws), labels)
+
+    def feature_maps(self, images: Tensor, draws: Draws) -> list[Tensor]:
+        """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
+        return self.backbone(self.augment(images, draws))
+
+    def logits_from_maps(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Logits [B,M] from `feature_maps`.
+
+        For R1 at the heads' inputs: `maps = [m.detach().requires_grad_() for m in d.feature_maps(real, draws)]`,
+        then `r1_penalty(d.logits_from_maps(maps, labels), maps)`.
+        """
+        if self.classes is not None and labels is None:
+            raise ValueError("`ProjectedDiscriminator(num_classes=...)` judges with labels, but the batch has none")
+        logits = []
+        for head, x in zip(self.heads, maps, strict=True):
+            y = head(x)
+            y = y.to(torch.promote_types(y.dtype, torch.float32))
+            if self.classes is not None:
+                y = (y * self.classes(labels)[:, :, None, None]).sum(1) / math.sqrt(y.shape[1])
+            logits.append(y.flatten(1))
+        return torch.cat(logits, 1)
