@@ -1,0 +1,245 @@
+"""A network that sees through noise: a torch module, its noising process, and what its output means.
+
+Every prediction type is a fixed mix of the two things in x_t = alpha x_0 + sigma eps:
+
+    output = a x_0 + b eps      eps: 0, 1    x0: 1, 0    v: -sigma, alpha    flow: -1, 1    edm: see `_mix`
+
+so x_0 and eps follow by solving two linear equations, for every type and every process, in this file only.
+"""
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DModel
+from torch import Tensor, nn
+
+from sparring.process import EDM, VP, Kind, Process, per_image
+
+LABEL_NAMES = ("class_labels", "labels", "label", "y")
+SMALLEST = 1e-5  # alpha (type eps) and sigma (type x0) are held above this where they divide
+
+
+def _mix(kind: Kind, process: Process, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b) with output = a x_0 + b eps, each of t's shape.
+
+    edm: output = (x_0 - c_skip x_t) / c_out with EDM's c_skip = sd^2 / (sigma^2 + sd^2) and
+    c_out = sigma sd / sqrt(sigma^2 + sd^2), so a = sigma / (sd sqrt(sigma^2 + sd^2)), b = -sd / sqrt(sigma^2 + sd^2).
+    """
+    sigma = process.sigma(t)
+    zero, one = torch.zeros_like(sigma), torch.ones_like(sigma)
+    if kind == "eps":
+        return zero, one
+    if kind == "x0":
+        return one, zero
+    if kind == "v":
+        return -sigma, process.alpha(t)
+    if kind == "flow":
+        return -one, one
+    assert isinstance(process, EDM)
+    scale = (sigma.square() + process.sigma_data**2).rsqrt()
+    return scale * sigma / process.sigma_data, -scale * process.sigma_data
+
+
+def _determinant(kind: Kind, process: Process, t: Tensor) -> Tensor:
+    """alpha b - sigma a, held away from 0: alpha for eps, -sigma for x0, never near 0 for the others."""
+    a, b = _mix(kind, process, t)
+    determinant = process.alpha(t) * b - process.sigma(t) * a
+    return torch.where(determinant < 0, determinant.clamp(max=-SMALLEST), determinant.clamp(min=SMALLEST))
+
+
+@dataclass
+class Prediction:
+    """A network's output with what is needed to read it: `.x0`, `.eps`, `.v`, `.flow` (all [B, ...], at least float32).
+
+    v is alpha eps - sigma x_0 and flow is eps - x_0, for every process. What the network predicts itself is its output,
+    unchanged. Dividing by alpha (x0 of an eps network) and by sigma (eps of an x0 network) stops at 1e-5.
+
+    Args:
+        output: raw output of the network, [B, C, H, W].
+        x_t: the noisy images it saw, before the process scaled them.
+        t: their times, [B].
+        kind: what `output` means.
+        process: the noising process.
+    """
+
+    output: Tensor
+    x_t: Tensor
+    t: Tensor
+    kind: Kind
+    process: Process
+
+    @cached_property
+    def x0(self) -> Tensor:
+        """The clean image."""
+        if self.kind == "x0":
+            return self.output
+        return self._solve(_mix(self.kind, self.process, self.t)[1], -self.process.sigma(self.t))
+
+    @cached_property
+    def eps(self) -> Tensor:
+        """The noise."""
+        if self.kind == "eps":
+            return self.output
+        return self._solve(-_mix(self.kind, self.process, self.t)[0], self.process.alpha(self.t))
+
+    @property
+    def v(self) -> Tensor:
+        """alpha eps - sigma x_0."""
+        return self._as("v")
+
+    @property
+    def flow(self) -> Tensor:
+        """eps - x_0: the velocity of the rectified flow."""
+        return self._as("flow")
+
+    def _solve(self, of_x_t: Tensor, of_output: Tensor) -> Tensor:
+        determinant = _determinant(self.kind, self.process, self.t)
+        x_t, output = self.x_t, self.output
+        return per_image(of_x_t / determinant, x_t) * x_t + per_image(of_output / determinant, output) * output
+
+    def _as(self, kind: Kind) -> Tensor:
+        if self.kind == kind:
+            return self.output
+        a, b = _mix(kind, self.process, self.t)
+        return per_image(a, self.x0) * self.x0 + per_image(b, self.eps) * self.eps
+
+
+class Denoiser(nn.Module):
+    """A network, its process and its prediction type: `denoiser(x_t, t, labels)` gives a `Prediction`.
+
+    The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; a module called as `net(x, time)`; or one
+    with a third argument for labels (named class_labels, labels, label or y, or without a default). Outputs may be a
+    tensor, a tuple, or carry `.sample`; of 2C channels (a learned variance) the first C are kept. Labels given to a
+    network without classes are not passed on: training without conditions on labelled data is normal.
+
+    In training mode a DiT drops labels at random (diffusers' default: a tenth of them), by torch's global generator.
+
+    Args:
+        net: the network.
+        process: how its images were noised.
+        prediction: what it predicts; "edm" belongs to the EDM process and only to it.
+    """
+
+    def __init__(self, net: nn.Module, process: Process, prediction: Kind) -> None:
+        super().__init__()
+        if prediction not in get_args(Kind):
+            raise ValueError(f"prediction={prediction!r} is unknown; it is one of {', '.join(get_args(Kind))}")
+        if prediction == "edm" and not isinstance(process, EDM):
+            raise ValueError(f"prediction='edm' needs the EDM process, not {type(process).__name__}")
+        if prediction == "eps" and isinstance(process, VP) and process.zero_terminal_snr:
+            raise ValueError("prediction='eps' says nothing of x_0 at zero terminal SNR; use 'v' or 'x0'")
+        self.net = net
+        self.process = process
+        self.prediction: Kind = prediction
+        self.images_seen = 0
+        self._label_name, self._needs_labels = _label_argument(net)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network takes class labels."""
+        return self._label_name is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes the network was built for, where it says so."""
+        config = getattr(self.net, "config", {})
+        if not self.conditional:
+            return None
+        for name in ("num_class_embeds", "num_embeds_ada_norm", "num_classes"):
+            value = config.get(name) if hasattr(config, "get") else getattr(config, name, None)
+            if value is not None:
+                return int(value)
+        value = getattr(self.net, "num_classes", None)
+        return None if value is None else int(value)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
+        """The prediction for noisy images x_t [B, C, H, W] at times t [B], with class labels [B] if it has them."""
+        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), labels)
+        return Prediction(_at_least_float32(output), _at_least_float32(x_t), t, self.prediction, self.process)
+
+    def network(self, x_in: Tensor, model_time: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """The raw output [B, C, H, W] for images and times already in the network's own terms.
+
+        What a diffusers sampling loop calls: `x_in = scheduler.scale_model_input(x, time)`, `model_time = time` (one
+        number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
+        in float32. `images_seen` grows by B.
+        """
+        if labels is None and self._needs_labels:
+            raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
+        self.images_seen += len(x_in)
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
+        time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        time = torch.as_tensor(model_time, dtype=time_dtype, device=x_in.device).expand(len(x_in))
+        kwargs = {} if labels is None or self._label_name is None else {self._label_name: labels}
+        output = self.net(x_in.to(dtype), time, **kwargs)
+        if not isinstance(output, Tensor):
+            output = output.sample if hasattr(output, "sample") else output[0]
+        return output[:, : x_in.shape[1]] if output.shape[1] == 2 * x_in.shape[1] else output
+
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network's output should be, [B, C, H, W], for clean images x_0, noise eps and times t [B]."""
+        a, b = _mix(self.prediction, self.process, t)
+        return per_image(a, x_0) * x_0 + per_image(b, eps) * eps
+
+    def x0_slope(self, t: Tensor) -> Tensor:
+        """|d x_0 / d output| [B]: |x_0 - x_0_pred|^2 = x0_slope^2 |target - output|^2.
+
+        eps: sigma / alpha; x0: 1; v: sigma / (alpha^2 + sigma^2); flow: sigma / (alpha + sigma); edm: c_out.
+        """
+        if self.prediction == "x0":
+            return torch.ones_like(self.process.sigma(t))
+        return self.process.sigma(t) / _determinant(self.prediction, self.process, t).abs()
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
+
+        Raises:
+            ValueError: the network fails, gives another shape, or gives numbers that are not finite.
+        """
+        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
+        x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.5, device=device)
+        labels = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
+        modes = {module: module.training for module in self.net.modules()}
+        images_seen, name = self.images_seen, type(self.net).__name__
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), labels)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
+        finally:
+            self.images_seen = images_seen
+            for module, training in modes.items():
+                module.training = training
+        if output.shape != x_t.shape:
+            raise ValueError(f"{name} turns images of shape {tuple(image_shape)} into {tuple(output.shape[1:])}")
+        if not output.isfinite().all():
+            raise ValueError(
+                f"{name} gives numbers that are not finite; {type(self.process).__name__} tells it times like "
+                f"{self.process.model_time(t).item():.3g}, which its time embedding may not take"
+            )
+
+
+def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
+    """The name of the argument a network takes labels by (None: it takes none), and whether it must have them."""
+    parameters = list(inspect.signature(net.forward).parameters.values())
+    single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    name = next((p.name for p in single[2:] if p.name in LABEL_NAMES), None)
+    if name is None and len(single) > 2 and single[2].default is inspect.Parameter.empty:
+        name = single[2].name
+    required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name != name]
+    if required or (len(single) < 2 and len(single) == len(parameters)):
+        needs = f"needs {', '.join(required)}" if required else "takes no time"
+        raise ValueError(f"{type(net).__name__} {needs}; a network is called as net(x, time) or net(x, time, labels)")
+    if name is None or (isinstance(net, UNet2DModel) and net.class_embedding is None):
+        return None, False
+    must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
+    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

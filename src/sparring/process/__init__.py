@@ -1,0 +1,39 @@
+"""Noising: how images become noise (`gaussian`), which times are trained (`times`) and how much (`weighting`)."""
+
+from sparring.process.gaussian import EDM, VP, Process, RectifiedFlow, from_scheduler, per_image
+from sparring.process.schedulers import Kind, set_timesteps
+from sparring.process.times import LogitNormal, LogNormal, Uniform
+from sparring.process.weighting import (
+    P2,
+    SNR,
+    Constant,
+    Debiased,
+    EDMWeighting,
+    MinSNR,
+    Sigmoid,
+    SNRPlusOne,
+    SoftMinSNR,
+)
+
+__all__ = [
+    "EDM",
+    "P2",
+    "SNR",
+    "VP",
+    "Constant",
+    "Debiased",
+    "EDMWeighting",
+    "Kind",
+    "LogNormal",
+    "LogitNormal",
+    "MinSNR",
+    "Process",
+    "RectifiedFlow",
+    "SNRPlusOne",
+    "Sigmoid",
+    "SoftMinSNR",
+    "Uniform",
+    "from_scheduler",
+    "per_image",
+    "set_timesteps",
+]

@@ -1,0 +1,318 @@
+"""Gaussian noising processes x_t = alpha(t) x_0 + sigma(t) eps: VP (DDPM), EDM and the rectified flow.
+
+Time t is continuous in [0, 1]: 0 is clean, 1 is noise. Each process is written as log alpha(t) and log sigma(t), in
+float64; alpha, sigma, log-SNR, noising and the posterior all follow from these two. Times are float tensors of any
+shape (usually [B]); what comes back has t's dtype, at least float32.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from sparring.process.schedulers import Kind, edm_scheduler, flow_scheduler, read_scheduler, vp_scheduler
+
+
+def per_image(value: Tensor, images: Tensor) -> Tensor:
+    """`value` [B] as [B, 1, 1, ...] in the dtype of `images` (at least float32), to multiply images with."""
+    return value.to(torch.promote_types(images.dtype, torch.float32)).reshape(-1, *[1] * (images.ndim - 1))
+
+
+class Process(ABC):
+    """How images turn into noise, and what its networks are told about it."""
+
+    shift: float = 1.0
+
+    @abstractmethod
+    def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(log alpha, log sigma) at t, in float64; -inf where one of them is 0."""
+
+    @abstractmethod
+    def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time with this log-SNR; the nearest end of [0, 1] where there is none."""
+
+    @abstractmethod
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest time a network may be trained at."""
+
+    @abstractmethod
+    def model_time(self, t: Tensor) -> Tensor:
+        """What the network is told instead of t."""
+
+    @abstractmethod
+    def t_from_model_time(self, model_time: Tensor) -> Tensor:
+        """The inverse of `model_time`; turns a diffusers scheduler's `timesteps` into t."""
+
+    @abstractmethod
+    def scheduler(self, name: str, prediction: Kind) -> Any:
+        """A configured diffusers scheduler; put it on its grid with `process.set_timesteps`.
+
+        Its `timesteps` are values of `model_time`, and it takes the raw output of the network.
+
+        Raises:
+            ValueError: this process has no scheduler of that name, or the scheduler cannot take that prediction.
+        """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Scale of the clean image in x_t."""
+        return _as_time(self.log_alpha_sigma(t)[0].exp(), t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Scale of the noise in x_t."""
+        return _as_time(self.log_alpha_sigma(t)[1].exp(), t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2): falls with t; +inf at a clean end, -inf at a pure-noise end."""
+        log_alpha, log_sigma = self.log_alpha_sigma(t)
+        return _as_time(2 * (log_alpha - log_sigma), t)
+
+    def time_from_uniform(self, u: Tensor) -> Tensor:
+        """Maps a uniform number in [0, 1) to a time, so that all times a network is trained at are equally likely."""
+        return self.snap(u)
+
+    def model_input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the network is shown instead of x_t [B, ...]: x_t itself, but for EDM."""
+        return x_t
+
+    def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = alpha(t) x_0 + sigma(t) eps for images [B, ...] and t [B], in at least float32."""
+        return per_image(self.alpha(t), x_0) * x_0 + per_image(self.sigma(t), eps) * eps
+
+    def posterior(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(x_s | x_t, x_0) for s < t.
+
+        With a = alpha_t / alpha_s and r = SNR_t / SNR_s (which is a^2 sigma_s^2 / sigma_t^2):
+        mean = a sigma_s^2 / sigma_t^2 x_t + alpha_s (1 - r) x_0, var = sigma_s^2 (1 - r). Source: Bayes' rule for
+        Gaussians; for adjacent VP steps this is DDPM's q(x_{t-1} | x_t, x_0). At s = 0 of a process that is clean
+        there, it is x_0 with standard deviation 0.
+
+        Args:
+            x_0: clean images [B, ...], or a prediction of them.
+            x_t: noisy images [B, ...].
+            s: earlier (cleaner) times [B], 0 <= s <= t.
+            t: times [B] of x_t, above 0.
+
+        Returns:
+            mean [B, ...], and std [B, 1, 1, ...] to multiply noise with; differentiable in x_0 and x_t.
+        """
+        log_alpha_s, log_sigma_s = self.log_alpha_sigma(s)
+        log_alpha_t, log_sigma_t = self.log_alpha_sigma(t)
+        one_minus_r = -torch.expm1(2 * (log_alpha_t - log_sigma_t - log_alpha_s + log_sigma_s))
+        from_x_t = torch.exp(log_alpha_t - log_alpha_s + 2 * (log_sigma_s - log_sigma_t))
+        from_x_0 = log_alpha_s.exp() * one_minus_r
+        std = log_sigma_s.exp() * one_minus_r.clamp(min=0).sqrt()
+        return per_image(from_x_t, x_t) * x_t + per_image(from_x_0, x_0) * x_0, per_image(std, x_t)
+
+
+class VP(Process):
+    """The variance-preserving process of DDPM: alpha^2 + sigma^2 = 1, N noise levels made of betas.
+
+    Level n + 1 of N (t = (n + 1) / N) is diffusers' timestep n, with exactly diffusers' `alphas_cumprod[n]`; t = 0 is
+    clean. Between levels log alpha^2 is linear in t. With zero terminal SNR, the last alpha^2 is 2^-24 instead of 0, as
+    in diffusers' Euler and DPM-Solver, so that no formula divides by zero. Note that "cosine" ends at alpha = 5e-5:
+    an "eps" network's x_0 is all error there; prefer "v" or "x0" with it.
+
+    Args:
+        schedule: betas of DDPM ("linear"), of improved DDPM ("cosine": diffusers' squaredcos_cap_v2), or of latent
+            diffusion ("scaled_linear": linear in sqrt(beta)).
+        num_timesteps: number of noise levels N.
+        beta_start: first beta of "linear" and "scaled_linear".
+        beta_end: last beta of "linear" and "scaled_linear".
+        betas: all betas, in place of a schedule; N is their number.
+        zero_terminal_snr: shift and rescale the schedule so that the last level is pure noise; needs "v" or "x0".
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: Literal["linear", "cosine", "scaled_linear"] = "linear",
+        num_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        betas: list[float] | None = None,
+        zero_terminal_snr: bool = False,
+    ) -> None:
+        names = {"linear": "linear", "cosine": "squaredcos_cap_v2", "scaled_linear": "scaled_linear"}
+        if schedule not in names:
+            raise ValueError(f"schedule={schedule!r} is unknown; VP has {', '.join(names)} (or give `betas`)")
+        if betas is not None and not (betas and all(0 < beta <= 1 for beta in betas)):
+            raise ValueError("betas must be a list of numbers above 0 and at most 1")
+        if betas is None and num_timesteps < 1:
+            raise ValueError(f"num_timesteps={num_timesteps} must be at least 1")
+        self.num_timesteps = len(betas) if betas is not None else num_timesteps
+        self.zero_terminal_snr = zero_terminal_snr
+        self._betas = {
+            "num_train_timesteps": self.num_timesteps,
+            "beta_schedule": names[schedule],
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+            "trained_betas": betas,
+            "rescale_betas_zero_snr": zero_terminal_snr,
+        }
+        diffusers_scheduler: Any = DDPMScheduler(**self._betas)
+        alpha_bar = diffusers_scheduler.alphas_cumprod.double()
+        if zero_terminal_snr:
+            alpha_bar[-1] = 2.0**-24
+        if not alpha_bar[-1] > 0:
+            raise ValueError("these betas leave nothing of the image at the last level; use zero_terminal_snr=True")
+        log_alpha_bar = torch.cat([torch.zeros(1, dtype=torch.float64), alpha_bar.log()])  # [N + 1], from t = 0
+        self._tables = {log_alpha_bar.device: log_alpha_bar}
+
+    def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        level, table = self._level(t), self._table(t)
+        low = level.floor().clamp(max=self.num_timesteps - 1).long()
+        log_alpha_bar = torch.lerp(table[low], table[low + 1], level - low)
+        return 0.5 * log_alpha_bar, 0.5 * torch.log(-torch.expm1(log_alpha_bar))
+
+    def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
+        table = self._table(log_snr)
+        log_alpha_bar = torch.nn.functional.logsigmoid(_wide(log_snr)).contiguous()
+        low = (torch.searchsorted(-table, -log_alpha_bar) - 1).clamp(0, self.num_timesteps - 1)
+        fraction = (log_alpha_bar - table[low]) / (table[low + 1] - table[low])
+        return _as_time(((low + fraction) / self.num_timesteps).clamp(0, 1), log_snr)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest of the levels 1/N, 2/N, ..., 1."""
+        return _as_time(self._level(t).round().clamp(min=1) / self.num_timesteps, t)
+
+    def time_from_uniform(self, u: Tensor) -> Tensor:
+        level = (_wide(u) * self.num_timesteps).floor().clamp(0, self.num_timesteps - 1) + 1
+        return _as_time(level / self.num_timesteps, u)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        """diffusers' timestep N t - 1: 0 to N - 1 on the levels (exact integers there)."""
+        return _as_time(self._level(t) - 1, t)
+
+    def t_from_model_time(self, model_time: Tensor) -> Tensor:
+        return _as_time((_wide(model_time) + 1) / self.num_timesteps, model_time)
+
+    def scheduler(self, name: str, prediction: Kind) -> Any:
+        return vp_scheduler(name, prediction, self._betas)
+
+    def _level(self, t: Tensor) -> Tensor:
+        """N t in [0, N], float64, with the rounding of t = n / N to t's dtype taken back."""
+        level = (_wide(t) * self.num_timesteps).clamp(0, self.num_timesteps)
+        nearest = level.round()
+        slack = 2 * self.num_timesteps * torch.finfo(torch.promote_types(t.dtype, torch.float32)).eps
+        return torch.where((level - nearest).abs() <= slack, nearest, level)
+
+    def _table(self, like: Tensor) -> Tensor:
+        if like.device not in self._tables:
+            self._tables[like.device] = self._tables[torch.device("cpu")].to(like.device, _wide(like).dtype)
+        return self._tables[like.device]
+
+
+class EDM(Process):
+    """The process of EDM: x_t = x_0 + sigma(t) eps, sigma from sigma_min at t = 0 to sigma_max at t = 1.
+
+    sigma(t) = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho, so that equal steps of t are the
+    sampler's grid. The network sees c_in x_t with c_in = (sigma^2 + sigma_data^2)^(-1/2), and ln(sigma) / 4.
+    Source: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models".
+
+    Args:
+        sigma_min: smallest noise level, at t = 0 (a sampler's last step goes from here to the clean image).
+        sigma_max: largest noise level, at t = 1.
+        sigma_data: standard deviation of the data, all pixels together.
+        rho: bends the time axis; 7 puts more steps at low noise.
+    """
+
+    def __init__(
+        self, *, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, rho: float = 7.0
+    ) -> None:
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: 0 < sigma_min < sigma_max is needed")
+        if sigma_data <= 0 or rho <= 0:
+            raise ValueError(f"sigma_data={sigma_data} and rho={rho} must be above 0")
+        self.sigma_min, self.sigma_max, self.sigma_data, self.rho = sigma_min, sigma_max, sigma_data, rho
+        self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+
+    def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        wide = _wide(t)
+        return torch.zeros_like(wide), self.rho * torch.log(self._low + wide * (self._high - self._low))
+
+    def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
+        return _as_time(self._t_from_log_sigma(-0.5 * _wide(log_snr)), log_snr)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """t within [0, 1]: every noise level is a trained one."""
+        return _as_time(t.clamp(0, 1), t)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        """c_noise = ln(sigma) / 4."""
+        return _as_time(self.log_alpha_sigma(t)[1] / 4, t)
+
+    def t_from_model_time(self, model_time: Tensor) -> Tensor:
+        return _as_time(self._t_from_log_sigma(4 * _wide(model_time)), model_time)
+
+    def model_input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        c_in = (self.sigma(t).square() + self.sigma_data**2).rsqrt()
+        return per_image(c_in, x_t) * x_t
+
+    def scheduler(self, name: str, prediction: Kind) -> Any:
+        sigmas = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+        return edm_scheduler(name, prediction, {**sigmas, "sigma_data": self.sigma_data, "rho": self.rho})
+
+    def _t_from_log_sigma(self, log_sigma: Tensor) -> Tensor:
+        return ((torch.exp(log_sigma / self.rho) - self._low) / (self._high - self._low)).clamp(0, 1)
+
+
+class RectifiedFlow(Process):
+    """The linear path x_t = (1 - t) x_0 + t eps of rectified flow and flow matching. The network is told 1000 t.
+
+    Args:
+        shift: moves sampling (and `LogitNormal` training times) towards noise, t -> shift t / (1 + (shift - 1) t), for
+            large images; 1 leaves both alone. The process itself does not depend on it.
+    """
+
+    margin = 1e-3  # training times stay this far from both ends, where log-SNR is infinite
+
+    def __init__(self, *, shift: float = 1.0) -> None:
+        if shift <= 0:
+            raise ValueError(f"shift={shift} must be above 0; 1 means none")
+        self.shift = shift
+
+    def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        wide = _wide(t)
+        return torch.log1p(-wide), torch.log(wide)
+
+    def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
+        return _as_time(torch.sigmoid(-0.5 * _wide(log_snr)), log_snr)
+
+    def snap(self, t: Tensor) -> Tensor:
+        """t within [0.001, 0.999] (default (ours))."""
+        return _as_time(t.clamp(self.margin, 1 - self.margin), t)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return _as_time(1000 * _wide(t), t)
+
+    def t_from_model_time(self, model_time: Tensor) -> Tensor:
+        return _as_time(_wide(model_time) / 1000, model_time)
+
+    def scheduler(self, name: str, prediction: Kind) -> Any:
+        return flow_scheduler(name, prediction, self.shift)
+
+
+def from_scheduler(scheduler: Any) -> tuple[Process, Kind]:
+    """The process and the prediction type a diffusers scheduler was made for, read from its config.
+
+    Takes every scheduler with betas (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver, UniPC, LCM, ...), the EDM ones, and the
+    flow-matching ones. What only concerns sampling (spacing, clipping, dynamic shifting) is not kept.
+
+    Raises:
+        ValueError: a scheduler of another kind.
+    """
+    family, kwargs, prediction = read_scheduler(scheduler)
+    processes: dict[str, type[Process]] = {"vp": VP, "edm": EDM, "flow": RectifiedFlow}
+    return processes[family](**kwargs), prediction
+
+
+def _wide(t: Tensor) -> Tensor:
+    """t in float64, or in float32 on a device without it (MPS)."""
+    return t.float() if t.device.type == "mps" else t.double()
+
+
+def _as_time(value: Tensor, t: Tensor) -> Tensor:
+    """`value` in t's dtype: float64 if t is, float32 otherwise."""
+    return value.to(torch.float64 if t.dtype == torch.float64 else torch.float32)

@@ -1,0 +1,174 @@
+"""The border to diffusers: schedulers built from a process's numbers, and these numbers read back from schedulers.
+
+Nothing here knows a `Process`; `gaussian.py` calls it with plain numbers. Four things diffusers does along a
+sampling path are worth knowing; `set_timesteps` below repairs the first two and refuses the third:
+
+- FlowMatchEulerDiscreteScheduler.set_timesteps(m) spaces its times from 1 to 0.001, so the last of the m network calls
+  sits at t = 0.001 and does nothing (its pipelines pass `sigmas` = 1 .. 1/m by hand instead).
+- DPMSolverMultistepScheduler with flow sigmas truncates the times it tells the network to integers.
+- "trailing" spacing makes m + 1 steps of 62 of the m up to 1000 (61, 103, 121, ...), the last at timestep -1.
+- DDIMScheduler takes the step to `n - N // m`, which is its own next time only where m divides N. Elsewhere the
+  sample's noise level and the level told to the network drift apart; "euler" is the same solver without that.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+)
+
+Kind = Literal["eps", "x0", "v", "flow", "edm"]
+
+DIFFUSERS_NAMES: dict[str, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow_prediction"}
+
+
+def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
+    """A sampler for a variance-preserving process.
+
+    Args:
+        name: "ddim", "euler", "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), "ddpm" or "lcm".
+        prediction: "eps", "x0" or "v".
+        betas: `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`, `trained_betas`,
+            `rescale_betas_zero_snr`, as diffusers names them.
+    """
+    _known(name, ("ddim", "euler", "heun", "dpm", "ddpm", "lcm"), "VP")
+    _predicts(name, prediction, ("eps", "x0", "v"), "VP")
+    if betas["rescale_betas_zero_snr"] and prediction == "eps":
+        raise ValueError("prediction='eps' cannot start from zero terminal SNR (x_0 is lost there); train 'v' or 'x0'")
+    if betas["rescale_betas_zero_snr"] and name == "heun":
+        raise ValueError("scheduler 'heun' has no zero-terminal-SNR schedule in diffusers; use 'euler' or 'dpm'")
+    config = {**betas, "prediction_type": DIFFUSERS_NAMES[prediction], "timestep_spacing": "trailing"}
+    if name == "ddim":
+        return DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=True)
+    if name == "euler":
+        return EulerDiscreteScheduler(**config)
+    if name == "heun":
+        del config["rescale_betas_zero_snr"]
+        return HeunDiscreteScheduler(**config)
+    if name == "dpm":
+        return DPMSolverMultistepScheduler(
+            **config, algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, final_sigmas_type="zero"
+        )
+    if name == "ddpm":
+        return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
+    # All N levels as LCM's "original" ones: the times of m steps are then the trailing ones, for any m up to N.
+    return LCMScheduler(**config, original_inference_steps=betas["num_train_timesteps"], clip_sample=False)
+
+
+def edm_scheduler(name: str, prediction: str, sigmas: dict[str, float]) -> Any:
+    """A sampler for the EDM process. diffusers preconditions inside the scheduler, so it takes the raw "edm" output.
+
+    Args:
+        name: "euler" (= "ddim": deterministic DDIM is Euler in sigma), or "dpm" (DPM-Solver++ 2M).
+        prediction: "edm".
+        sigmas: `sigma_min`, `sigma_max`, `sigma_data`, `rho`.
+    """
+    _known(name, ("euler", "ddim", "dpm"), "EDM")
+    _predicts(name, prediction, ("edm",), "EDM")
+    if name == "dpm":
+        return EDMDPMSolverMultistepScheduler(**sigmas, solver_order=2, final_sigmas_type="zero")
+    return EDMEulerScheduler(**sigmas)
+
+
+def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
+    """A sampler for the rectified flow.
+
+    Args:
+        name: "euler" (= "ddim"), "heun" (2m - 1 network calls for m steps), or "dpm" (DPM-Solver++ 2M).
+        prediction: "flow"; "dpm" also takes "x0" and "eps".
+        shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
+    """
+    _known(name, ("euler", "ddim", "heun", "dpm"), "RectifiedFlow")
+    _predicts(name, prediction, ("flow", "x0", "eps") if name == "dpm" else ("flow",), "RectifiedFlow")
+    if name == "dpm":
+        return DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, flow_shift=shift, prediction_type=DIFFUSERS_NAMES[prediction], solver_order=2
+        )
+    if name == "heun":
+        return FlowMatchHeunDiscreteScheduler(shift=shift)
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | None = None) -> None:
+    """Put a scheduler on its grid of `num_steps` steps, the last of which ends at the clean image.
+
+    The same as `scheduler.set_timesteps(num_steps)` but for flows (see the top of this file). Afterwards
+    `len(scheduler.timesteps)` is the number of network calls: `num_steps`, or `2 num_steps - 1` with Heun.
+
+    Raises:
+        ValueError: where diffusers cannot make that many steps (more than the training has, for example).
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps} must be at least 1")
+    is_flow_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if is_flow_euler and not scheduler.config.get("use_dynamic_shifting"):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps).tolist(), device=device)
+    else:
+        scheduler.set_timesteps(num_steps, device=device)
+    if scheduler.config.get("use_flow_sigmas"):
+        scheduler.timesteps = scheduler.sigmas[:-1].to(scheduler.timesteps.device) * 1000.0
+    expected = 2 * num_steps - 1 if scheduler.order == 2 else num_steps
+    if len(scheduler.timesteps) != expected:
+        raise ValueError(
+            f"num_steps={num_steps}: {type(scheduler).__name__} makes {len(scheduler.timesteps)} network calls of it, "
+            f"not {expected}; choose another number of steps"
+        )
+
+
+def read_scheduler(scheduler: Any) -> tuple[Literal["vp", "edm", "flow"], dict[str, Any], Kind]:
+    """What a diffusers scheduler says of its process: the family, its numbers, and what the network predicts."""
+    config, name = scheduler.config, type(scheduler).__name__
+    if name.startswith("EDM"):
+        if config["prediction_type"] != "epsilon":
+            raise ValueError(f"{name} with prediction_type={config['prediction_type']!r} is unknown here; 'epsilon' is")
+        return "edm", {key: config[key] for key in ("sigma_min", "sigma_max", "sigma_data", "rho")}, "edm"
+    if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
+        if config.get("num_train_timesteps", 1000) != 1000 or config.get("invert_sigmas"):
+            raise ValueError(f"{name} must count its time 0..1000 from clean to noise to be read as a rectified flow")
+        kind = _kind(name, config.get("prediction_type", "flow_prediction"))
+        return "flow", {"shift": config.get("shift", config.get("flow_shift", 1.0))}, kind
+    if config.get("beta_schedule") is None or not hasattr(scheduler, "betas"):
+        raise ValueError(f"{name} is not a scheduler with betas, an EDM or a flow-matching one; its process is unknown")
+    zero_snr = bool(config.get("rescale_betas_zero_snr", False))
+    kwargs: dict[str, Any] = {"num_timesteps": config["num_train_timesteps"], "zero_terminal_snr": zero_snr}
+    schedule = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}.get(
+        config["beta_schedule"]
+    )
+    if config.get("trained_betas") is not None:
+        kwargs["betas"] = [float(beta) for beta in config["trained_betas"]]
+    elif schedule is None:  # a schedule that only this scheduler knows: keep its betas (already rescaled, if they were)
+        kwargs["betas"] = scheduler.betas.tolist()
+        kwargs["zero_terminal_snr"] = False
+    else:
+        kwargs |= {"schedule": schedule, "beta_start": config["beta_start"], "beta_end": config["beta_end"]}
+    return "vp", kwargs, _kind(name, config["prediction_type"])
+
+
+def _kind(name: str, prediction_type: str) -> Any:
+    for kind, diffusers_name in DIFFUSERS_NAMES.items():
+        if diffusers_name == prediction_type:
+            return kind
+    raise ValueError(f"{name}: prediction_type={prediction_type!r} is unknown; known: {[*DIFFUSERS_NAMES.values()]}")
+
+
+def _known(name: str, names: tuple[str, ...], process: str) -> None:
+    if name not in names:
+        raise ValueError(f"scheduler={name!r} does not exist for {process}; it has {', '.join(names)}")
+
+
+def _predicts(name: str, prediction: str, kinds: tuple[str, ...], process: str) -> None:
+    if prediction not in kinds:
+        raise ValueError(
+            f"prediction={prediction!r} cannot be sampled with {name!r} on {process}; it takes {', '.join(kinds)}"
+        )
