@@ -2,7 +2,7 @@
 
 from sparring.process.gaussian import EDM, VP, Process, RectifiedFlow, from_scheduler, per_image
 from sparring.process.schedulers import Kind, set_timesteps
-from sparring.process.times import LogitNormal, LogNormal, Uniform
+from sparring.process.times import LogitNormal, LogNormal, Times, Uniform
 from sparring.process.weighting import (
     P2,
     SNR,
@@ -13,6 +13,7 @@ from sparring.process.weighting import (
     Sigmoid,
     SNRPlusOne,
     SoftMinSNR,
+    Weighting,
 )
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "SNRPlusOne",
     "Sigmoid",
     "SoftMinSNR",
+    "Times",
     "Uniform",
+    "Weighting",
     "from_scheduler",
     "per_image",
     "set_timesteps",

@@ -4,6 +4,7 @@
 the process wants them (`Process.snap`): on the levels of a VP process, away from singular ends of a flow.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -20,14 +21,22 @@ class Draws(Protocol):
     def normal(self, shape: tuple[int, ...], /) -> Tensor: ...
 
 
-class Uniform:
+class Times(ABC):
+    """A distribution of training times."""
+
+    @abstractmethod
+    def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
+        """[n] times."""
+
+
+class Uniform(Times):
     """Times equally likely in t (for VP: all N levels equally likely, as in DDPM)."""
 
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
         return process.time_from_uniform(draws.uniform((n,)))
 
 
-class LogNormal:
+class LogNormal(Times):
     """ln(sigma / alpha) normal. Source: EDM, mean -1.2 and std 1.2; EDM2 has (-0.8, 1.6) for 64-pixel images.
 
     Args:
@@ -43,7 +52,7 @@ class LogNormal:
         return process.snap(process.t_from_log_snr(-2 * (self.mean + self.std * draws.normal((n,)))))
 
 
-class LogitNormal:
+class LogitNormal(Times):
     """t = sigmoid(mean + std n), then shifted: t -> k t / (1 + (k - 1) t). The usual choice for rectified flows.
 
     Args:

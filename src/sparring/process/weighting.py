@@ -6,33 +6,42 @@ for VP |v - v_pred|^2 = (SNR + 1) |x_0 - x_0_pred|^2.
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 
-class Constant:
+class Weighting(ABC):
+    """A loss weight as a function of log-SNR."""
+
+    @abstractmethod
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """[B] weights of the squared x_0 error at log-SNR [B]."""
+
+
+class Constant(Weighting):
     """1: the plain loss on x_0."""
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return torch.ones_like(log_snr)
 
 
-class SNR:
+class SNR(Weighting):
     """SNR: the plain loss on eps (DDPM's L_simple)."""
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.exp()
 
 
-class SNRPlusOne:
+class SNRPlusOne(Weighting):
     """SNR + 1: for VP, the plain loss on v."""
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.exp() + 1
 
 
-class MinSNR:
+class MinSNR(Weighting):
     """min(SNR, gamma). Source: Hang et al. 2023 (arXiv 2303.09556).
 
     Args:
@@ -46,7 +55,7 @@ class MinSNR:
         return log_snr.exp().clamp(max=self.gamma)
 
 
-class SoftMinSNR:
+class SoftMinSNR(Weighting):
     """SNR gamma / (SNR + gamma), a smooth MinSNR.
 
     Args:
@@ -61,7 +70,7 @@ class SoftMinSNR:
         return snr * (self.gamma / (snr + self.gamma))
 
 
-class Debiased:
+class Debiased(Weighting):
     """sqrt(SNR), i.e. 1 / sqrt(SNR) on the eps loss; above the limit SNR / sqrt(limit).
 
     Source: Yu et al. 2023 (arXiv 2310.08442); the limit is the community code's.
@@ -78,7 +87,7 @@ class Debiased:
         return snr.sqrt() * (snr / self.limit).clamp(min=1).sqrt()
 
 
-class P2:
+class P2(Weighting):
     """SNR / (k + SNR)^gamma, i.e. 1 / (k + SNR)^gamma on the eps loss.
 
     Args:
@@ -94,7 +103,7 @@ class P2:
         return snr * (self.k + snr) ** -self.gamma
 
 
-class EDMWeighting:
+class EDMWeighting(Weighting):
     """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with sigma^2 = 1 / SNR, i.e. SNR + 1 / sigma_data^2.
 
     1 / c_out^2, so that an "edm" output is trained with weight 1 at all levels. Source: Karras et al. 2022 (EDM).
@@ -110,7 +119,7 @@ class EDMWeighting:
         return log_snr.exp() + self.sigma_data**-2
 
 
-class Sigmoid:
+class Sigmoid(Weighting):
     """exp(bias) sigmoid(log_snr - bias), i.e. sigmoid(bias - log_snr) on the eps loss; SoftMinSNR has bias ln(gamma).
 
     Args:
