@@ -1,0 +1,102 @@
+"""ADD: adversarial diffusion distillation (Sauer et al., arXiv 2311.17042).
+
+A few-step student, started from the trained model, is judged by a discriminator on frozen features and pulled to the
+one-step prediction of a frozen teacher:
+
+    L_G = adversarial_weight * L_adv(xhat) + distillation_weight * c(t) |xhat - sg x_teacher(alpha_t sg xhat + sigma_t eps, t)|^2
+    L_D = L_adv(sg xhat, x_0) + gamma/2 R1 on the head inputs
+
+Fake: one student prediction `xhat` from a real image noised to one of the student's levels. Those levels are the
+timesteps that diffusers' LCMScheduler visits in `num_student_steps` calls, which is also how the student is sampled:
+predict, noise again, predict. c(t) = alpha_t is one of the paper's forms; feature networks, weights and R1 strength are
+settings (see docs/methods/add.md).
+"""
+
+import torch
+from torch import Tensor
+
+from sparring.data import Batch
+from sparring.denoiser import Denoiser
+from sparring.discriminators import ProjectedDiscriminator
+from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
+from sparring.process.times import Times, Uniform
+from sparring.rollout import OneStep, few_step, noise
+
+
+class ADD(Method):
+    """Distils a trained denoiser into a few-step student.
+
+    Args:
+        generator: a trained denoiser; its state at the start is the teacher.
+        discriminator: one-image judge on frozen features.
+        num_student_steps: network calls of the student at sampling time.
+        adversarial_weight: weight of the adversarial term; 0 leaves distillation alone (the control).
+        distillation_weight: weight lambda of the teacher's term.
+        r1_gamma: strength of R1 on the inputs of the discriminator's heads; 0 switches it off.
+        objective: adversarial loss.
+        times: distribution of the teacher's noise level; uniform in time when None.
+    """
+
+    sampler = "lcm"
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: ProjectedDiscriminator,
+        *,
+        num_student_steps: int = 4,
+        adversarial_weight: float = 1.0,
+        distillation_weight: float = 2.5,
+        r1_gamma: float = 0.0,
+        objective: Objective | None = None,
+        times: Times | None = None,
+    ):
+        if adversarial_weight <= 0 and distillation_weight <= 0:
+            raise ValueError("`adversarial_weight` and `distillation_weight` are both 0: the student would learn nothing")
+        super().__init__(generator, discriminator if adversarial_weight > 0 else None)
+        self.teacher = frozen_copy(generator)
+        self.sample_steps = num_student_steps
+        scheduler = generator.process.scheduler("lcm", generator.prediction)
+        scheduler.set_timesteps(num_student_steps)
+        self.levels = generator.process.t_from_model_time(scheduler.timesteps.float())
+        self.adversarial_weight = adversarial_weight
+        self.distillation_weight = distillation_weight
+        self.r1_gamma = r1_gamma
+        self.objective = objective or Hinge()
+        self.times = times or Uniform()
+
+    def rollout(self, batch: Batch) -> OneStep:
+        return few_step(self.generator, batch, self.levels)
+
+    def discriminator_loss(self, batch: Batch, fake: OneStep) -> Losses:
+        assert isinstance(self.discriminator, ProjectedDiscriminator)
+        maps_real = self.discriminator.feature_maps(batch.images, batch.draws)
+        maps_real = [m.detach().requires_grad_(self.r1_gamma > 0) for m in maps_real]
+        logits_real = self.discriminator.logits_from_maps(maps_real, batch.labels)
+        logits_fake = self.discriminator(fake.prediction.x0.detach(), batch.draws, batch.labels)
+        self.log(**discriminator_statistics(logits_real, logits_fake))
+        losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
+        if self.r1_gamma > 0:
+            losses["r1"] = 0.5 * self.r1_gamma * r1_penalty(logits_real, maps_real)
+        return losses
+
+    def generator_loss(self, batch: Batch, fake: OneStep) -> Losses:
+        x_0_pred = fake.prediction.x0
+        losses: Losses = {}
+        if self.discriminator is not None:
+            logits_fake = self.discriminator(x_0_pred, batch.draws, batch.labels)
+            losses["adversarial"] = self.adversarial_weight * self.objective.generator(logits_fake)
+        if self.distillation_weight > 0:
+            losses["distillation"] = self.distillation_weight * self.distillation(batch, x_0_pred)
+        return losses
+
+    def distillation(self, batch: Batch, x_0_pred: Tensor) -> Tensor:
+        """Weighted squared distance of the student's image to what the teacher makes of it after noising it again."""
+        process = self.teacher.process
+        student = Batch(x_0_pred.detach(), batch.labels, batch.draws)
+        with torch.no_grad():
+            noised = noise(process, student, self.times(process, batch.draws, len(batch)))
+            target = self.teacher(noised.x_t, noised.t, batch.labels).x0
+        error = (x_0_pred - target).square().flatten(1).mean(1)
+        return (process.alpha(noised.t) * error).mean()

@@ -1,0 +1,138 @@
+"""ADT: adversarial diffusion tuning (Shen et al., arXiv 2504.11423).
+
+Training sees noised true images in one pass; inference iterates on the model's own outputs. ADT simulates the sampler
+during training and lets a discriminator judge the final image:
+
+    L_G = adversarial_weight * L_adv(xhat_0, x_0) + diffusion_weight * L_diffusion
+    L_D = L_adv(stopgrad(xhat_0), x_0)
+
+Fake: the sampler's final image, started at a level drawn uniformly from the inference path with the real image noised
+to it; the network's input is detached at every step and a subset of k steps carries gradient. Judge: a siamese
+discriminator on a frozen backbone, which compares the fake with the real image it started from. From the paper's
+abstract and its summaries: simulation, uniform start, siamese network on a fixed backbone, the kept diffusion loss, the
+stopped input and the subset of steps. Ours: hinge loss, similarity, weights, k, warm-up (see docs/methods/adt.md).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from sparring.data import Batch
+from sparring.denoiser import Denoiser
+from sparring.discriminators import SiameseDiscriminator
+from sparring.methods.method import Losses, Method, denoising_error
+from sparring.objectives import Hinge, Objective, discriminator_statistics
+from sparring.process.times import Times, Uniform
+from sparring.process.weighting import Weighting
+from sparring.rollout import one_step, simulate
+
+
+@dataclass
+class Simulated:
+    """The final image of the simulated sampler and the real images it is compared with, both [B, C, H, W]."""
+
+    image: Tensor
+    reference: Tensor
+
+
+class ADT(Method):
+    """Adversarial tuning on the simulated sampler.
+
+    Args:
+        generator: a trained denoiser.
+        discriminator: judges (candidate, reference) pairs of images.
+        scheduler: the sampler that is simulated: "ddim", "dpm", "euler", "heun".
+        num_steps: length m of the inference path.
+        num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
+        choose: which of the simulated steps: a random subset, the last k or the first k.
+        start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
+        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch.
+        adversarial_weight: weight of the adversarial term.
+        diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
+        warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
+        ramp_steps: steps over which the adversarial term then rises.
+        objective: adversarial loss.
+        times: distribution of the noise level of the denoising loss; uniform in time when None.
+        weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
+    """
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: SiameseDiscriminator,
+        *,
+        scheduler: str = "ddim",
+        num_steps: int = 20,
+        num_grad_steps: int = 2,
+        choose: Literal["random", "last", "first"] = "random",
+        start: Literal["uniform", "noise"] = "uniform",
+        reference: Literal["paired", "unpaired"] = "paired",
+        adversarial_weight: float = 0.1,
+        diffusion_weight: float = 1.0,
+        warmup_steps: int = 200,
+        ramp_steps: int = 500,
+        objective: Objective | None = None,
+        times: Times | None = None,
+        weighting: Weighting | None = None,
+    ):
+        if not 1 <= num_grad_steps <= num_steps:
+            raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
+        super().__init__(generator, discriminator)
+        self.scheduler = generator.process.scheduler(scheduler, generator.prediction)
+        self.sampler = scheduler
+        self.num_steps = num_steps
+        self.num_grad_steps = num_grad_steps
+        self.choose = choose
+        self.start = start
+        self.reference = reference
+        self.adversarial_weight = adversarial_weight
+        self.diffusion_weight = diffusion_weight
+        self.warmup_steps = warmup_steps
+        self.ramp_steps = ramp_steps
+        self.objective = objective or Hinge()
+        self.times = times or Uniform()
+        self.weighting = weighting
+
+    def check(self, batch_size: int) -> None:
+        super().check(batch_size)
+        if self.reference == "unpaired" and batch_size < 2:
+            raise ValueError(f"`batch_size={batch_size}`: an unpaired reference needs at least 2 images")
+
+    def rollout(self, batch: Batch) -> Simulated:
+        start = batch.draws.one_integer(self.num_steps) if self.start == "uniform" else 0
+        grad_steps = [start + i for i in self.chosen(batch, self.num_steps - start)]
+        image = simulate(
+            self.generator, batch, self.scheduler, num_steps=self.num_steps, start=start, grad_steps=grad_steps
+        )
+        reference = batch.images if self.reference == "paired" else batch.images.roll(1, 0)
+        return Simulated(image, reference)
+
+    def chosen(self, batch: Batch, num_run: int) -> list[int]:
+        """Which of the `num_run` steps carry gradient: always min(k, num_run) of them."""
+        k = min(self.num_grad_steps, num_run)
+        if self.choose == "random":
+            return batch.draws.subset(num_run, k)
+        return list(range(num_run - k, num_run)) if self.choose == "last" else list(range(k))
+
+    def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
+        assert self.discriminator is not None
+        logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
+        logits_fake = self.discriminator(fake.image.detach(), fake.reference, batch.draws)
+        self.log(**discriminator_statistics(logits_real, logits_fake))
+        return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
+
+    def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
+        assert self.discriminator is not None
+        losses: Losses = {}
+        strength = self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
+        if strength > 0:
+            logits_fake = self.discriminator(fake.image, fake.reference, batch.draws)
+            losses["adversarial"] = strength * self.objective.generator(logits_fake)
+        if self.diffusion_weight > 0:
+            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(batch)
+        return losses
+
+    def diffusion(self, batch: Batch) -> Tensor:
+        """The ordinary denoising loss, with a noise level and noise of its own."""
+        return denoising_error(self.generator, one_step(self.generator, batch, self.times), self.weighting).mean()

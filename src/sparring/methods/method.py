@@ -1,0 +1,117 @@
+"""The seam between a method and the trainer: `Method`, and the denoising error that all methods share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.data import Batch, ImageData
+from sparring.denoiser import Denoiser
+from sparring.process.weighting import Weighting
+from sparring.rollout import OneStep
+
+Losses = dict[str, Tensor | Callable[[], Tensor]]
+"""Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
+graphs of the terms before it are freed, which lowers the peak of memory."""
+
+
+class Method(nn.Module, ABC):
+    """One training algorithm: makes a fake, judges it, and says what each player minimises.
+
+    The trainer calls, for every step::
+
+        fake = method.rollout(batch)
+        update(discriminator, method.discriminator_loss(batch, fake))
+        update(generator, method.generator_loss(batch, fake))       # the same fake, the same graph
+
+    Attributes:
+        generator: the denoiser that is kept at the end.
+        discriminator: the opponent with all of its trainable parts, or None.
+        step: number of the current step, from 0; set by the trainer (ramps and warm-ups read it).
+        sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
+        sample_steps: network calls used for the sample grids of a run.
+    """
+
+    generator: Denoiser
+    discriminator: nn.Module | None
+    sampler: str = "ddim"
+    sample_steps: int = 10
+
+    def __init__(self, generator: Denoiser, discriminator: nn.Module | None = None):
+        super().__init__()
+        self.generator = generator
+        self.discriminator = discriminator
+        self.step = 0
+        self.statistics: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def rollout(self, batch: Batch) -> Any:
+        """Makes the fake with its graph; the same object is given to both losses."""
+
+    def discriminator_loss(self, batch: Batch, fake: Any) -> Losses:
+        """What the discriminator minimises; detaches the fake itself. Called only where there is a discriminator."""
+        raise NotImplementedError(f"{type(self).__name__} has a discriminator and no discriminator_loss")
+
+    @abstractmethod
+    def generator_loss(self, batch: Batch, fake: Any) -> Losses:
+        """What the generator minimises."""
+
+    def prepare(self, data: ImageData) -> None:
+        """Called once before the first step of a new run: every part with a `prepare(images, labels)` gets the data.
+
+        This is where a small feature network is trained on the training images. A resumed run does not call it.
+        """
+        prepare_parts(self, data)
+
+    def check(self, batch_size: int) -> None:
+        """Raises ValueError where the settings of the run cannot work for this method."""
+        if batch_size < 1:
+            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+
+    def denoisers(self) -> list[Denoiser]:
+        """Every denoiser in here (generator, teacher, reference): what a step costs is counted in their calls."""
+        return [part for part in self.modules() if isinstance(part, Denoiser)]
+
+    def ramp(self, num_steps: int, delay: int = 0) -> float:
+        """Rises from 0 to 1 over `num_steps` steps, after `delay` steps at 0."""
+        return min(max(self.step + 1 - delay, 0) / max(num_steps, 1), 1.0)
+
+    def log(self, **values: Tensor | float) -> None:
+        """Keeps statistics of this step for the log (detached; the trainer averages and writes them)."""
+        self.statistics.update({name: torch.as_tensor(value).detach() for name, value in values.items()})
+
+
+def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | None = None) -> Tensor:
+    """[B] squared error of the denoiser in its own output space, mean over dimensions, weighted over the noise level.
+
+    Args:
+        denoiser: the one that made the prediction.
+        fake: a noised batch and its prediction.
+        weighting: weight of the squared x0-error as a function of log-SNR; None weights the error of the network's
+            own output (eps, v, flow, EDM's unit-variance target) equally at all levels.
+    """
+    noised, prediction = fake.noised, fake.prediction
+    target = denoiser.target(noised.x_0, noised.eps, noised.t)
+    error = (prediction.output.float() - target).square().flatten(1).mean(1)
+    if weighting is None:
+        return error
+    return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
+
+
+def prepare_parts(module: nn.Module, data: ImageData) -> None:
+    """Calls `prepare(images, labels)` of the outermost parts of a module that have it."""
+    for part in module.children():
+        if callable(getattr(part, "prepare", None)):
+            part.prepare(data.images(), data.labels())  # type: ignore[operator]
+        else:
+            prepare_parts(part, data)
+
+
+def frozen_copy(denoiser: Denoiser) -> Denoiser:
+    """A copy that never learns (teacher, reference): eval mode, no gradient to its parameters."""
+    copy = deepcopy(denoiser).eval()
+    copy.requires_grad_(False)
+    return copy

@@ -1,0 +1,8 @@
+"""The trainer and what it keeps: averages, optimisers, checkpoints, the run folder."""
+
+from sparring.training.ema import EMA
+from sparring.training.folder import RunFolder
+from sparring.training.optimizer import AdamW
+from sparring.training.trainer import Interrupted, Trainer
+
+__all__ = ["EMA", "AdamW", "Interrupted", "RunFolder", "Trainer"]

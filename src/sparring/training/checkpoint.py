@@ -1,0 +1,83 @@
+"""A checkpoint folder: safetensors by role and a state file, written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+STATE = "state.json"
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes named tensors as safetensors, on the CPU and without shared memory."""
+    save_file({name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}, path)
+
+
+def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Writes `folder` by way of a hidden neighbour that is renamed when it is complete and on the disk.
+
+    Args:
+        folder: where the checkpoint is to be; an older one of the same name is replaced.
+        tensors: file stem ("generator", "ema" …) to named tensors; empty groups are left out.
+        state: plain values for the state file; sizes and SHA-256 of the tensor files are added to it.
+    """
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    files = {}
+    for stem, group in tensors.items():
+        if group:
+            path = draft / f"{stem}.safetensors"
+            save_tensors(path, group)
+            sync(path)
+            files[path.name] = digest(path)
+    (draft / STATE).write_text(json.dumps({**state, "files": files}, indent=1))
+    sync(draft / STATE)
+    if folder.exists():
+        shutil.rmtree(folder)
+    draft.rename(folder)
+    sync(folder.parent)
+
+
+def read_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Reads what `write_checkpoint` wrote, after checking every file against its digest.
+
+    Raises:
+        ValueError: a file is missing or is not what was written.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text())
+        tensors = {}
+        for name, expected in state["files"].items():
+            if digest(folder / name) != expected:
+                raise ValueError(f"{name} is not what was written")
+            tensors[Path(name).stem] = load_file(folder / name, device=str(device))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"checkpoint {folder} is damaged ({error})") from None
+    return tensors, state
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a run's checkpoint folder, in order."""
+    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit() and (p / STATE).is_file())
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

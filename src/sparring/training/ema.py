@@ -1,0 +1,60 @@
+"""Exponential moving average of a network's parameters and buffers, in float32."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """A copy of a module that follows it slowly; the copy is what is sampled and shipped.
+
+    Each update does `copy <- beta copy + (1 - beta) module` for floating-point parameters and buffers; integer buffers
+    are copied.
+
+    Args:
+        module: the network that is trained; the average starts from its current state.
+        decay: beta per update, in [0, 1); 0 follows the network exactly.
+        halflife_images: instead of `decay`, the number of training images after which a contribution has halved.
+        batch_size: images per update, to turn a half-life into a decay.
+        warmup: bounds beta by (1 + k) / (10 + k) in update k, so that a random start is forgotten; wrong for
+            fine-tuning, where the start is the trained average.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        decay: float = 0.999,
+        halflife_images: float | None = None,
+        batch_size: int = 1,
+        warmup: bool = False,
+    ):
+        if not 0 <= decay < 1:
+            raise ValueError(f"`ema_decay={decay}` must lie in [0, 1)")
+        if halflife_images is not None and halflife_images <= 0:
+            raise ValueError(f"`ema_halflife_images={halflife_images}` must be positive")
+        self.decay = decay if halflife_images is None else 0.5 ** (batch_size / halflife_images)
+        self.warmup = warmup
+        self.updates = 0
+        self.module: Any = deepcopy(module).eval().requires_grad_(False)
+        source, copy = state_tensors(module), state_tensors(self.module)
+        floating = [name for name, tensor in copy.items() if tensor.is_floating_point()]
+        self.source = [source[name] for name in floating]
+        self.copy = [copy[name] for name in floating]
+        self.exact = [(source[name], copy[name]) for name in copy if name not in set(floating)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step of the average; to be called after every update of the network."""
+        beta = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        torch._foreach_lerp_(self.copy, [s.to(c.dtype) for s, c in zip(self.source, self.copy, strict=True)], 1 - beta)
+        for source, copy in self.exact:
+            copy.copy_(source)
+        self.updates += 1
+
+
+def state_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers of a module by name, sharing their memory."""
+    return dict(module.state_dict(keep_vars=False))
