@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparring.metrics import cache as store
 from sparring.metrics import classes
-from sparring.metrics.features import extract
+from sparring.metrics.features import extract_both
 from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
 from sparring.metrics.kernel import kernel_distance
 from sparring.metrics.moments import Moments
@@ -25,6 +27,8 @@ class Reference:
         images: Real images [n, C, H, W] in [-1, 1] that no model was trained on, or an iterable of such batches.
         features: The feature network, [B, C, H, W] in [-1, 1] -> [B, d], with the attribute `name`.
         train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
+        cache: Folder to keep the statistics in, found again by a fingerprint of the images, the preprocessing and the
+            network; None: none. Needs images as tensors, and features that have a fingerprint.
         batch_size: Images per pass through the network.
     """
 
@@ -34,17 +38,49 @@ class Reference:
         features: nn.Module,
         *,
         train: Tensor | Iterable[Tensor] | None = None,
+        cache: str | Path | None = None,
         batch_size: int = 256,
     ) -> None:
         self.features = features
         self.batch_size = batch_size
-        self._real, self._logits = self._extract(images)
-        self._train = None if train is None else self._extract(train)[0]
-        if len(self._real) <= max(_NEIGHBOURS):
-            raise ValueError(f"the reference has {len(self._real)} images, expected at least {max(_NEIGHBOURS) + 1}")
-        self._gaussian = Gaussian.of(Moments.of(self._real))
-        self._radii = radii(self._real, _NEIGHBOURS)
+        if cache is None:
+            state = self._statistics(images, train)
+        else:
+            key = self._fingerprint(images, train, cache)
+            state = store.load(cache, "reference", key) or {}
+            if not state:
+                state = self._statistics(images, train)
+                store.save(cache, "reference", key, state, features=self.name, n=len(state["real"]))
+        tensors = [*features.parameters(), *features.buffers()]
+        device = tensors[0].device if tensors else state["real"].device
+        self._real, self._radii = state["real"].to(device), state["radii"]
+        self._logits, self._train = state.get("logits"), state["train"].to(device) if "train" in state else None
+        self._gaussian = Gaussian(state["mean"], state["factor"])
         self._floors: dict[int, dict[str, Any]] = {}
+
+    def _statistics(
+        self, images: Tensor | Iterable[Tensor], train: Tensor | Iterable[Tensor] | None
+    ) -> dict[str, Tensor]:
+        """All that is computed once, as tensors."""
+        real, logits = extract_both(self.features, images, batch_size=self.batch_size)
+        if len(real) <= max(_NEIGHBOURS):
+            raise ValueError(f"the reference has {len(real)} images, expected at least {max(_NEIGHBOURS) + 1}")
+        gaussian = Gaussian.of(Moments.of(real))
+        state = {"real": real, "radii": radii(real, _NEIGHBOURS), "mean": gaussian.mean, "factor": gaussian.factor}
+        if logits is not None:
+            state["logits"] = logits
+        if train is not None:
+            state["train"] = extract_both(self.features, train, batch_size=self.batch_size)[0]
+        return state
+
+    def _fingerprint(self, images: object, train: object, cache: str | Path) -> str:
+        of_features = getattr(self.features, "fingerprint", None)
+        if of_features is None or not isinstance(images, Tensor) or not isinstance(train, Tensor | None):
+            raise ValueError(
+                f"`cache={cache}` needs images as tensors and features with a fingerprint: "
+                "wrap the network in sparring.metrics.Module, or leave the cache out"
+            )
+        return store.fingerprint(images, train, of_features())
 
     def __len__(self) -> int:
         return len(self._real)
@@ -64,11 +100,12 @@ class Reference:
             frechet, frechet_interval, kernel, kernel_interval, precision, recall, density, coverage, n, n_reference,
             features;
             floor: the same distances and shares of reals at the same n, its own n, and where they come from;
-            with logits: class_histogram, class_histogram_reference (counts), class_coverage, inception_score;
-            with training images: memorisation, train_share, train_share_expected, closest_pairs (see
-            `neighbours.memorisation`).
+            with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,
+                inception_score;
+            with training images: memorisation, train_share, train_share_expected, closest_pairs
+                (see `neighbours.memorisation`).
         """
-        fake, logits = self._extract(images)
+        fake, logits = extract_both(self.features, images, batch_size=self.batch_size)
         if len(fake) <= max(_NEIGHBOURS):
             raise ValueError(
                 f"{len(fake)} fakes, expected at least {max(_NEIGHBOURS) + 1}; a stable number needs hundreds"
@@ -80,10 +117,12 @@ class Reference:
             list(frechet_interval(fake, self._gaussian, resamples=bootstrap)) if bootstrap else None
         )
         result |= {"n": len(fake), "n_reference": len(self._real), "features": self.name}
+        result["resize"] = str(getattr(self.features, "resize", "unknown"))
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
             result["class_histogram"] = histogram.tolist()
             result["class_histogram_reference"] = expected.tolist()
+            result["features_accuracy"] = getattr(self.features, "accuracy", None)
             result["class_coverage"] = classes.class_coverage(histogram, expected)
             result["inception_score"] = classes.inception_score(logits)
         if self._train is not None:
@@ -118,25 +157,6 @@ class Reference:
     def name(self) -> str:
         """The name of the features."""
         return str(getattr(self.features, "name", type(self.features).__name__))
-
-    def _extract(self, images: Tensor | Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Features [n, d] and, where the network knows classes, logits [n, K], in one pass over the images."""
-        if not getattr(self.features, "has_logits", False):
-            return extract(self.features, images, batch_size=self.batch_size), None
-        both = extract(_WithLogits(self.features), images, batch_size=self.batch_size)
-        classes_ = int(self.features.num_classes)  # type: ignore[arg-type]
-        return both[:, :-classes_].contiguous(), both[:, -classes_:]
-
-
-class _WithLogits(nn.Module):
-    """Features and logits side by side."""
-
-    def __init__(self, features: nn.Module) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([self.features(images), self.features.logits(images)], 1)  # type: ignore[operator]
 
 
 def _measure(fake: Tensor, real: Tensor, gaussian: Gaussian, real_radii: Tensor) -> dict[str, Any]:

@@ -1,50 +1,53 @@
 """Feature networks: images [B, C, H, W] in [-1, 1] to features [B, d], each with a name and a fingerprint."""
 
-import hashlib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from sparring.discriminators.backbones import CifarResNet, DINOv2, SmallConvNet
+from sparring.metrics import cache as store
 
 
 class Features(nn.Module):
-    """A frozen map from images [B, C, H, W] in [-1, 1] to features [B, d].
-
-    Subclasses define forward(images), and logits(images) -> [B, K] where the network knows classes.
+    """A frozen map from images [B, C, H, W] in [-1, 1] to features [B, d]. Subclasses define forward.
 
     Args:
         name: What the numbers are called after; it is printed with every one of them.
+        resize: How images are brought to the size of the network, or "none".
     """
 
-    has_logits = False
+    frechet_name: str
 
-    def __init__(self, *, name: str) -> None:
+    def __init__(self, *, name: str, resize: str = "none") -> None:
         super().__init__()
-        self.name = name
+        self.name, self.resize = name, resize
+        self.frechet_name = f"Frechet distance ({name})"  # only Inception's is called FID
 
-    @property
-    def frechet_name(self) -> str:
-        """What a Frechet distance in this space may be called. Only Inception's is an FID."""
-        return f"Frechet distance ({self.name})"
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features [B, d] and, where the network knows classes, logits [B, K], in one pass."""
+        return self(images), None
 
     def fingerprint(self) -> str:
-        """A sha256 over the name and all weights and buffers: equal for equal numbers, and for nothing else."""
-        digest = hashlib.sha256(f"{type(self).__name__}\n{self.name}".encode())
-        for key, value in self.state_dict().items():
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """sha256 over kind, name, resize, and all weights and buffers."""
+        state = [part for key, value in self.state_dict().items() for part in (key, value)]
+        return store.fingerprint(type(self).__name__, self.name, self.resize, *state)
 
-    def freeze(self) -> Self:
-        """No gradient to the weights, evaluation mode; returns self."""
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: features do not depend on who else is in the batch."""
+        return super().train(False)
+
+    def _freeze(self) -> None:
         self.requires_grad_(False)
-        return self.eval()
+        self.eval()
 
 
 class Pixels(Features):
-    """The pixels themselves, averaged over a coarse grid or flat: needs no labels and no weights.
+    """The pixels themselves, averaged over a coarse grid or flat: no labels and no weights.
 
     Args:
         pool: Side of the grid that the image is averaged to (4: C * 16 features), or None for all pixels as they are.
@@ -52,8 +55,11 @@ class Pixels(Features):
 
     def __init__(self, *, pool: int | None = 4) -> None:
         if pool is not None and pool < 1:
-            raise ValueError(f"pool={pool}: expected a grid of at least 1, or null for flat pixels")
-        super().__init__(name="pixels" if pool is None else f"pixels pooled to {pool}x{pool}")
+            raise ValueError(f"`pool={pool}`: expected the side of a grid, at least 1, or null for flat pixels")
+        if pool is None:
+            super().__init__(name="pixels")
+        else:
+            super().__init__(name=f"pixels pooled to {pool}x{pool}", resize=f"mean over a {pool}x{pool} grid")
         self.pool = pool
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,19 +67,20 @@ class Pixels(Features):
 
 
 class Module(Features):
-    """Any network as features: its `features(images)` method where it has one, else its call.
+    """Any network as features: its `features(images)` where it has that method, else its call.
 
     The network does its own resize and normalisation from [-1, 1] and returns [B, d].
 
     Args:
-        net: The network.
-        name: What the features are called, e.g. "DINOv2 ViT-S/14"; say the resize in it where there is one.
+        net: The network; it is frozen.
+        name: What the features are called.
+        resize: What the network does to the size of images, for the record.
     """
 
-    def __init__(self, *, net: nn.Module, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, *, net: nn.Module, name: str, resize: str = "none") -> None:
+        super().__init__(name=name, resize=resize)
         self.net = net
-        self.freeze()
+        self._freeze()
 
     def forward(self, images: Tensor) -> Tensor:
         features = getattr(self.net, "features", self.net)(images)
@@ -82,32 +89,222 @@ class Module(Features):
         return features
 
 
+class ClassifierFeatures(Features):
+    """The data's own small classifier: standardised features before its last layer, and its class logits.
+
+    Its numbers compare models of the same data, measured with the same weights, and nothing else.
+
+    Args:
+        net: A trained SmallConvNet with classes. See `fit` to train one.
+        mean: Mean [d] of its features over the training images.
+        std: Standard deviation [d] of its features over the training images.
+        accuracy: Share of held-out images that it classifies rightly.
+        name: What the features are called.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, net: SmallConvNet, mean: Tensor, std: Tensor, accuracy: float, name: str = "classifier"
+    ) -> None:
+        if net.classifier is None:
+            raise ValueError("`net` has no classes: build it with `num_classes`")
+        super().__init__(name=name)
+        self.net = net
+        self.accuracy = accuracy
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp(min=1e-6))
+        self._freeze()
+
+    @classmethod
+    def fit(
+        cls,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        holdout: tuple[Tensor, Tensor] | None = None,
+        cache: str | Path | None = None,
+        widths: Sequence[int] = (32, 64, 64),
+        epochs: int = 20,
+        seed: int = 1000,
+    ) -> "ClassifierFeatures":
+        """Trains the classifier, in seconds on small images, or reads it from the cache.
+
+        5x5 kernels, another activation and another seed than a SmallConvNet that judges as a discriminator, so that
+        the two do not share their blind spots by construction; default (ours).
+
+        Args:
+            images: Training images [n, C, H, W] in [-1, 1]; never the images that models are measured against.
+            labels: Their labels [n] int64.
+            holdout: Images and labels for `accuracy`; without them it is taken on a tenth of the training images
+                that is left out of the training.
+            cache: Folder to keep the trained classifier in, found again by data and settings; None: none.
+            widths: Channels of the stages; the last one is d.
+            epochs: Passes over the data.
+            seed: Of the initial weights and the order of the data.
+        """
+        num_classes = int(labels.max()) + 1
+        key = store.fingerprint(images, labels, *(holdout or ()), str(list(widths)), epochs, seed)
+        net = SmallConvNet(
+            in_channels=images.shape[1],
+            widths=widths,
+            num_classes=num_classes,
+            kernel_size=5,
+            activation="leaky_relu",
+            epochs=epochs,
+            seed=seed,
+        )
+        state = None if cache is None else store.load(cache, "classifier", key)
+        if state is None:
+            net.prepare(images, labels)
+            if holdout is not None:
+                right = [_logits(net, x).argmax(1) == y for x, y in zip(*(h.split(500) for h in holdout), strict=True)]
+                accuracy = float(torch.cat(right).double().mean())
+            else:
+                accuracy = net.accuracy
+            features = extract(Module(net=net, name="raw"), images)
+            state = {f"net.{name}": value for name, value in net.state_dict().items()}
+            state |= {"mean": features.mean(0), "std": features.std(0), "accuracy": torch.tensor(accuracy).double()}
+            if cache is not None:
+                store.save(cache, "classifier", key, state, images=len(images), classes=num_classes)
+        net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
+        name = f"classifier {'-'.join(map(str, widths))}"
+        return cls(net=net, mean=state["mean"], std=state["std"], accuracy=float(state["accuracy"]), name=name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.net.features(images) - self.mean) / self.std
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        raw = self.net.features(images)
+        assert self.net.classifier is not None
+        return (raw - self.mean) / self.std, self.net.classifier(raw)
+
+
+class DINOv2Features(Module):
+    """The class token of a DINOv2 model, with images resized as for its published evaluations.
+
+    Bicubic with antialias to a square, then ImageNet's mean and deviation. Source: Oquab et al. 2023 for the network;
+    a Frechet distance on it is proposed in Stein et al. 2023.
+
+    Args:
+        path: Folder or Hugging Face name, for example "facebook/dinov2-large".
+        image_size: Side that images are resized to; a multiple of the patch size.
+    """
+
+    def __init__(self, *, path: str, image_size: int = 224) -> None:
+        net = DINOv2(path=path, image_size=image_size)
+        super().__init__(net=net, name=f"DINOv2 {net.name}", resize=f"bicubic, antialiased, to {image_size}")
+        self.image_size = image_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
+        return super().forward(images)
+
+
+class CifarResNetFeatures(Module):
+    """The 64 pooled values of a CIFAR-10 ResNet read from a file.
+
+    Args:
+        path: File of weights (`.th`).
+    """
+
+    def __init__(self, *, path: str) -> None:
+        net = CifarResNet(path=path)
+        super().__init__(net=net, name=net.name, resize="bilinear, antialiased, to 32")
+
+
+class InceptionFeatures(Features):
+    """Inception-v3 of the original FID (2048 pooled values and 1008 logits), from the torch-fidelity package.
+
+    Images are rounded to 8 bits and resized to 299 as in TensorFlow 1, inside the package. Only in this space is a
+    Frechet distance an FID and a kernel distance a KID. Source: Heusel et al. 2017.
+
+    Args:
+        path: File of the converted weights, or None: torch-fidelity downloads them.
+    """
+
+    def __init__(self, *, path: str | None = None) -> None:
+        if importlib.util.find_spec("torch_fidelity") is None:
+            raise ValueError(
+                "Inception features need the package torch-fidelity, which is not installed: "
+                "pip install 'sparring[eval]', or use another feature network (their distances are not FIDs)"
+            )
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        super().__init__(name="Inception-v3", resize="bilinear of TensorFlow 1, to 299")
+        self.frechet_name = "FID"
+        self.net = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=path
+        )
+        self._freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.both(images)[0]
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if images.shape[1] not in (1, 3):
+            raise ValueError(f"images have {images.shape[1]} channels, expected 1 (grey) or 3 (RGB)")
+        bits = ((images.expand(-1, 3, -1, -1) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        features, logits = self.net(bits)
+        return features, logits
+
+
 def extract(features: nn.Module, images: Tensor | Iterable[Tensor], *, batch_size: int = 256) -> Tensor:
     """Features [n, d] in float32 of images [n, C, H, W], or of an iterable of such batches, without gradients.
 
     Images are float in [-1, 1]; what lies beyond is clamped, as saving them would. Rows stay on the network's device.
+
+    Raises:
+        ValueError: No images, not float, not finite, or far outside [-1, 1].
     """
+    return extract_both(features, images, batch_size=batch_size)[0]
+
+
+def extract_both(
+    features: nn.Module, images: Tensor | Iterable[Tensor], *, batch_size: int = 256
+) -> tuple[Tensor, Tensor | None]:
+    """As `extract`, with the logits [n, K] of networks that know classes (else None), in one pass."""
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
+    rows, logits = [], []
+    for batch in batches:
+        found, scores = pass_through(features, batch)
+        rows.append(found)
+        if scores is not None:
+            logits.append(scores)
+    if not rows:
+        raise ValueError("no images given: expected at least one batch [B, C, H, W]")
+    return torch.cat(rows), torch.cat(logits) if logits else None
+
+
+def pass_through(features: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Features and logits of one batch, checked, in evaluation mode and without gradients."""
+    tensors = [*features.parameters(), *features.buffers()]
     training = features.training
     features.eval()
-    device = next((p.device for p in [*features.parameters(), *features.buffers()]), torch.device("cpu"))
-    try:
-        with torch.no_grad():
-            rows = [features(_checked(batch).to(device)).float() for batch in batches]
-    finally:
-        features.train(training)
-    if not rows:
-        raise ValueError("no images given: features need at least one batch")
-    return torch.cat(rows)
+    with torch.no_grad():
+        images = _checked(images).to(tensors[0].device if tensors else images.device)
+        both = getattr(features, "both", None)
+        found, logits = both(images) if both is not None else (features(images), None)
+    features.train(training)
+    return found.float(), None if logits is None else logits.float()
 
 
 def _checked(images: Tensor) -> Tensor:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected float [B, C, H, W] in [-1, 1]")
-    if not bool(torch.isfinite(images).all()):
+    if len(images) == 0:
+        raise ValueError("a batch of images is empty: expected float [B, C, H, W] in [-1, 1] with B >= 1")
+    low, high = (float(end) for end in images.aminmax())
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):
         raise ValueError("images hold NaN or infinite values, expected float [B, C, H, W] in [-1, 1]")
-    if float(images.abs().max()) > 16:
-        raise ValueError(
-            f"images reach {float(images.abs().max()):g}, expected [-1, 1]: divide by 127.5 and subtract 1"
-        )
+    if max(-low, high) > 16:
+        raise ValueError(f"images reach {max(-low, high):g}, expected [-1, 1]: divide by 127.5 and subtract 1")
     return images.clamp(-1, 1).float()
+
+
+@torch.no_grad()
+def _logits(net: SmallConvNet, images: Tensor) -> Tensor:
+    return net.logits(images)

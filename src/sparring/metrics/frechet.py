@@ -73,7 +73,7 @@ def frechet_interval(
     """
     if resamples < 2:
         raise ValueError(f"resamples={resamples}: a bootstrap interval needs at least 2 (50 by default)")
-    x = as_double(x)
+    x = as_double(x).to(reference.mean.device)
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(resamples):

@@ -7,9 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sparring.metrics.moments import _gather_states, as_double
+from sparring.metrics.moments import Accumulator, as_double
 
-_EXPLICIT_DIM = 64  # up to here the cubic kernel's own features (d^3 of them) are cheaper than a matrix of all pairs
+MAX_DIM = 128  # up to here KernelMoments are kept without being asked for: d^3 / 2 numbers, 8 MB at 128
 
 
 @dataclass
@@ -26,7 +26,7 @@ def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T).double().div_(x.shape[1]).add_(1).pow_(3)
 
 
-def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: int = 2048) -> KernelDistance:
+def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: int = 1024) -> KernelDistance:
     """Unbiased squared MMD of features x [n, d] and y [m, d], kernel (x . y / d + 1)^3: the U-statistic over all pairs.
 
     Source: Gretton et al. 2012, Eq. (3); kernel of Binkowski et al. 2018 (KID, there on Inception features, as a mean
@@ -35,18 +35,20 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
     The interval is normal, from the spread of the rows' shares in the statistic (the jackknife): right where the laws
     differ and too wide (up to sqrt 2) where they agree. Neither value nor interval depends on the order of the rows.
 
-    Memory: block x block, or d^3 / 2 numbers where d <= 64.
+    Memory: block x block pairs, or d^3 / 2 numbers where d is small against n.
     """
     for name, rows in (("x", x), ("y", y)):
         if rows.ndim != 2 or len(rows) < 2:
             raise ValueError(f"{name} has the shape {tuple(rows.shape)}, expected [at least 2 rows, d]")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} features and y has {y.shape[1]}; both must come from the same network")
-    n, m = len(x), len(y)
-    xx, xy = _row_means(x, x, block), _row_means(x, y, block)
-    yy, yx = _row_means(y, y, block), _row_means(y, x, block)
-    xx = (xx * n - _diagonal(x)) / (n - 1)
-    yy = (yy * m - _diagonal(y)) / (m - 1)
+    n, m, d = len(x), len(y), x.shape[1]
+    if d <= MAX_DIM and d * d <= min(n, m):  # then d^3 products per row are fewer than its pairs
+        xx, xy, yx, yy = _row_means_by_moments(x, y, block)
+    else:
+        xx, xy, yx, yy = _row_means_by_pairs(x, y, block)
+    xx = (xx * n - _diagonal(x).cpu()) / (n - 1)
+    yy = (yy * m - _diagonal(y).cpu()) / (m - 1)
     value = float(xx.mean() + yy.mean() - xy.mean() - yx.mean())
     variance = 4 * float((xx - xy).var()) / n + 4 * float((yy - yx).var()) / m
     error = math.sqrt(variance)
@@ -54,7 +56,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
     return KernelDistance(value, error, (value - width, value + width))
 
 
-class KernelMoments:
+class KernelMoments(Accumulator):
     """The sums that the cubic kernel distance needs, of rows in batches: constant memory, mergeable, float64.
 
     The kernel (x . y / d + 1)^3 is an inner product of all products of up to three features, so their means are enough
@@ -66,10 +68,6 @@ class KernelMoments:
     """
 
     def __init__(self, dim: int) -> None:
-        if dim > 256:
-            raise ValueError(
-                f"dim={dim}: the cubic moments are for at most 256 features; use kernel_distance on kept features"
-            )
         self.dim = dim
         self.n = 0
         self._pairs = torch.triu_indices(dim, dim)
@@ -80,18 +78,8 @@ class KernelMoments:
             "diagonal": torch.zeros((), dtype=torch.float64),
         }
 
-    @classmethod
-    def of(cls, features: Tensor, block: int = 2048) -> Self:
-        """The sums of features [n, d], read in blocks of rows."""
-        moments = cls(features.shape[1])
-        for rows in features.split(block):
-            moments.update(rows)
-        return moments
-
     def update(self, features: Tensor) -> None:
-        """Takes in features [b, d]."""
-        if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features have the shape {tuple(features.shape)}, expected [rows, {self.dim}]")
+        self._check(features)
         x = as_double(features).to(self._sums["first"].device)
         products = x[:, self._pairs[0]] * x[:, self._pairs[1]]
         self.n += len(x)
@@ -100,38 +88,24 @@ class KernelMoments:
         self._sums["third"] += products.T @ x
         self._sums["diagonal"] += _diagonal(x).sum()
 
-    def merge(self, other: "KernelMoments") -> Self:
-        """Adds what another accumulator has seen; returns self."""
-        if other.dim != self.dim:
-            raise ValueError(f"moments of {other.dim} features cannot be merged into moments of {self.dim}")
+    def merge(self, other: Self) -> Self:
+        self._check_merge(other)
         self.n += other.n
         for name, value in other._sums.items():
             self._sums[name] += value
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """The accumulator as tensors, for a file or for another process."""
         return {"n": torch.tensor(self.n), **self._sums}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
-        """The accumulator that `state()` described."""
         moments = cls(len(state["first"]))
         moments.n = int(state["n"])
         moments._sums = {name: value.clone() for name, value in state.items() if name != "n"}
         return moments
 
-    def across_processes(self) -> Self:
-        """The merged sums of all processes of torch.distributed, the same on each; a copy where there is one."""
-        states = [self.state()]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            states = _gather_states(self.state())
-        merged = type(self)(self.dim)
-        for state in states:
-            merged.merge(self.from_state(state))
-        return merged
-
-    def _mean_products(self, other: "KernelMoments") -> float:
+    def _sum_over_pairs(self, other: "KernelMoments") -> float:
         """Sum of the kernel over all pairs of rows of self and other, the diagonal included."""
         weights = torch.where(self._pairs[0] == self._pairs[1], 1.0, 2.0).double()[:, None]
         a, b, d = self._sums, other._sums, self.dim
@@ -143,9 +117,9 @@ class KernelMoments:
         """The unbiased squared MMD to another stream; equals `kernel_distance(...).value` of the kept rows."""
         if self.n < 2 or other.n < 2:
             raise ValueError(f"a kernel distance needs at least 2 rows on both sides, got {self.n} and {other.n}")
-        xx = (self._mean_products(self) - float(self._sums["diagonal"])) / (self.n * (self.n - 1))
-        yy = (other._mean_products(other) - float(other._sums["diagonal"])) / (other.n * (other.n - 1))
-        return xx + yy - 2 * self._mean_products(other) / (self.n * other.n)
+        xx = (self._sum_over_pairs(self) - float(self._sums["diagonal"])) / (self.n * (self.n - 1))
+        yy = (other._sum_over_pairs(other) - float(other._sums["diagonal"])) / (other.n * (other.n - 1))
+        return xx + yy - 2 * self._sum_over_pairs(other) / (self.n * other.n)
 
     def row_means(self, x: Tensor) -> Tensor:
         """Mean kernel of each row of x [b, d] with all rows seen so far -> [b] float64."""
@@ -162,14 +136,25 @@ def _diagonal(x: Tensor) -> Tensor:
     return (as_double(x).square().sum(1) / x.shape[1] + 1) ** 3
 
 
-def _row_means(x: Tensor, y: Tensor, block: int) -> Tensor:
-    """Mean over all rows of y [m, d] of the kernel with each row of x [n, d] -> [n] float64."""
-    if x.shape[1] <= _EXPLICIT_DIM:
-        moments = KernelMoments.of(y, block)
-        return torch.cat([moments.row_means(rows) for rows in x.split(block)])
-    means = torch.zeros(len(x), dtype=torch.float64, device="cpu")
-    for start in range(0, len(x), block):
-        rows = x[start : start + block]
-        for columns in y.split(block):
-            means[start : start + block] += cubic_kernel(rows, columns).sum(1).cpu()
-    return means / len(y)
+def _row_means_by_moments(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean kernel of each row with all rows of x and of y: xx, xy [n], yx, yy [m], float64, diagonal included."""
+    of_x, of_y = KernelMoments.of(x, block), KernelMoments.of(y, block)
+
+    def means(rows: Tensor, seen: KernelMoments) -> Tensor:
+        return torch.cat([seen.row_means(part) for part in rows.split(block)])
+
+    return means(x, of_x), means(x, of_y), means(y, of_x), means(y, of_y)
+
+
+def _row_means_by_pairs(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same from all pairs, block by block; each pair once."""
+    n, m = len(x), len(y)
+    xx, xy, yx, yy = (torch.zeros(rows, dtype=torch.float64) for rows in (n, n, m, m))
+    for a, b, row_sums, column_sums in ((x, x, xx, xx), (x, y, xy, yx), (y, y, yy, yy)):
+        for i in range(0, len(a), block):
+            for j in range(i if a is b else 0, len(b), block):
+                pairs = cubic_kernel(a[i : i + block], b[j : j + block])
+                row_sums[i : i + block] += pairs.sum(1).cpu()
+                if a is not b or i != j:
+                    column_sums[j : j + block] += pairs.sum(0).cpu()
+    return xx / n, xy / m, yx / n, yy / m

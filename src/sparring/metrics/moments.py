@@ -1,5 +1,6 @@
 """Mean and covariance of a stream of features: one pass, constant memory, and sums of several processes."""
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
@@ -12,7 +13,58 @@ def as_double(x: Tensor) -> Tensor:
     return x.detach().cpu().double() if x.device.type == "mps" else x.detach().double()
 
 
-class Moments:
+class Accumulator(ABC):
+    """Sums over rows of features [n, dim]: they take in batches, merge, and travel as tensors."""
+
+    dim: int
+    n: int
+
+    @abstractmethod
+    def __init__(self, dim: int) -> None: ...
+
+    @classmethod
+    def of(cls, features: Tensor, block: int = 1024) -> Self:
+        """The sums over features [n, d], read in blocks of rows."""
+        sums = cls(features.shape[1])
+        for rows in features.split(block):
+            sums.update(rows)
+        return sums
+
+    @abstractmethod
+    def update(self, features: Tensor) -> None:
+        """Takes in features [b, dim]."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """Adds what another accumulator has seen; returns self."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The accumulator as tensors, for a file or for another process."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Tensor]) -> Self:
+        """The accumulator that `state()` described."""
+
+    def across_processes(self) -> Self:
+        """The merged sums of all processes of torch.distributed, the same on each; a copy where there is one."""
+        several = dist.is_available() and dist.is_initialized()
+        merged = type(self)(self.dim)
+        for state in _gather_states(self.state()) if several else [self.state()]:
+            merged.merge(self.from_state(state))
+        return merged
+
+    def _check(self, features: Tensor) -> None:
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"features have the shape {tuple(features.shape)}, expected [rows, {self.dim}]")
+
+    def _check_merge(self, other: Self) -> None:
+        if other.dim != self.dim:
+            raise ValueError(f"sums over {other.dim} features cannot be merged into sums over {self.dim}")
+
+
+class Moments(Accumulator):
     """Count, mean and covariance of rows that arrive in batches, in float64.
 
     The memory is that of one [d, d] matrix, whatever the number of rows. Two accumulators merge into the one that would
@@ -28,18 +80,8 @@ class Moments:
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)  # sum of (x - mean)(x - mean)^T
 
-    @classmethod
-    def of(cls, features: Tensor, block: int = 8192) -> Self:
-        """The moments of features [n, d], read in blocks of rows."""
-        moments = cls(features.shape[1])
-        for rows in features.split(block):
-            moments.update(rows)
-        return moments
-
     def update(self, features: Tensor) -> None:
-        """Takes in features [b, d]."""
-        if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features have the shape {tuple(features.shape)}, expected [rows, {self.dim}]")
+        self._check(features)
         if len(features) == 0:
             return
         x = as_double(features)
@@ -47,10 +89,8 @@ class Moments:
         centred = x - mean
         self._add(len(x), mean, centred.T @ centred)
 
-    def merge(self, other: "Moments") -> Self:
-        """Adds what another accumulator has seen; returns self."""
-        if other.dim != self.dim:
-            raise ValueError(f"moments of {other.dim} features cannot be merged into moments of {self.dim}")
+    def merge(self, other: Self) -> Self:
+        self._check_merge(other)
         if other.n:
             self._add(other.n, other.mean, other._scatter)
         return self
@@ -71,25 +111,13 @@ class Moments:
         return self._scatter / (self.n - 1)
 
     def state(self) -> dict[str, Tensor]:
-        """The accumulator as tensors, for a file or for another process."""
         return {"n": torch.tensor(self.n), "mean": self.mean, "scatter": self._scatter}
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor]) -> Self:
-        """The accumulator that `state()` described."""
         moments = cls(len(state["mean"]))
-        moments.n, moments.mean, moments._scatter = int(state["n"]), state["mean"], state["scatter"]
+        moments.n, moments.mean, moments._scatter = int(state["n"]), state["mean"], state["scatter"].clone()
         return moments
-
-    def across_processes(self) -> Self:
-        """The merged moments of all processes of torch.distributed, the same on each; a copy where there is one."""
-        states = [self.state()]
-        if dist.is_available() and dist.is_initialized():
-            states = _gather_states(self.state())
-        merged = type(self)(self.dim)
-        for state in states:
-            merged.merge(self.from_state(state))
-        return merged
 
 
 def _gather_states(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:

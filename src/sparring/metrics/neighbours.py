@@ -21,7 +21,7 @@ class Manifolds:
     coverage: float
 
 
-def radii(x: Tensor, ks: tuple[int, ...] = (3, 5), *, block: int = 2048) -> Tensor:
+def radii(x: Tensor, ks: tuple[int, ...] = (3, 5), *, block: int = 1024) -> Tensor:
     """Distance of every row of x [n, d] to its k-th nearest other row, for each k of `ks` -> [len(ks), n] float64."""
     largest = max(ks)
     if len(x) <= largest:
@@ -40,7 +40,7 @@ def radii(x: Tensor, ks: tuple[int, ...] = (3, 5), *, block: int = 2048) -> Tens
     return torch.stack([nearest[:, k - 1] for k in ks]).sqrt()
 
 
-def nearest(x: Tensor, y: Tensor, *, block: int = 2048) -> tuple[Tensor, Tensor]:
+def nearest(x: Tensor, y: Tensor, *, block: int = 1024) -> tuple[Tensor, Tensor]:
     """Distance of each row of x [n, d] to its nearest row of y [m, d], and its index -> [n] float64, [n] int64."""
     x, y = _centred(x, y)
     distances = torch.empty(len(x), dtype=x.dtype, device=x.device)
@@ -58,7 +58,7 @@ def nearest(x: Tensor, y: Tensor, *, block: int = 2048) -> tuple[Tensor, Tensor]
     return distances, indices
 
 
-def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor, *, block: int = 2048) -> Manifolds:
+def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor, *, block: int = 1024) -> Manifolds:
     """Precision and recall (k = 3), density and coverage (k = 5) of fakes [m, d] against reals [n, d].
 
     Precision: share of fakes inside the ball of at least one real, whose radius reaches its 3rd nearest other real;
@@ -74,8 +74,8 @@ def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor
         block: Rows per block.
     """
     real, fake = _centred(real, fake)
-    inside3, inside5 = (real_radii.square() * (1 + _TIE)).unbind(0)
-    fake3 = fake_radii[0].square() * (1 + _TIE)
+    inside3, inside5 = (real_radii.to(real.device).square() * (1 + _TIE)).unbind(0)
+    fake3 = fake_radii[0].to(real.device).square() * (1 + _TIE)
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     covered = torch.zeros_like(recalled)
     precise = total = 0

@@ -1,0 +1,62 @@
+"""Results on disk that are costly to compute again: tensors under a fingerprint of all they depend on."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_FORMAT = 1  # raise it when a statistic changes its meaning: what older versions stored is then never found
+
+
+def fingerprint(*parts: Tensor | str | int | float | None) -> str:
+    """sha256 over tensors (shape, type, bytes) and plain values, in order."""
+    digest = hashlib.sha256(f"sparring metrics {_FORMAT}".encode())
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"\ntensor {part.dtype} {tuple(part.shape)}\n".encode())
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"\n{type(part).__name__} {part!r}\n".encode())
+    return digest.hexdigest()
+
+
+def load(folder: str | Path, kind: str, key: str) -> dict[str, Tensor] | None:
+    """What was stored under this fingerprint, or None."""
+    path = _path(folder, kind, key)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(str(path), "pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            description = json.loads((file.metadata() or {}).get("description", "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"`cache={folder}`: {path.name} cannot be read ({error}); delete the file") from error
+    return stored if description.get("fingerprint") == key else None
+
+
+def save(folder: str | Path, kind: str, key: str, tensors: dict[str, Tensor], **description: str | int) -> Path:
+    """Stores tensors under a fingerprint, with a description as JSON in the file's header; atomic."""
+    path = _path(folder, kind, key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"description": json.dumps({"fingerprint": key, **description})}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _path(folder: str | Path, kind: str, key: str) -> Path:
+    return Path(folder) / f"{kind}-{key[:20]}.safetensors"
