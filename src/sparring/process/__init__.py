@@ -1,7 +1,7 @@
 """Noising: how images become noise (`gaussian`), which times are trained (`times`) and how much (`weighting`)."""
 
 from sparring.process.gaussian import EDM, VP, Process, RectifiedFlow, from_scheduler, per_image
-from sparring.process.schedulers import Kind, set_timesteps
+from sparring.process.schedulers import Kind, initial_sample, scheduler_input, set_timesteps
 from sparring.process.times import LogitNormal, LogNormal, Times, Uniform
 from sparring.process.weighting import (
     P2,
@@ -37,6 +37,8 @@ __all__ = [
     "Uniform",
     "Weighting",
     "from_scheduler",
+    "initial_sample",
     "per_image",
+    "scheduler_input",
     "set_timesteps",
 ]

@@ -1,14 +1,26 @@
 """The border to diffusers: schedulers built from a process's numbers, and these numbers read back from schedulers.
 
-Nothing here knows a `Process`; `gaussian.py` calls it with plain numbers. Four things diffusers does along a
-sampling path are worth knowing; `set_timesteps` below repairs the first two and refuses the third:
+Nothing here knows a `Process`; `gaussian.py` calls it with plain numbers. Sampling with any of these schedulers is
+
+    set_timesteps(scheduler, num_steps)
+    x = initial_sample(scheduler, noise)
+    for time in scheduler.timesteps:
+        output = denoiser.network(scheduler_input(scheduler, x, time), time, labels)
+        x = scheduler.step(output, time, x).prev_sample
+
+What diffusers does along this path, and what `set_timesteps` below makes of it:
 
 - FlowMatchEulerDiscreteScheduler.set_timesteps(m) spaces its times from 1 to 0.001, so the last of the m network calls
-  sits at t = 0.001 and does nothing (its pipelines pass `sigmas` = 1 .. 1/m by hand instead).
-- DPMSolverMultistepScheduler with flow sigmas truncates the times it tells the network to integers.
-- "trailing" spacing makes m + 1 steps of 62 of the m up to 1000 (61, 103, 121, ...), the last at timestep -1.
-- DDIMScheduler takes the step to `n - N // m`, which is its own next time only where m divides N. Elsewhere the
-  sample's noise level and the level told to the network drift apart; "euler" is the same solver without that.
+  sits at t = 0.001 and does nothing. Repaired: 1, ..., 1/m, as diffusers' own flow pipelines ask for by hand.
+- FlowMatchHeunDiscreteScheduler does the same and takes no other times. Left: its last call is close to wasted.
+- DPMSolverMultistepScheduler with flow sigmas truncates the times it tells the network to integers. Repaired.
+- "trailing" spacing makes m + 1 steps of 62 of the m up to 1000 (61, 103, 121, ...), the last at timestep -1. Refused.
+- DDIMScheduler steps to n - N // m, which is its own next time only where m divides N. Elsewhere the noise left in the
+  sample and the time told to the network drift apart by up to N % m of N levels. Refused from 5 % on, which does not
+  touch m <= 50; "euler" is the same solver without the drift.
+- Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
+- Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that
+  costs more than it gains below some 100 steps.
 """
 
 from typing import Any, Literal
@@ -27,6 +39,7 @@ from diffusers import (
     HeunDiscreteScheduler,
     LCMScheduler,
 )
+from torch import Tensor
 
 Kind = Literal["eps", "x0", "v", "flow", "edm"]
 
@@ -103,16 +116,24 @@ def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
 def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | None = None) -> None:
     """Put a scheduler on its grid of `num_steps` steps, the last of which ends at the clean image.
 
-    The same as `scheduler.set_timesteps(num_steps)` but for flows (see the top of this file). Afterwards
-    `len(scheduler.timesteps)` is the number of network calls: `num_steps`, or `2 num_steps - 1` with Heun.
+    Afterwards `len(scheduler.timesteps)` is the number of network calls: `num_steps`, or `2 num_steps - 1` with Heun.
+    The same as `scheduler.set_timesteps(num_steps)` but for what the top of this file says.
 
     Raises:
-        ValueError: where diffusers cannot make that many steps (more than the training has, for example).
+        ValueError: where diffusers cannot make that many steps, or cannot make them right.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} must be at least 1")
-    is_flow_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    if is_flow_euler and not scheduler.config.get("use_dynamic_shifting"):
+    name: str = type(scheduler).__name__
+    levels: int = scheduler.config["num_train_timesteps"]
+    is_flow = name.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+    is_vp = hasattr(scheduler, "betas") and not is_flow
+    if num_steps < 1 or (is_vp and num_steps > levels):
+        raise ValueError(f"num_steps={num_steps} must be at least 1, and at most {levels} for a process with levels")
+    if name == "DDIMScheduler" and levels % num_steps > 0.05 * levels:
+        raise ValueError(
+            f"num_steps={num_steps}: DDIMScheduler loses {levels % num_steps} of {levels} noise levels on the way; "
+            "use scheduler 'euler' (the same solver), or a number of steps that divides the levels"
+        )
+    if name == "FlowMatchEulerDiscreteScheduler":
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps).tolist(), device=device)
     else:
         scheduler.set_timesteps(num_steps, device=device)
@@ -121,9 +142,19 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     expected = 2 * num_steps - 1 if scheduler.order == 2 else num_steps
     if len(scheduler.timesteps) != expected:
         raise ValueError(
-            f"num_steps={num_steps}: {type(scheduler).__name__} makes {len(scheduler.timesteps)} network calls of it, "
-            f"not {expected}; choose another number of steps"
+            f"num_steps={num_steps}: {name} makes {len(scheduler.timesteps)} network calls of it, not {expected}; "
+            f"use {num_steps - 1} or {num_steps + 1} steps"
         )
+
+
+def initial_sample(scheduler: Any, noise: Tensor) -> Tensor:
+    """Standard normal `noise` at the scale the scheduler starts from; call after `set_timesteps`."""
+    return noise * getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def scheduler_input(scheduler: Any, sample: Tensor, time: Tensor) -> Tensor:
+    """What the network is shown of the scheduler's `sample`; flow-matching schedulers have no `scale_model_input`."""
+    return scheduler.scale_model_input(sample, time) if hasattr(scheduler, "scale_model_input") else sample
 
 
 def read_scheduler(scheduler: Any) -> tuple[Literal["vp", "edm", "flow"], dict[str, Any], Kind]:
