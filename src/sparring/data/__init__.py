@@ -2,6 +2,25 @@
 
 from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
+from sparring.data.folder import ImageFolder
+from sparring.data.hub import HubData
+from sparring.data.loading import from_spec
 from sparring.data.order import BatchStream, Indices
+from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
 
-__all__ = ["Batch", "BatchStream", "Digits", "Draws", "ImageData", "Indices", "StoredImages", "derived_seed"]
+__all__ = [
+    "Batch",
+    "BatchStream",
+    "Checkerboard",
+    "Digits",
+    "Draws",
+    "GaussianMixture",
+    "HubData",
+    "ImageData",
+    "ImageFolder",
+    "Indices",
+    "StoredImages",
+    "SwissRoll",
+    "derived_seed",
+    "from_spec",
+]

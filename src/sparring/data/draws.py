@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,10 +57,14 @@ class Draws:
         self.rows = rows
         self.total = total
         self.device = torch.device(device)
-        self._per_row = torch.Generator(self.device)
-        self._per_row.manual_seed(derived_seed(self.seed, step, phase, "rows"))
-        self._shared = torch.Generator()
-        self._shared.manual_seed(derived_seed(self.seed, step, phase, "shared"))
+
+    @cached_property
+    def _per_row(self) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(derived_seed(self.seed, self.step, self.phase, "rows"))
+
+    @cached_property
+    def _shared(self) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.seed, self.step, self.phase, "shared"))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers, float32, of `shape`; shape[0] is the number of local rows."""

@@ -1,0 +1,271 @@
+"""From image files to tensors: what every data set that holds PNG, JPEG and the like shares."""
+
+import io
+import warnings
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparring.data.base import ImageData, flipped, in_range
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STORED_BYTES = 512 * 2**20
+"""Sets up to this size are decoded once and kept as uint8; larger ones are decoded batch by batch."""
+
+# Named, so that Pillow never starts a program to read a file (as it does for PostScript).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
+
+Source = Path | bytes | None
+"""Where one image's bytes are: a file, the bytes themselves, or nowhere."""
+
+
+class DecodedImages(ImageData):
+    """Images that have to be decoded, from wherever `_sources` finds their bytes.
+
+    How an image becomes a tensor: it is turned as its EXIF tag says (JPEG), laid on white where it is transparent, made
+    grey or RGB (`channels`), its centre square resized with antialias (Lanczos) to `size` (the same as resizing the
+    shorter side and cropping the centre), and framed with `pad` black pixels on each side.
+
+    Every header is read at the start, so sizes and colours are known; sets of at most 512 MB are decoded then, once.
+
+    Args:
+        name: for tables and reports.
+        rows: numbers of the images in the source.
+        labels: (source rows,) int64, or None.
+        class_names: one per class, where they are known.
+        num_classes: None without labels.
+        size: width and height to resize to. None: images stay as they are and must all have one size.
+        pad: black pixels added on each side, after resizing: 28x28 with `pad=2` is 32x32.
+        channels: 1 grey, 3 RGB, None: grey when all images are grey, RGB otherwise.
+        flip: turn half of the images of a `BatchStream` left to right.
+        on_error: what to do with images that cannot be decoded or have the wrong size: "stop" raises; "skip" leaves
+            them out with a warning.
+
+    Raises:
+        ValueError: a setting out of range; no usable image; with "stop", images that cannot be used, counted and named.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        rows: list[int],
+        labels: Tensor | None,
+        class_names: list[str] | None,
+        num_classes: int | None,
+        size: int | None,
+        pad: int,
+        channels: Literal[1, 3] | None,
+        flip: bool,
+        on_error: Literal["stop", "skip"],
+    ):
+        if size is not None and size < 1:
+            raise ValueError(f"`size={size}` must be at least 1, or left out to keep the images' own size")
+        if pad < 0:
+            raise ValueError(f"`pad={pad}` must not be negative")
+        if channels not in (None, 1, 3):
+            raise ValueError(
+                f"`channels={channels}` must be 1 (grey) or 3 (RGB), or left out to keep what the images are"
+            )
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"`on_error={on_error}` must be stop or skip")
+        self.name = name
+        self.class_names = class_names
+        self.num_classes = num_classes
+        self.size, self.pad, self.channels, self.flip, self.on_error = size, pad, channels, flip, on_error
+        self._rows = rows
+        self._source_labels = labels
+        self._stored: Tensor | None = None
+        self._prepare()
+
+    @abstractmethod
+    def _sources(self, rows: Sequence[int]) -> list[Source]:
+        """Where the bytes of these source rows are."""
+
+    @abstractmethod
+    def _label_of_row(self, row: int) -> str:
+        """What to call a source row in a message: its file name or its number."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        if self._stored is None:
+            images, rows = self._decode_now(indices)
+        else:
+            images, rows = self._stored[torch.as_tensor(indices, dtype=torch.int64)], [self._rows[i] for i in indices]
+        images = in_range(images)
+        if self.flip:
+            images = flipped(images, indices)
+        return images, None if self._source_labels is None else self._source_labels[rows]
+
+    def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
+        rows = [self._rows[i] for i in self._chosen(n, seed)]
+        return None if self._source_labels is None else self._source_labels[rows]
+
+    def _prepare(self) -> None:
+        """Finds the common shape, decodes small sets, and leaves in `_rows` the images that can be used."""
+        bad: dict[int, str] = {}
+        headers: dict[int, tuple[int, tuple[int, int]]] = {}
+        for row, source in self._each(self._rows):
+            try:
+                headers[row] = _header(source)
+            except Exception as error:  # Pillow raises nearly anything on a broken file
+                bad[row] = _reason(error)
+        if headers:
+            common = Counter(size for _, size in headers.values()).most_common(1)[0][0]
+            width, height = common if self.size is None else (self.size, self.size)
+            if self.size is None:
+                for row, (_, (w, h)) in headers.items():
+                    if (w, h) != common:
+                        bad[row] = f"{w}x{h} pixels, most are {width}x{height}: set `size`"
+            usable = [row for row in self._rows if row not in bad]
+            colours = self.channels or max(headers[row][0] for row in usable)
+            self.image_shape = (colours, height + 2 * self.pad, width + 2 * self.pad)
+            if len(usable) * int(np.prod(self.image_shape)) <= STORED_BYTES:
+                self._stored = self._decode_all(usable, bad)
+        total = len(self._rows)
+        self._rows = [row for row in self._rows if row not in bad]
+        if bad and (self.on_error == "stop" or not self._rows):
+            advice = "repair or remove them, or set `on_error=skip`" if self._rows else "nothing is left"
+            raise ValueError(f"{self._complaint(bad, total)}; {advice}")
+        if bad:
+            warnings.warn(f"{self._complaint(bad, total)}; they are left out", stacklevel=4)
+
+    def _decode_all(self, rows: list[int], bad: dict[int, str]) -> Tensor:
+        """uint8 (usable rows, C, H, W); rows that turn out to be broken are added to `bad` and left out."""
+        images = np.zeros((len(rows), *self.image_shape), np.uint8)
+        count = 0
+        for row, source in self._each(rows):
+            try:
+                self._decode(source, images[count])
+                count += 1
+            except Exception as error:
+                bad[row] = _reason(error)
+        return torch.from_numpy(images)[:count]
+
+    def _decode_now(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """uint8 (B, C, H, W) and the source rows; a broken image stops, or gives way to the next one that is whole."""
+        images = np.zeros((len(indices), *self.image_shape), np.uint8)
+        rows = []
+        for place, index in enumerate(indices):
+            for shift in range(len(self)):
+                row = self._rows[(index + shift) % len(self)]
+                try:
+                    self._decode(self._sources([row])[0], images[place])
+                    rows.append(row)
+                    break
+                except Exception as error:
+                    complaint = self._complaint({row: _reason(error)}, len(self))
+                    if self.on_error == "stop":
+                        raise ValueError(f"{complaint}; repair or remove it, or set `on_error=skip`") from error
+                    warnings.warn(f"{complaint}; the next image takes its place", stacklevel=3)
+            else:
+                raise ValueError(f"no image of {self.name} can be decoded any more")
+        return torch.from_numpy(images), rows
+
+    def _decode(self, source: Source, out: np.ndarray) -> None:
+        """Writes the image into `out`, uint8 zeros (C, H, W)."""
+        inner = out[:, self.pad : out.shape[1] - self.pad, self.pad : out.shape[2] - self.pad]
+        colours, height, width = inner.shape
+        with _open(source) as image:
+            if image.mode != ("L" if colours == 1 else "RGB") or "transparency" in image.info:
+                image = _converted(image, colours)
+            image = _upright(image)
+            if self.size is not None and image.size != (self.size, self.size):
+                image = _square(image, self.size)
+            inner[:] = np.asarray(image).reshape(height, width, colours).transpose(2, 0, 1)
+
+    def _each(self, rows: list[int]) -> Iterator[tuple[int, Source]]:
+        for first in range(0, len(rows), 256):
+            chunk = rows[first : first + 256]
+            yield from zip(chunk, self._sources(chunk), strict=True)
+
+    def _complaint(self, bad: dict[int, str], total: int) -> str:
+        named = [f"{self._label_of_row(row)} ({bad[row]})" for row in sorted(bad)[:3]]
+        if len(bad) > len(named):
+            named.append("...")
+        return one_line(f"{len(bad)} of {total} images of {self.name} cannot be used: {', '.join(named)}")
+
+
+def check_same_kind(data: ImageData, holdout: ImageData) -> None:
+    """Raises ValueError where a holdout has other shapes or classes than the data it belongs to."""
+    if holdout.image_shape != data.image_shape:
+        raise ValueError(
+            f"holdout {holdout.name} has images of shape {holdout.image_shape}, {data.name} of {data.image_shape}: "
+            "set `size`"
+        )
+    if holdout.class_names != data.class_names:
+        raise ValueError(f"holdout {holdout.name} has other classes than {data.name}: {holdout.class_names}")
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks."""
+    return " ".join(text.split())
+
+
+def _open(source: Source) -> "Image":
+    from PIL import Image
+
+    if source is None:
+        raise ValueError("no image bytes, and no file inside the data set")
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+
+
+def _header(source: Source) -> tuple[int, tuple[int, int]]:
+    """Channels (1 or 3) and (width, height), without decoding."""
+    with _open(source) as image:
+        width, height = image.size
+        turned = _has_orientation(image) and image.getexif().get(0x0112, 1) >= 5
+        return 1 if image.mode in GREY_MODES else 3, (height, width) if turned else (width, height)
+
+
+def _has_orientation(image: "Image") -> bool:
+    return image.format in ("JPEG", "MPO")  # asking other formats would decode the whole image
+
+
+def _upright(image: "Image") -> "Image":
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if _has_orientation(image) else image
+
+
+def _converted(image: "Image", channels: int) -> "Image":
+    """The image in mode L or RGB: transparency on white, 16 bits cut to 8."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _square(image: "Image", size: int) -> "Image":
+    """The centre square, resized with antialias."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__

@@ -1,0 +1,257 @@
+"""Image data sets in the formats of the `datasets` library: parquet files, saved folders, the Hugging Face hub."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparring.data.decode import DecodedImages, Source, check_same_kind, one_line
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class HubData(DecodedImages):
+    """A data set that `datasets` reads: parquet files, a folder (saved, or laid out as on the hub), or a hub name.
+
+    Only images that lie inside the data set are read: a table's file paths that lead elsewhere count as broken images.
+    How an image becomes a tensor is said at `DecodedImages`.
+
+    Args:
+        path: one parquet file, a pattern such as "shards/*.parquet", a folder, or a name on the hub.
+        split: which split; parquet files are one split called train.
+        image_column: None: the first column that holds images.
+        label_column: a column of class names or numbers. None: a column called label, where it is one of class names.
+        size: width and height to resize to (centre square). None: images stay as they are and must all have one size.
+        pad: black pixels added on each side, after resizing: Fashion-MNIST is 28x28, `pad=2` makes it 32x32.
+        channels: 1 grey, 3 RGB, None: grey when all images are grey, RGB otherwise.
+        limit: at most so many rows, chosen by a fixed permutation; a larger limit keeps the rows of a smaller one.
+        where: keep the rows whose column has this value (or one of these), such as {"kind": "plain"}.
+        flip: turn half of the training images left to right.
+        on_error: "stop" at images that cannot be used, or "skip" them with a warning.
+        holdout: the images to evaluate against: another parquet file (or pattern), or a split. None: the split test or
+            validation, where there is one.
+
+    Raises:
+        ValueError: nothing there, or not readable; an unknown split or column; no row left by `where`; labels missing;
+            images that cannot be used (counted and named).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        split: str = "train",
+        image_column: str | None = None,
+        label_column: str | None = None,
+        size: int | None = None,
+        pad: int = 0,
+        channels: Literal[1, 3] | None = None,
+        limit: int | None = None,
+        where: dict[str, str | int | list[str] | list[int]] | None = None,
+        flip: bool = False,
+        on_error: Literal["stop", "skip"] = "stop",
+        holdout: str | None = None,
+    ):
+        import datasets
+
+        if limit is not None and limit < 1:
+            raise ValueError(f"`limit={limit}` must be at least 1, or left out for all rows")
+        self.path = path
+        self.split = split
+        splits = _open_splits(path)
+        if split not in splits:
+            raise ValueError(f"`split={split}` is not in {path}, which has: {', '.join(splits)}")
+        self._settings: dict[str, Any] = {"label_column": label_column, "size": size, "pad": pad, "where": where}
+        self._holdout = holdout or next(
+            (name for name in ("test", "validation") if name in splits and name != split), None
+        )
+        table = splits[split]
+        image_column = _image_column(table, image_column)
+        rows = _rows_where(table, where or {})
+        if limit is not None:
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit]
+            rows = [rows[i] for i in order.sort().values.tolist()]
+        labels, class_names, num_classes = _labels(table, label_column)
+        if labels is not None and (missing := int((labels[rows] < 0).sum())):
+            raise ValueError(f"{missing} of {len(rows)} rows of {path} have no label")
+        self._folder = _root(path)
+        self._table = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        super().__init__(
+            name=_name(path, split),
+            rows=rows,
+            labels=labels,
+            class_names=class_names,
+            num_classes=num_classes,
+            size=size,
+            pad=pad,
+            channels=channels,
+            flip=flip,
+            on_error=on_error,
+        )
+
+    def holdout(self) -> "HubData | None":
+        if self._holdout is None:
+            return None
+        elsewhere = self._holdout.endswith(".parquet")
+        other = HubData(
+            self._holdout if elsewhere else self.path,
+            split="train" if elsewhere else self._holdout,
+            image_column=self._table.column_names[0],
+            channels=1 if self.image_shape[0] == 1 else 3,
+            on_error=self.on_error,
+            **self._settings,
+        )
+        check_same_kind(self, other)
+        return other
+
+    def _sources(self, rows: Sequence[int]) -> list[Source]:
+        cells = self._table[list(rows)][self._table.column_names[0]]
+        return [self._source(cell) for cell in cells]
+
+    def _source(self, cell: dict[str, Any] | None) -> Source:
+        if cell is None:
+            return None
+        if cell["bytes"] is not None:
+            return cell["bytes"]
+        if cell["path"] is None or self._folder is None:
+            return None
+        file = Path(cell["path"]).resolve()
+        return file if file.is_relative_to(self._folder) and file.is_file() else None
+
+    def _label_of_row(self, row: int) -> str:
+        return f"row {row}"
+
+
+def _open_splits(path: str) -> "dict[str, datasets.Dataset]":
+    """All splits by name; raises ValueError where nothing is there or it cannot be read."""
+    import datasets
+
+    local = Path(path)
+    files: list[str] = []
+    if path.endswith(".parquet"):
+        files = [path] if local.is_file() else sorted(glob.glob(path))
+        if not files:
+            raise ValueError(f"`path={path}`: no such parquet file")
+    elif not local.exists() and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path):
+        raise ValueError(f"`path={path}` is not there: give a parquet file, a folder, or the name of a hub data set")
+    try:
+        with _quiet(local.exists() or bool(files)):
+            if files:
+                return dict(datasets.load_dataset("parquet", data_files={"train": files}))
+            if (local / "dataset_dict.json").is_file():
+                return dict(datasets.load_from_disk(path))
+            if (local / "state.json").is_file():
+                return {"train": datasets.load_from_disk(path)}
+            return dict(datasets.load_dataset(str(local.resolve()) if local.is_dir() else path))
+    except Exception as error:  # the library raises its own errors, those of pyarrow, of the network and of the disk
+        cause = error.__cause__ or error
+        what = (
+            "cannot be read" if local.exists() or files else "is neither a file or folder here nor readable on the hub"
+        )
+        raise ValueError(f"`path={path}` {what}: {one_line(str(cause))[:300]}") from error
+
+
+@contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """No progress bars for local files; downloads keep theirs."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    if local and shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if local and shown:
+            datasets.enable_progress_bars()
+
+
+def _root(path: str) -> Path | None:
+    """The folder that file paths in the table may lead to: none for parquet, the download cache for the hub."""
+    if path.endswith(".parquet"):
+        return None
+    if Path(path).is_dir():
+        return Path(path).resolve()
+    import datasets
+
+    return Path(datasets.config.HF_CACHE_HOME).expanduser().resolve()
+
+
+def _name(path: str, split: str) -> str:
+    stem = Path(path).stem if path.endswith(".parquet") else Path(path).name
+    return stem if split == "train" else f"{stem}:{split}"
+
+
+def _image_column(table: "datasets.Dataset", asked: str | None) -> str:
+    columns = [name for name, feature in table.features.items() if _holds_images(feature)]
+    if asked is None and columns:
+        return columns[0]
+    if asked in columns and asked is not None:
+        return asked
+    there = f"columns with images: {', '.join(columns)}" if columns else "no column holds images"
+    raise ValueError(f"`image_column={asked}`: {there}; all columns: {', '.join(table.column_names)}")
+
+
+def _holds_images(feature: Any) -> bool:
+    """An image column, or what one looks like where the file does not say so."""
+    import datasets
+
+    plain = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    return plain or isinstance(feature, datasets.Image) or feature == datasets.Value("binary")
+
+
+def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
+    if name not in table.column_names:
+        raise ValueError(f"`{setting}` names the column {name}, which is not there: {', '.join(table.column_names)}")
+    return table.select_columns([name])[:][name]
+
+
+def _rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str] | list[int]]) -> list[int]:
+    import datasets
+
+    keep = list(range(len(table)))
+    for name, value in where.items():
+        cells = _column(table, "where", name)
+        feature = table.features[name]
+        if isinstance(feature, datasets.ClassLabel):
+            cells = [cell if cell is None or cell < 0 else feature.int2str(cell) for cell in cells]
+        allowed = list(value) if isinstance(value, list) else [value]
+        keep = [row for row in keep if cells[row] in allowed]
+        if not keep:
+            there = sorted({str(cell) for cell in cells})
+            raise ValueError(
+                f"`where` leaves no row: {name} is never {' or '.join(map(str, allowed))}; "
+                f"it is {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}"
+            )
+    if len(table) == 0:
+        raise ValueError("the data set has no rows")
+    return keep
+
+
+def _labels(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | None, list[str] | None, int | None]:
+    """(rows,) int64 with -1 where a label is missing, class names, number of classes; None without labels."""
+    import datasets
+
+    if asked is None:
+        if not isinstance(table.features.get("label"), datasets.ClassLabel):
+            return None, None, None
+        asked = "label"
+    cells = _column(table, "label_column", asked)
+    feature = table.features[asked]
+    if isinstance(feature, datasets.ClassLabel):
+        names = list(feature.names)
+        return torch.tensor([-1 if cell is None else cell for cell in cells]), names, len(names)
+    if all(cell is None or isinstance(cell, str) for cell in cells):
+        names = sorted({cell for cell in cells if cell is not None})
+        numbers = {name: number for number, name in enumerate(names)}
+        return torch.tensor([-1 if cell is None else numbers[cell] for cell in cells]), names, len(names)
+    if all(cell is None or (isinstance(cell, int) and not isinstance(cell, bool)) for cell in cells):
+        numbers_or_none = torch.tensor([-1 if cell is None else cell for cell in cells])
+        return numbers_or_none, None, int(numbers_or_none.max()) + 1
+    raise ValueError(f"`label_column={asked}` holds {feature}; labels are class names or whole numbers from 0")
