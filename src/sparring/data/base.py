@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -87,7 +88,7 @@ class StoredImages(ImageData):
             raise ValueError(f"`images` has the shape {tuple(images.shape)}; it must be (N, C, H, W) with N >= 1")
         if labels is not None and labels.shape != images.shape[:1]:
             raise ValueError(
-                f"`labels` has the shape {tuple(labels.shape)}; {len(images)} images need ({len(images)},)"
+                f"`labels` has the shape {tuple(labels.shape)}: give one label for each of {len(images)} images"
             )
         self.name = name
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -142,15 +143,13 @@ class Digits(StoredImages):
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
 
     def __init__(self, split: Literal["train", "validation", "holdout", "all"] = "train"):
-        from sklearn.datasets import load_digits
-
         if split not in self.parts:
             raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
-        images, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+        images, labels = _all_digits()
         chosen = _stratified_order(labels)[self.parts[split]]
         super().__init__(
-            (images / 8 - 1).float().reshape(-1, 1, 8, 8)[chosen],
-            labels.long()[chosen],
+            images[chosen],
+            labels[chosen],
             name="digits" if split == "train" else f"digits:{split}",
             num_classes=10,
             class_names=[str(digit) for digit in range(10)],
@@ -159,6 +158,15 @@ class Digits(StoredImages):
 
     def holdout(self) -> "Digits | None":
         return Digits("holdout") if self.split == "train" else None
+
+
+@cache
+def _all_digits() -> tuple[Tensor, Tensor]:
+    """(1797, 1, 8, 8) float32 in [-1, 1] and (1797,) int64, in scikit-learn's order."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.from_numpy(images / 8 - 1).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels).long()
 
 
 def _stratified_order(labels: Tensor) -> Tensor:

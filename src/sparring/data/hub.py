@@ -72,6 +72,8 @@ class HubData(DecodedImages):
             (name for name in ("test", "validation") if name in splits and name != split), None
         )
         table = splits[split]
+        if len(table) == 0:
+            raise ValueError(f"split {split} of {path} has no rows")
         image_column = _image_column(table, image_column)
         rows = _rows_where(table, where or {})
         if limit is not None:
@@ -229,8 +231,6 @@ def _rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str
                 f"`where` leaves no row: {name} is never {' or '.join(map(str, allowed))}; "
                 f"it is {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}"
             )
-    if len(table) == 0:
-        raise ValueError("the data set has no rows")
     return keep
 
 
