@@ -1,5 +1,6 @@
 """Made-up run folders that look like those of the demo: numbers like the measured ones, digits that get less noisy."""
 
+import functools
 import json
 import math
 from dataclasses import dataclass, field
@@ -58,10 +59,15 @@ class Comparison:
 def grid(noise: float, seed: int = 0, size: int = 8) -> Image.Image:
     """size x size digits with noise in [0, 1], without a frame."""
     rng = np.random.default_rng(seed)
-    digits = load_digits().images[: size * size] / 16
+    digits = _digits()[: size * size] / 16
     noisy = (1 - noise) * digits + noise * rng.uniform(size=digits.shape)
     tiles = noisy.reshape(size, size, 8, 8).transpose(0, 2, 1, 3).reshape(size * 8, size * 8)
     return Image.fromarray((255 * tiles).astype(np.uint8))
+
+
+@functools.cache
+def _digits() -> np.ndarray:
+    return load_digits().images
 
 
 def results(arm: str) -> list[dict[str, Any]]:
@@ -73,10 +79,15 @@ def results(arm: str) -> list[dict[str, Any]]:
                     "nfe": nfe,
                     "scheduler": scheduler,
                     "frechet": frechet,
+                    "frechet_interval": [0.93 * frechet - 0.02, 1.08 * frechet + 0.02],
                     "kernel": 0.064 * frechet - 0.01,
+                    "kernel_interval": [0.06 * frechet - 0.014, 0.068 * frechet - 0.006],
                     "precision": 0.92 / (1 + 0.03 * frechet),
                     "recall": 0.9 / (1 + 0.08 * frechet),
+                    "density": 0.95 / (1 + 0.05 * frechet),
+                    "coverage": 0.92 / (1 + 0.09 * frechet),
                     "n": 1000,
+                    "n_reference": 500,
                     "features": "digits-classifier",
                     "images_per_second": 5200 / nfe,
                     "floor": {"frechet": FLOOR, "kernel": -0.002, "precision": 0.93, "recall": 0.94},
@@ -88,15 +99,17 @@ def results(arm: str) -> list[dict[str, Any]]:
 def make_run(path: Path, *, seed: int = 0, steps: int = 300) -> dict[str, Any]:
     """Write one run folder named after its arm; returns its row of `sparring compare --json`."""
     arm = path.name
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, *arm.encode()])
     steps = 2000 if arm == "baseline" else steps
     (path / "samples").mkdir(parents=True)
     config = {
         "method": {"class_path": f"sparring.methods.{METHODS[arm]}", "init_args": {"weight": 0.5}},
         "trainer": {"seed": seed, "steps": steps, "batch_size": 128},
         "data": {"class_path": "sparring.data.Digits", "init_args": {"split": "train"}},
-        "versions": {"sparring": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"},
-        "command": f"sparring fit {arm}-digits --trainer.seed {seed} --out runs/demo/{arm}",
+        "made_with": {
+            "command": f"sparring fit {arm}-digits --trainer.seed {seed} --out runs/demo/{arm}",
+            "versions": {"sparring": "0.1.0", "torch": "2.13.0", "diffusers": "0.42.1"},
+        },
     }
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     with (path / "metrics.jsonl").open("w") as file:
@@ -106,6 +119,7 @@ def make_run(path: Path, *, seed: int = 0, steps: int = 300) -> dict[str, Any]:
                 "step": step,
                 "generator/diffusion": 0.08 + 0.5 * math.exp(-8 * done) + 0.01 * rng.normal(),
                 "gradient_norm/generator": 0.4 + 0.1 * rng.random(),
+                "skipped": 0,
                 "seconds_per_step": SECONDS[arm] * (1 + 0.05 * rng.normal()),
             }
             if METHODS[arm] != "Diffusion":

@@ -36,6 +36,7 @@ found.visible = all("[data-arm='2']").filter((part) => part.getClientRects().len
 const select = document.querySelector("select[data-switch=finals]");
 select.value = "1"; select.dispatchEvent(new Event("change"));
 found.cases = all("[data-case=finals]").filter((part) => part.checkVisibility()).map((part) => part.dataset.index);
+document.getElementById("larger").click();
 found.overflow = document.documentElement.scrollWidth - innerWidth;
 found.broken = all("img").filter((image) => image.complete && image.naturalWidth === 0).length;
 found.loads = performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length;

@@ -80,7 +80,7 @@ def test_table_has_a_row_for_every_result(page: Page) -> None:
     rows = [a for a in page.all("tr") if "data-arm" in a]
     assert len(rows) == sum(len(values) for arm in FRECHET.values() for values in arm.values())
     assert {a["data-scheduler"] for a in rows} == {"ddim", "dpm"}
-    assert "1,000 samples, features: digits-classifier" in page.text
+    assert "1,000 samples against 500 real images, features: digits-classifier" in page.text
     assert "FID" not in page.text
 
 
@@ -101,6 +101,7 @@ def test_figures_and_images_are_there_and_named(page: Page) -> None:
     assert any("real solid, fake dashed" in name for name in names)
     assert all(a.get("alt") for a in page.all("img"))
     assert all("pixelated" in str(a.get("class")) for a in page.all("img"))
+    assert "Zero throughout, not drawn: skipped" in page.text
     assert {a["data-arm"] for a in page.all("g") if "data-arm" in a} == set("012345")
 
 
@@ -115,7 +116,7 @@ def test_seeds_of_one_arm_give_mean_and_spread(tmp_path: Path) -> None:
     page = Page(write_comparison(runs, tmp_path / "c.html", table=table))
     rows = [a for a in page.all("tr") if "data-arm" in a]
     assert len(rows) == 16
-    assert "0.940±0.094" in page.text
+    assert "0.940 ±0.094" in page.text
     assert "seeds 0, 1, 2" in page.text
 
 
@@ -160,7 +161,7 @@ def test_broken_pieces_are_named(tmp_path: Path) -> None:
         '{"step": 3, "generator/diffusion": 0.5, "name": "text", "flag": true}\n{"step": 4, "gene'
     )
     (run / "results.json").write_text(
-        '[{"nfe": 10, "scheduler": "ddim", "frechet": NaN, "kernel": null, "n": 10, "features": "x"}, 3]'
+        '[{"nfe": 10, "scheduler": "ddim", "frechet": NaN, "kernel": null, "n": 10, "features": "x"}, {"frechet": 1.0}, 3]'
     )
     (run / "config.yaml").write_text("a: [1\n")
     next(iter((run / "samples").glob("0*.png"))).write_bytes(b"\x89PNG broken")
@@ -171,6 +172,7 @@ def test_broken_pieces_are_named(tmp_path: Path) -> None:
         "1 unreadable line left out",
         "not readable as a YAML mapping",
         "1 sample grid could not be read",
+        "1 result without a number of network calls left out",
         "No finite Frechet distance to draw",
         "not finite",
     ):

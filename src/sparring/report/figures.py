@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-MARKERS = "osD^vPX*hp<>"
+MARKERS = "osD^vPXp"  # the shapes .m0 .. .m7 of style.css.j2
 WIDTH, HEIGHT = 5.2, 3.3  # inches; 72 SVG units each
 MAX_POINTS = 120
 LOG_RATIO = 30.0  # a positive axis that spans more than this is drawn logarithmic
@@ -23,12 +23,13 @@ _VARIABLES = {_INK: "--ink-soft", _GRID: "--line", _FLOOR: "--floor"}
 
 @dataclass
 class Line:
-    """One line (with one x: one point). The arm's number gives colour and marker; `spread` draws error bars."""
+    """One line (with one x: one point). The arm's number gives colour and marker; `low` and `high` draw error bars."""
 
     arm: int
     x: list[float]
     y: list[float]
-    spread: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
     dashed: bool = False
 
 
@@ -54,6 +55,7 @@ def plot(
     y_log: bool = False,
     x_ticks: Sequence[float] | None = None,
     y_limits: tuple[float, float] | None = None,
+    x_zero: bool = False,
     floor: float | None = None,
     markers: bool = False,
 ) -> str:
@@ -62,7 +64,9 @@ def plot(
     Args:
         lines: what to draw; groups of the SVG carry `data-arm`, so that the page can hide an arm.
         name: unique in the page; prefixes all ids. Letters, digits and hyphens.
+        x_zero: start the horizontal axis at zero.
         floor: height of a dashed horizontal line.
+        markers: at every point; else at the last one only.
     """
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 11}):
         figure = Figure(figsize=(WIDTH, HEIGHT))
@@ -73,6 +77,8 @@ def plot(
             _draw(axes, line, markers)
         if floor is not None:
             axes.axhline(floor, color=_FLOOR, linewidth=1.3, linestyle=(0, (5, 3)), zorder=1)
+        if x_zero:
+            axes.set_xlim(left=0)
         _style(axes, x_label, y_label, x_log, y_log, x_ticks, y_limits)
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -82,13 +88,15 @@ def plot(
 def _draw(axes: Axes, line: Line, markers: bool) -> None:
     shade = _ARM.format(line.arm)
     style: dict = {"linestyle": (0, (3, 2))} if line.dashed else {}
-    if markers or len(line.x) == 1:
-        style |= {"marker": MARKERS[line.arm % len(MARKERS)], "markersize": 6.5, "markeredgewidth": 0}
+    style |= {"marker": MARKERS[line.arm % len(MARKERS)], "markersize": 6.5, "markeredgewidth": 0}
+    if not markers:
+        style |= {"markevery": [-1], "linestyle": style.get("linestyle", "-")}
     (drawn,) = axes.plot(line.x, line.y, color=shade, linewidth=1.8, solid_capstyle="round", **style)
     drawn.set_gid(f"arm-{line.arm}")
-    if any(line.spread):
-        y, spread = np.asarray(line.y), np.asarray(line.spread)
-        bars = axes.errorbar(line.x, y, spread, fmt="none", ecolor=shade, elinewidth=1.2, capsize=3)
+    if line.low != line.high:
+        y = np.asarray(line.y)
+        ranges = np.maximum([y - line.low, np.asarray(line.high) - y], 0)
+        bars = axes.errorbar(line.x, y, ranges, fmt="none", ecolor=shade, elinewidth=1.2, capsize=3)
         for part in (*bars[1], *bars[2]):
             part.set_gid(f"arm-{line.arm}")
 
@@ -110,13 +118,14 @@ def _style(
     if y_log:
         axes.set_yscale("log")
         low, high = y_limits or axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=12))
+        subs = (1, 2, 5) if high < 100 * low else (1, 3) if high < 1e4 * low else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     if x_ticks is not None:
         axes.xaxis.set_major_locator(FixedLocator(list(x_ticks)))
     elif not x_log:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(plain)
         axis.set_minor_locator(NullLocator())

@@ -36,8 +36,9 @@ class Run:
     @property
     def command(self) -> str:
         """The command line that makes the run again, or ""."""
-        command = self.config.get("command") or ""
-        return " ".join(map(str, command)) if isinstance(command, list) else str(command)
+        made_with = self.config.get("made_with")
+        command = self.config.get("command") or (made_with.get("command") if isinstance(made_with, dict) else None)
+        return " ".join(map(str, command)) if isinstance(command, list) else str(command or "")
 
     def trainer(self, key: str) -> Any:
         """One setting of the trainer, or None."""

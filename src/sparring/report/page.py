@@ -6,10 +6,10 @@ from typing import Any
 
 import jinja2
 
-from .folder import Run, Setting, finite, read_run
+from .folder import Setting, read_run
 from .images import Embedded, embed, within_budget
 from .panels import cost_panels, curve_panels, quality_panels
-from .table import Arm, make_arms, make_table, number, settings, summary
+from .table import Arm, floor, make_arms, make_table, measured_with, number, settings
 
 VERDICTS = ("gain", "no gain", "worse")
 COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any
@@ -27,12 +27,13 @@ def write_run_report(run: Path, out: Path | None = None) -> Path:
     """
     folder = read_run(run)
     steps = [int(points[-1][0]) for points in folder.curves.values()]
+    seconds = folder.curves.get("seconds_per_step")
     row = {
         "name": run.name,
         "method": folder.method,
         "seed": folder.trainer("seed"),
         "step": max(steps, default=None),
-        "seconds_per_step": _last_mean(folder, "seconds_per_step"),
+        "seconds_per_step": seconds[-1][1] if seconds else None,
         "results": folder.results,
     }
     arms = make_arms([row], [folder])
@@ -108,29 +109,25 @@ def _headline(verdicts: Sequence[dict[str, str]]) -> str:
 def _run_headline(arm: Arm) -> str:
     best: tuple[float, Setting] | None = None
     for setting in arm.results:
-        value, _ = summary(arm.values(setting, "frechet"))
-        if value is not None and (best is None or value < best[0]):
-            best = value, setting
+        estimate = arm.estimate(setting, "frechet")
+        if estimate and (best is None or estimate.value < best[0]):
+            best = estimate.value, setting
     if best is None:
         return "Not evaluated yet."
     value, (scheduler, calls) = best
-    floor, _ = summary(arm.values(best[1], "floor"))
-    times = f", {number(value / floor)} times the floor of {number(floor)}" if floor else ""
+    lowest = floor([arm], best[1])
+    times = f", {number(value / lowest)} times the floor of {number(lowest)}" if lowest else ""
     return f"Best Frechet distance {number(value)} ({scheduler}, {calls} network calls){times}."
-
-
-def _last_mean(run: Run, key: str) -> float | None:
-    values = [value for _, value in run.curves.get(key, [])][-20:]
-    return sum(values) / len(values) if values else None
 
 
 def _write(
     out: Path, *, arms: list[Arm], title: str, headline: str, verdicts: list[dict[str, str]], command: str
 ) -> Path:
-    columns, rows = make_table(arms)
-    measured = sorted({_measured_with(r) for arm in arms for results in arm.results.values() for r in results})
+    columns, rows, floors = make_table(arms)
+    measured = sorted({measured_with(r) for arm in arms for results in arm.results.values() for r in results})
     finals, grids, notes = _images(arms)
     costs = cost_panels(arms)
+    curves, flat = curve_panels(arms)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -146,11 +143,15 @@ def _write(
         colours=_colours(arms, {verdict["name"] for verdict in verdicts}),
         columns=columns,
         rows=rows,
+        floors=floors,
+        over_seeds=any(len(arm.runs) > 1 for arm in arms),
+        intervals=any(" to " in cell.spread for row in rows for cell in row.cells),
         schedulers=list(dict.fromkeys(scheduler for scheduler, _ in settings(arms))),
         measured=measured,
         quality=quality_panels(arms),
         costs=costs,
-        curves=curve_panels(arms),
+        curves=curves,
+        flat=flat,
         costs_default=_fullest([case["arms"] for case in costs]),
         finals=finals,
         finals_default=_fullest([len(case["images"]) for case in finals]),
@@ -175,11 +176,6 @@ def _colours(arms: Sequence[Arm], judged: set[str]) -> dict[int, str]:
         grey = next(greys, None) if judged and arm.name not in judged else None
         colours[arm.number] = grey or f"--s{sum(c.startswith('--s') for c in colours.values()) % COLOURS}"
     return colours
-
-
-def _measured_with(result: dict[str, Any]) -> str:
-    n = finite(result.get("n"))
-    return f"{f'{n:,.0f}' if n else 'an unknown number of'} samples, features: {result.get('features') or 'not named'}"
 
 
 def _images(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], dict[int, dict[int, Embedded]], list[tuple[str, str]]]:

@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .figures import Line, plot, thin, wants_log
-from .folder import Setting, finite
-from .table import Arm, settings, summary
+from .table import Arm, Estimate, floor, settings
 
 GROUPS = {"generator": "Generator", "discriminator": "Discriminator", "statistics": "Logits and statistics"}
 
@@ -13,29 +12,17 @@ GROUPS = {"generator": "Generator", "discriminator": "Discriminator", "statistic
 def quality_panels(arms: Sequence[Arm]) -> list[dict[str, str]]:
     """Frechet distance against network calls: one panel for each scheduler, all with the same height."""
     everything = settings(arms)
-    known = [
-        v
-        for s in everything
-        for arm in arms
-        if s in arm.results and (v := summary(arm.values(s, "frechet"))[0]) is not None
-    ]
-    floors = {s: _floor(arms, s) for s in everything}
-    heights = known + [floor for floor in floors.values() if floor is not None]
-    y_log = wants_log(heights)
+    known = {(arm.number, s): estimate for arm in arms for s in everything if (estimate := arm.estimate(s, "frechet"))}
+    floors = {setting: floor(arms, setting) for setting in everything}
+    y_log, y_limits = _axis(list(known.values()), list(floors.values()))
     panels: list[dict[str, str]] = []
     for scheduler in dict.fromkeys(scheduler for scheduler, _ in everything):
         calls = [nfe for name, nfe in everything if name == scheduler]
         lines = []
         for arm in arms:
-            line = Line(arm.number, [], [], [])
-            for nfe in calls:
-                mean, spread = summary(arm.values((scheduler, nfe), "frechet"))
-                if mean is not None:
-                    line.x.append(nfe)
-                    line.y.append(mean)
-                    line.spread.append(spread or 0.0)
-            if line.x:
-                lines.append(line)
+            points = [(n, known[arm.number, (scheduler, n)]) for n in calls if (arm.number, (scheduler, n)) in known]
+            if points:
+                lines.append(_line(arm, points))
         if not lines:
             continue
         svg = plot(
@@ -46,7 +33,7 @@ def quality_panels(arms: Sequence[Arm]) -> list[dict[str, str]]:
             x_log=True,
             y_log=y_log,
             x_ticks=calls,
-            y_limits=_limits(heights, y_log),
+            y_limits=y_limits,
             floor=floors[scheduler, calls[0]],
             markers=True,
         )
@@ -54,19 +41,26 @@ def quality_panels(arms: Sequence[Arm]) -> list[dict[str, str]]:
     return panels
 
 
-def _floor(arms: Sequence[Arm], setting: Setting) -> float | None:
-    values = [
-        v for arm in arms if setting in arm.results for v in arm.values(setting, "floor") if finite(v) is not None
-    ]
-    return sum(values) / len(values) if values else None
+def _line(arm: Arm, points: Sequence[tuple[float, Estimate]]) -> Line:
+    estimates = [estimate for _, estimate in points]
+    return Line(
+        arm.number,
+        x=[x for x, _ in points],
+        y=[estimate.value for estimate in estimates],
+        low=[estimate.low for estimate in estimates],
+        high=[estimate.high for estimate in estimates],
+    )
 
 
-def _limits(values: Sequence[float], log: bool) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    if log:
-        margin = 1.25
-        return low / margin, high * margin
-    return min(0.0, low), high * 1.08 if high > 0 else 1.0
+def _axis(estimates: Sequence[Estimate], floors: Sequence[float | None]) -> tuple[bool, tuple[float, float] | None]:
+    """Whether the axis of the distance is logarithmic, and its ends."""
+    if not estimates:
+        return False, None
+    values = [estimate.value for estimate in estimates] + [value for value in floors if value is not None]
+    low, high = min(values), max([*values, *(estimate.high for estimate in estimates)])
+    if wants_log(values):
+        return True, (low / 1.25, high * 1.25)
+    return False, (min(0.0, low), high * 1.08 if high > 0 else 1.0)
 
 
 def cost_panels(arms: Sequence[Arm]) -> list[dict[str, Any]]:
@@ -77,68 +71,76 @@ def cost_panels(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     ]
     cases: list[dict[str, Any]] = []
     for setting in settings(arms):
+        lowest = floor(arms, setting)
         panels: list[dict[str, str]] = []
+        count = 0
         for label, cost in axes:
-            lines = []
-            for arm in arms:
-                mean, spread = summary(arm.values(setting, "frechet")) if setting in arm.results else (None, None)
-                if mean is not None and (x := cost(arm)) is not None:
-                    lines.append(Line(arm.number, [x], [mean], [spread or 0.0]))
-            if len(lines) < 2:
+            points = [
+                (arm, x, estimate)
+                for arm in arms
+                if (estimate := arm.estimate(setting, "frechet")) and (x := cost(arm)) is not None
+            ]
+            if len(points) < 2:
                 continue
-            heights = [line.y[0] for line in lines]
-            floor = _floor(arms, setting)
-            heights += [floor] if floor is not None else []
-            y_log = wants_log(heights)
+            count = len(points)
+            y_log, y_limits = _axis([estimate for _, _, estimate in points], [lowest])
             svg = plot(
-                lines,
+                [_line(arm, [(x, estimate)]) for arm, x, estimate in points],
                 name=f"cost-{len(cases)}-{len(panels)}",
                 x_label=label,
                 y_label="Frechet distance",
                 y_log=y_log,
-                y_limits=_limits(heights, y_log),
-                floor=floor,
+                y_limits=y_limits,
+                x_zero=True,
+                floor=lowest,
                 markers=True,
             )
-            panels.append({"title": label, "svg": svg})
+            panels.append({"title": _words(label), "svg": svg})
         if panels:
-            cases.append({"setting": setting, "panels": panels, "arms": len(panels[0])})
+            cases.append({"setting": setting, "panels": panels, "arms": count})
     return cases
 
 
-def curve_panels(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Panels of training curves, one a quantity (real and fake together), grouped by the key before its slash."""
+def curve_panels(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Groups of panels, one a quantity, grouped by the key before its slash; and the keys that were zero throughout."""
     panels: dict[str, dict[str, list[tuple[Line, str]]]] = {}
+    drawn = {key for arm in arms for key, points in arm.runs[0].curves.items() if any(value for _, value in points)}
     for arm in arms:
         for key, points in arm.runs[0].curves.items():
-            group, _, rest = key.rpartition("/")
-            stem, dashed = _fake(rest)
-            x, y = thin(points)
-            panels.setdefault(group, {}).setdefault(stem, []).append((Line(arm.number, x, y, dashed=dashed), rest))
+            if key in drawn:
+                group, _, rest = key.rpartition("/")
+                stem, dashed = _fake(rest)
+                line = Line(arm.number, *thin(points), dashed=dashed)
+                panels.setdefault(group, {}).setdefault(stem, []).append((line, rest))
     order = [*GROUPS, *sorted(group for group in panels if group and group not in GROUPS), ""]
     groups: list[dict[str, Any]] = []
     for group in filter(panels.__contains__, order):
-        drawn: list[dict[str, str]] = []
-        for stem, members in panels[group].items():
-            lines = [line for line, _ in members]
-            svg = plot(
-                lines,
-                name=f"curve-{len(groups)}-{len(drawn)}",
-                x_label="training step",
-                y_log=wants_log([y for line in lines for y in line.y]),
-            )
-            both = any(line.dashed for line in lines) and not all(line.dashed for line in lines)
-            caption = f"{_words(stem)}: real solid, fake dashed" if both else _words(stem if both else members[0][1])
-            drawn.append({"title": caption, "svg": svg})
-        groups.append({"title": GROUPS.get(group) or _words(group) or "Other", "panels": drawn})
-    return groups
+        made = [_curve(f"curve-{len(groups)}-{i}", *item) for i, item in enumerate(panels[group].items())]
+        groups.append({"title": GROUPS.get(group) or _words(group) or "Everything else", "panels": made})
+    return groups, sorted({key for arm in arms for key in arm.runs[0].curves} - drawn)
+
+
+def _curve(name: str, stem: str, members: Sequence[tuple[Line, str]]) -> dict[str, str]:
+    lines = [line for line, _ in members]
+    first, last = [min(line.x) for line in lines], [max(line.x) for line in lines]
+    svg = plot(
+        lines,
+        name=name,
+        x_label="training step",
+        x_log=min(first) > 0 and max(last) > 3 * min(last),  # else the longest run squeezes the others
+        y_log=wants_log([y for line in lines for y in line.y]),
+    )
+    if len({line.dashed for line in lines}) < 2:
+        return {"title": _words(members[0][1]), "svg": svg}
+    return {"title": f"{_words(stem)}: real solid, fake dashed" if stem else "Real solid, fake dashed", "svg": svg}
 
 
 def _fake(key: str) -> tuple[str, bool]:
     """The quantity without its last word real or fake, and whether that word was fake."""
     stem, _, last = key.rpartition("_")
-    return (stem, last == "fake") if stem and last in ("real", "fake") else (key, False)
+    return (stem, last == "fake") if last in ("real", "fake") else (key, False)
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ").replace("/", ", ").strip().capitalize()
+    words = key.replace("_", " ").replace("/", ", ").strip()
+    return words[:1].upper() + words[1:]

@@ -18,20 +18,39 @@ class Column:
     group: str
 
 
-NEAR, COVER, COST = "Distance to real images (lower is better)", "Shares (higher is better)", "Cost"
+NEAR, SHARE, COPY, COST = "Distance, lower is better", "Share, higher is better", "Copies", "Cost"
 COLUMNS = (
     Column("frechet", "Frechet", -1, NEAR),
-    Column("floor", "Floor", 0, NEAR),
     Column("kernel", "Kernel", -1, NEAR),
-    Column("precision", "Precision", 1, COVER),
-    Column("recall", "Recall", 1, COVER),
-    Column("density", "Density", 1, COVER),
-    Column("coverage", "Coverage", 1, COVER),
-    Column("seconds_per_step", "Seconds a step", -1, COST),
-    Column("network_calls", "Training calls", -1, COST),
-    Column("images_per_second", "Images a second", 1, COST),
+    Column("precision", "Precision", 1, SHARE),
+    Column("recall", "Recall", 1, SHARE),
+    Column("density", "Density", 1, SHARE),
+    Column("coverage", "Coverage", 1, SHARE),
+    Column("class_coverage", "Classes", 1, SHARE),
+    Column("memorisation", "Nearness", 0, COPY),
+    Column("train_share", "Nearer to training", 0, COPY),
+    Column("seconds_per_step", "Seconds a step", 0, COST),
+    Column("network_calls", "Training calls", 0, COST),
+    Column("images_per_second", "Images a second", 0, COST),
 )
-OPTIONAL = {"density", "coverage"}  # shown only where somebody measured them
+ALWAYS = {"frechet", "kernel", "precision", "recall"}  # shown even where nobody measured them
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its range: mean and standard deviation over seeds, or a single result and its interval."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def spread(self) -> str:
+        """The range as text, "" where none is known."""
+        if self.low == self.high:
+            return ""
+        return f"±{number(self.high - self.value)}" if self.seeds > 1 else f"{number(self.low)} to {number(self.high)}"
 
 
 @dataclass
@@ -54,15 +73,29 @@ class Arm:
 
     def values(self, setting: Setting, key: str) -> list[Any]:
         """One value for every seed: of the result where it has the key, else of the run."""
-        if key == "floor":
-            floors = [result.get("floor") for result in self.results.get(setting, [])]
-            return [floor.get("frechet") for floor in floors if isinstance(floor, dict)]
         rows = {id(result): row for row in self.rows for result in row.get("results") or []}
         return [result.get(key, rows[id(result)].get(key)) for result in self.results.get(setting, [])]
 
+    def estimate(self, setting: Setting, key: str) -> Estimate | None:
+        """Mean over seeds; None when it was not measured or one of the values is not finite."""
+        values = self.values(setting, key)
+        numbers = [x for value in values if (x := finite(value)) is not None]
+        if not numbers or len(numbers) < len(values):
+            return None
+        mean = statistics.fmean(numbers)
+        if len(numbers) > 1:
+            spread = statistics.stdev(numbers)
+            return Estimate(mean, mean - spread, mean + spread, len(numbers))
+        interval = self.values(setting, f"{key}_interval")[0]
+        if isinstance(interval, list | tuple) and len(interval) == 2:
+            low, high = finite(interval[0]), finite(interval[1])
+            if low is not None and high is not None:
+                return Estimate(mean, low, high, 1)
+        return Estimate(mean, mean, mean, 1)
+
     def cost(self, key: str) -> float | None:
         """Mean over seeds of a number of the run (not of a result)."""
-        numbers = [number for row in self.rows if (number := finite(row.get(key))) is not None]
+        numbers = [x for row in self.rows if (x := finite(row.get(key))) is not None]
         return statistics.fmean(numbers) if numbers else None
 
 
@@ -74,23 +107,18 @@ def make_arms(rows: Sequence[dict[str, Any]], runs: Sequence[Run]) -> list[Arm]:
         arm = arms.setdefault(name, Arm(len(arms), name, [], []))
         arm.rows.append(row)
         arm.runs.append(run)
-        for result in row.get("results") or []:
-            if isinstance(result, dict) and finite(result.get("nfe")) is not None:
-                arm.results.setdefault((str(result.get("scheduler")), int(result["nfe"])), []).append(result)
+        results = [result for result in row.get("results") or [] if isinstance(result, dict)]
+        placed = {(str(r.get("scheduler")), int(r["nfe"])): r for r in results if finite(r.get("nfe")) is not None}
+        for setting, result in placed.items():  # of two results at one setting the later one
+            arm.results.setdefault(setting, []).append(result)
+        if lost := len(results) - sum("nfe" in result and finite(result["nfe"]) is not None for result in results):
+            run.notes.append(f"{lost} result{'s' * (lost > 1)} without a number of network calls left out.")
     return list(arms.values())
 
 
 def settings(arms: Sequence[Arm]) -> list[Setting]:
     """All (scheduler, network calls) that were measured, sorted."""
     return sorted({setting for arm in arms for setting in arm.results})
-
-
-def summary(values: Sequence[Any]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation over seeds: (None, None) when a value is missing or not finite, (x, None) for one."""
-    numbers = [number for value in values if (number := finite(value)) is not None]
-    if not numbers or len(numbers) < len(values):
-        return None, None
-    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None
 
 
 @dataclass
@@ -103,37 +131,77 @@ class Cell:
     best: bool = False
 
 
-def make_table(arms: Sequence[Arm]) -> tuple[list[Column], list[dict[str, Any]]]:
-    """Columns and rows (arm, scheduler, nfe, cells). A `best` cell beats the other arms at its scheduler and calls."""
-    columns = [
-        column
-        for column in COLUMNS
-        if column.key not in OPTIONAL
-        or any(column.key in result for arm in arms for results in arm.results.values() for result in results)
-    ]
-    table = []
+@dataclass
+class Row:
+    """One row of the table: an arm at one scheduler and number of network calls."""
+
+    arm: Arm
+    scheduler: str
+    nfe: int
+    cells: list[Cell]
+
+
+def make_table(arms: Sequence[Arm]) -> tuple[list[Column], list[Row], dict[str, list[Cell]]]:
+    """Columns, rows, and the floor's cells by its label.
+
+    A `best` cell beats the other arms at its scheduler and calls. Columns nobody measured are left out.
+    """
+    measured = {key for arm in arms for setting in arm.results for key in _keys(arm, setting)}
+    columns = [column for column in COLUMNS if column.key in measured | ALWAYS]
+    table: list[Row] = []
     for setting in settings(arms):
-        rows: list[dict[str, Any]] = []
-        for arm in arms:
-            if setting in arm.results:
-                cells = [_cell(arm.values(setting, column.key)) for column in columns]
-                rows.append({"arm": arm, "scheduler": setting[0], "nfe": setting[1], "cells": cells})
+        measured_arms = [arm for arm in arms if setting in arm.results]
+        rows = [Row(arm, *setting, [_cell(arm, setting, column) for column in columns]) for arm in measured_arms]
         for index, column in enumerate(columns):
-            known = [row["cells"][index] for row in rows if row["cells"][index].value is not None]
-            if column.better and len(known) > 1:
-                best = max(known, key=lambda cell: cell.value * column.better)
-                for cell in known:
-                    cell.best = cell.value == best.value and column.group != COST
+            scores = [column.better * cell.value for row in rows if (cell := row.cells[index]).value is not None]
+            for row in rows if column.better and len(scores) > 1 else []:
+                value = row.cells[index].value
+                row.cells[index].best = value is not None and column.better * value == max(scores)
         table += rows
-    return columns, table
+    return columns, table, _floors(arms, columns)
 
 
-def _cell(values: Sequence[Any]) -> Cell:
-    mean, spread = summary(values)
-    if mean is None:
-        measured = any(isinstance(value, int | float) for value in values)
+def _keys(arm: Arm, setting: Setting) -> set[str]:
+    of_runs = {key for row in arm.rows for key in row if row[key] is not None}
+    return of_runs.union(*(result.keys() for result in arm.results[setting]))
+
+
+def _cell(arm: Arm, setting: Setting, column: Column) -> Cell:
+    estimate = arm.estimate(setting, column.key)
+    if estimate is None:
+        measured = any(isinstance(value, int | float) for value in arm.values(setting, column.key))
         return Cell("not finite" if measured else "–")
-    return Cell(number(mean), f"±{number(spread)}" if spread is not None else "", mean)
+    return Cell(number(estimate.value), estimate.spread, estimate.value)
+
+
+def _floors(arms: Sequence[Arm], columns: Sequence[Column]) -> dict[str, list[Cell]]:
+    """What real images score against real images, by the way of measuring where there are several."""
+    floors: dict[str, dict[str, Any]] = {}
+    for arm in arms:
+        for result in (result for results in arm.results.values() for result in results):
+            if isinstance(floor := result.get("floor"), dict):
+                floors.setdefault(measured_with(result), floor)
+    cells = {}
+    for label, floor in floors.items():
+        values = [finite(floor.get(column.key)) for column in columns]
+        name = f"real images ({label})" if len(floors) > 1 else "real images"
+        cells[name] = [Cell("" if value is None else number(value)) for value in values]
+    return cells
+
+
+def floor(arms: Sequence[Arm], setting: Setting) -> float | None:
+    """Mean Frechet floor over the arms at one setting."""
+    floors = [value for arm in arms for value in arm.values(setting, "floor") if isinstance(value, dict)]
+    numbers = [value for each in floors if (value := finite(each.get("frechet"))) is not None]
+    return statistics.fmean(numbers) if numbers else None
+
+
+def measured_with(result: dict[str, Any]) -> str:
+    """How many samples and which features, in words."""
+    n, reference = finite(result.get("n")), finite(result.get("n_reference"))
+    samples = f"{n:,.0f} samples" if n else "an unknown number of samples"
+    against = f" against {reference:,.0f} real images" if reference else ""
+    return f"{samples}{against}, features: {result.get('features') or 'not named'}"
 
 
 def number(value: float) -> str:
