@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,36 +53,38 @@ def read(name: str) -> dict[str, Any]:
     return recipe
 
 
-def check_classes(recipe: Any, flags: list[str], allow: list[str]) -> None:
+def check_classes(recipe: Any, allow: list[str]) -> None:
     """Refuses any class outside the packages that a recipe may name, before anything is imported.
+
+    Args:
+        recipe: as read. A class stands under `class_path`, or as a plain dotted string where one is expected.
+        allow: further packages that the user trusts.
 
     Raises:
         ValueError: a class of another package.
     """
     allowed = (*ALLOWED, *allow)
-    named = list(class_paths(recipe))
-    for flag in flags:
-        value = flag.split("=", 1)[-1]
-        named += list(class_paths(yaml.safe_load(value))) if "class_path" in value and "{" in value else [value]
-    for path in named:
-        parts = path.split(".")
-        if len(parts) > 1 and all(part.isidentifier() for part in parts) and parts[0] not in allowed:
+    for key, value in strings(recipe):
+        root, _, rest = value.partition(".")
+        if not rest or root in allowed or not all(part.isidentifier() for part in value.split(".")):
+            continue
+        if key == "class_path" or find_spec(root) is not None:
             raise ValueError(
-                f"class {path} is of {parts[0]!r}, and a recipe may name classes of {', '.join(allowed)}; "
-                f"if you trust it, add --allow {parts[0]}"
+                f"class {value} is of {root!r}, and a recipe may name classes of {', '.join(allowed)} only; "
+                f"if you trust it, add --allow {root}"
             )
 
 
-def class_paths(node: Any) -> Iterator[str]:
-    """Every `class_path` in a recipe, at any depth; a plain dotted string may be a short form of one."""
+def strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in a recipe, at any depth, with the key it stands under."""
     if isinstance(node, dict):
-        for value in node.values():
-            yield from class_paths(value)
+        for name, value in node.items():
+            yield from strings(value, str(name))
     elif isinstance(node, list):
         for value in node:
-            yield from class_paths(value)
+            yield from strings(value, key)
     elif isinstance(node, str):
-        yield node
+        yield key, node
 
 
 def parser(tunes: bool) -> Any:
@@ -110,6 +113,15 @@ def parser(tunes: bool) -> Any:
     return options
 
 
+def parse(recipe: dict[str, Any], flags: list[str], tunes: bool) -> tuple[Any, Any]:
+    """Parser and namespace of a recipe with the flags laid over it and every default filled in."""
+    options = parser(tunes)
+    try:
+        return options, options.parse_args([f"--config={yaml.safe_dump(recipe)}", *flags])
+    except Exception as error:  # jsonargparse raises many kinds
+        raise ValueError(plain(error)) from None
+
+
 def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
     """The trainer of a recipe, ready for `fit`.
 
@@ -131,11 +143,7 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
         recipe = {**recipe, "denoiser": {"path": init}}
     elif "denoiser" not in recipe and not any(flag.startswith("--denoiser") for flag in flags):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
-    options = parser(tunes=init is not None)
-    try:
-        parsed = options.parse_args([f"--config={yaml.safe_dump(recipe)}", *flags])
-    except Exception as error:  # jsonargparse raises many kinds
-        raise ValueError(plain(error)) from None
+    options, parsed = parse(recipe, flags, tunes=init is not None)
     config = {**header, **yaml.safe_load(options.dump(parsed, skip_none=False))}
     config.pop("config", None)
     torch.manual_seed(parsed.trainer.seed)  # initial weights
@@ -144,6 +152,39 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     except TypeError as error:
         raise ValueError(plain(error)) from None
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
+
+
+def rebuild(run: Path, flags: list[str]) -> Any:
+    """The trainer of an existing run, from its config.yaml, to go on with it.
+
+    Args:
+        run: run folder.
+        flags: settings that may change on the way, such as `--trainer.steps`.
+    """
+    import torch
+
+    from sparring.training import RunFolder, Trainer
+
+    config = RunFolder(run).read_config()
+    if not isinstance(config, dict) or "trainer" not in config or "recipe" not in config:
+        raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
+    recipe = {name: config[name] for name in ("data", "denoiser", "method", "trainer")}
+    check_classes(recipe, config.get("allow") or [])
+    tunes = config.get("init") is not None
+    if tunes:
+        recipe["denoiser"] = {"path": str(run)}
+    options, parsed = parse(recipe, flags, tunes)
+    torch.manual_seed(parsed.trainer.seed)
+    objects = options.instantiate(parsed)
+    return Trainer(objects.method, objects.data, out=run, config=config, **objects.trainer.as_dict())
+
+
+def data_section(word: str) -> dict[str, Any]:
+    """The recipe's `data` for a word such as `digits`, a folder or a parquet file."""
+    from sparring.data import named
+
+    kind, settings = named(word)
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": settings}
 
 
 def plain(error: Exception) -> str:

@@ -15,7 +15,7 @@ from sparring.rollout import OneStep
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
-graphs of the terms before it are freed, which lowers the peak of memory."""
+graph of the others is freed, which lowers the peak of memory."""
 
 
 class Method(nn.Module, ABC):

@@ -322,20 +322,24 @@ class Trainer:
         return Batch(images.to(self.device, non_blocking=True), labels, draws)
 
     def backward(self, player: Player, losses: Any, num_micro: int, statistics: dict[str, Tensor]) -> Tensor:
-        """Adds the gradient of each loss to the player's parameters and to nobody else's; returns the sum."""
+        """Adds the gradient of the losses to the player's parameters and to nobody else's; returns their sum."""
+        now = {name: value for name, value in losses.items() if not callable(value)}
+        later = {name: value for name, value in losses.items() if callable(value)}
+        losses.clear()
         total = torch.zeros((), device=self.device)
-        names = list(losses)
-        for name in names:
-            value = losses.pop(name)
-            if callable(value):
-                with self.accelerator.autocast():
-                    value = value()
-            scaled = value.float() / num_micro
-            scaled.backward(inputs=player.parameters)
-            total += scaled.detach()
-            key = f"{player.role}/{name}"
-            statistics[key] = statistics.get(key, torch.zeros((), device=self.device)) + scaled.detach()
-            del value, scaled
+        for group in [now, *({name: value} for name, value in later.items())]:
+            if not group:
+                continue
+            with self.accelerator.autocast():
+                values = {name: (value() if callable(value) else value).float() for name, value in group.items()}
+            group.clear()
+            loss = torch.stack(list(values.values())).sum() / num_micro
+            loss.backward(inputs=player.parameters)
+            total += loss.detach()
+            for name, value in values.items():
+                key = f"{player.role}/{name}"
+                statistics[key] = statistics.get(key, 0) + value.detach() / num_micro  # type: ignore[assignment]
+            del loss, values
         return total
 
     def sync_and_clip(self, player: Player, total: Tensor, statistics: dict[str, Tensor]) -> bool:

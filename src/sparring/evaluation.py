@@ -1,0 +1,161 @@
+"""Evaluates a run, a pipeline or a folder of images against real ones, with everything a number needs beside it."""
+
+import json
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sparring.data import ImageData, from_spec
+from sparring.metrics import (
+    CifarResNetFeatures,
+    ClassifierFeatures,
+    DINOv2Features,
+    Features,
+    InceptionFeatures,
+    Pixels,
+    Reference,
+)
+from sparring.sampling import Sampler, save_images
+from sparring.training import RunFolder
+
+RESULTS = "results.json"
+NUM_SHOWN = 64
+
+
+def cache_folder() -> Path:
+    """Where trained feature networks and reference statistics are kept: $SPARRING_CACHE, or ~/.cache/sparring."""
+    return Path(os.environ.get("SPARRING_CACHE", Path.home() / ".cache" / "sparring"))
+
+
+def data_of_run(run: Path) -> ImageData:
+    """The training data of a run, made again from its configuration."""
+    section = RunFolder(run).read_config().get("data")
+    if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
+        raise ValueError(f"{run} does not say how its data was made: give --reference")
+    module, _, name = section["class_path"].rpartition(".")
+    return getattr(import_module(module), name)(**(section.get("init_args") or {}))
+
+
+def is_run(path: str | Path) -> bool:
+    return (Path(path) / "config.yaml").is_file()
+
+
+@dataclass
+class RealImages:
+    """Images to measure against, and, where they are known, those that were trained on."""
+
+    reference: ImageData
+    train: ImageData | None
+
+    @classmethod
+    def of(cls, reference: str | None, train: str | None, source: str | Path, **settings: Any) -> "RealImages":
+        """From the words of the command line; what is left out comes from the run.
+
+        Args:
+            reference: word for the real images; a data set with a holdout stands for its holdout.
+            train: word for the images trained on.
+            source: what is evaluated.
+            settings: size, pad, channels … of both data sets.
+        """
+        known = data_of_run(Path(source)) if is_run(source) and (reference is None or train is None) else None
+        if reference is None:
+            if known is None:
+                raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
+            real = known
+        else:
+            real = from_spec(reference, **settings)
+        holdout = real.holdout()
+        if train is not None:
+            trained: ImageData | None = from_spec(train, **settings)
+        else:
+            trained = real if holdout is not None else known if known is not real else None
+        return cls(holdout or real, trained)
+
+
+def feature_network(name: str, real: RealImages) -> Features:
+    """The features of that name: "classifier" (trained on the training images), "pixels", "inception", a ResNet file
+    (.th) or a DINOv2 folder.
+
+    Raises:
+        ValueError: unknown, or a classifier without labelled training images.
+    """
+    if name == "pixels":
+        return Pixels()
+    if name == "inception":
+        return InceptionFeatures()
+    if name == "classifier":
+        if real.train is None or real.train.num_classes is None:
+            raise ValueError("`features=classifier` needs labelled training images: give --train DATA, or --features pixels")
+        labels, held = real.train.labels(), real.reference.labels()
+        assert labels is not None
+        holdout = None if held is None else (real.reference.images(), held)
+        return ClassifierFeatures.fit(real.train.images(), labels, holdout=holdout, cache=cache_folder())
+    if name.endswith(".th"):
+        return CifarResNetFeatures(path=name)
+    if Path(name).is_dir():
+        return DINOv2Features(path=name)
+    raise ValueError(f"`features={name}` is none of classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder")
+
+
+class Evaluator:
+    """Real images seen once, to measure any number of sources against.
+
+    Args:
+        real: images to measure against.
+        features: name of the feature network, see `feature_network`.
+    """
+
+    def __init__(self, real: RealImages, features: str = "classifier"):
+        self.real = real
+        network = feature_network(features, real)
+        train = real.train.images() if real.train is not None else None
+        self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
+
+    def folder(self, path: Path, **settings: Any) -> dict[str, Any]:
+        """Result of a folder (or parquet file) of images, whoever made them."""
+        channels, height, width = self.real.reference.image_shape
+        images = from_spec(str(path), channels=channels, **settings)
+        if images.image_shape != self.real.reference.image_shape:
+            raise ValueError(
+                f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
+                f"{width}x{height}: make them equal with --size or --pad"
+            )
+        return {"nfe": None, "scheduler": None} | self.reference.evaluate(images.images())
+
+    def sampler(
+        self,
+        sampler: Sampler,
+        *,
+        n: int,
+        steps: int,
+        scheduler: str | None,
+        seed: int,
+        batch_size: int = 256,
+        grid: Path | None = None,
+    ) -> dict[str, Any]:
+        """Result of n samples of a run or a pipeline; the first of them also as a picture where `grid` is given."""
+        if sampler.shape != self.real.reference.image_shape:
+            raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {self.real.reference.image_shape}")
+        samples = sampler(n, steps, scheduler=scheduler, seed=seed, batch_size=batch_size)
+        if grid is not None:
+            save_images(samples.images[:NUM_SHOWN], grid)
+        result = {"nfe": samples.nfe, "scheduler": samples.scheduler, "seed": seed, "ema": True}
+        result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
+        return result | self.reference.evaluate(samples.images)
+
+
+def keep_result(run: Path, result: dict[str, Any]) -> None:
+    """Adds a result to the run's results.json, in place of one with the same settings."""
+    path = run / RESULTS
+    key = ("nfe", "scheduler", "n", "features", "seed")
+    kept = [old for old in read_results(run) if any(old.get(k) != result.get(k) for k in key)]
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps([*kept, result], indent=1))
+    draft.replace(path)
+
+
+def read_results(run: Path) -> list[dict[str, Any]]:
+    path = run / RESULTS
+    return json.loads(path.read_text()) if path.is_file() else []

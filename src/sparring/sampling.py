@@ -1,0 +1,143 @@
+"""Images from a trained denoiser: from a run or a pipeline folder, as tensors, a grid or a folder of PNG files."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sparring.denoiser import Denoiser
+from sparring.pipeline import load_pipeline
+from sparring.rollout import generate
+from sparring.training.folder import image_grid, to_uint8
+
+NAMES = {"DDIM": "ddim", "DPM": "dpm", "LCM": "lcm", "Euler": "euler", "Heun": "heun", "DDPM": "ddpm"}
+
+
+@dataclass
+class Samples:
+    """Images [n, C, H, W] in [-1, 1] (clamped), the scheduler's name, network calls per image, and the seconds it took."""
+
+    images: Tensor
+    scheduler: str
+    nfe: int
+    seconds: float
+
+
+class Sampler:
+    """A denoiser that is loaded once and sampled with any scheduler.
+
+    Args:
+        source: run of sparring or pipeline folder.
+        device: where to run.
+    """
+
+    def __init__(self, source: str | Path, device: str | torch.device | None = None):
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.denoiser, self.own_scheduler = load_pipeline(source)
+        self.denoiser.to(self.device).eval()
+        self.shape = image_shape(self.denoiser)
+
+    def __call__(
+        self,
+        n: int,
+        steps: int,
+        *,
+        scheduler: str | None = None,
+        seed: int = 0,
+        labels: list[int] | None = None,
+        batch_size: int = 256,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """Samples n images.
+
+        The latents are `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`: equal for every
+        scheduler and model, and those that a diffusers pipeline draws from this generator for a batch of n.
+
+        Args:
+            n: number of images.
+            steps: sampler steps.
+            scheduler: "ddim", "dpm" …; the pipeline's own when None.
+            seed: of the latents and of the noise of stochastic schedulers.
+            labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
+            batch_size: images at once.
+            progress: called with the number of images finished by each batch.
+
+        Raises:
+            ValueError: n or steps below 1, a scheduler that the process does not have, classes out of range.
+        """
+        for name, value in (("n", n), ("steps", steps)):
+            if value < 1:
+                raise ValueError(f"`{name}={value}` must be at least 1")
+        if scheduler is None:
+            stepper = self.own_scheduler
+        else:
+            stepper = self.denoiser.process.scheduler(scheduler, self.denoiser.prediction)
+        noise = torch.Generator().manual_seed(seed)
+        latents = torch.randn((n, *self.shape), generator=noise).to(self.device)
+        started = time.perf_counter()
+        images = generate(
+            self.denoiser,
+            stepper,
+            steps,
+            latents=latents,
+            labels=self.classes(labels, n),
+            generator=noise,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+        name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
+        return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)
+
+    def classes(self, labels: list[int] | None, n: int) -> Tensor | None:
+        """[n] class numbers for a conditional network, None for another."""
+        if not self.denoiser.conditional:
+            return None
+        total = self.denoiser.num_classes
+        chosen = labels if labels is not None else list(range(total or 1))
+        for label in chosen:
+            if label < 0 or (total is not None and label >= total):
+                raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
+        return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=self.device)
+
+
+def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
+    """(C, H, W) of what the network makes, from its configuration."""
+    size = denoiser.net.config.sample_size  # type: ignore[union-attr]
+    height, width = (size, size) if isinstance(size, int) else size
+    return denoiser.net.config.in_channels, height, width  # type: ignore[union-attr,return-value]
+
+
+def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
+    """Writes images [n, C, H, W] in [-1, 1]: a path that ends in .png is a grid, any other a new folder of PNG files.
+
+    Args:
+        images: what to write.
+        out: .png file, or folder.
+        scale: enlarges each pixel of a grid, so that small images can be seen.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        ValueError: the folder holds files already, or cannot be written.
+    """
+    try:
+        if out.suffix.lower() == ".png":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            grid = image_grid(images)
+            grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(out)
+            return f"a grid of {len(images)} images as {out}"
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
+        out.mkdir(parents=True, exist_ok=True)
+        pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
+        for i, image in enumerate(pixels):
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:06d}.png")
+    except OSError as error:
+        raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
+    return f"{len(images)} PNG files in {out}"
