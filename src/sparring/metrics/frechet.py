@@ -32,10 +32,10 @@ def root(covariance: Tensor) -> Tensor:
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if not failed and bool(torch.isfinite(factor).all()):
-        return factor
+        return factor.contiguous()
     values, vectors = torch.linalg.eigh(covariance)
     kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-    return vectors[:, kept] * values[kept].sqrt()
+    return (vectors[:, kept] * values[kept].sqrt()).contiguous()
 
 
 def frechet_between(a: Gaussian, b: Gaussian) -> float:
