@@ -161,7 +161,7 @@ def test_broken_pieces_are_named(tmp_path: Path) -> None:
         '{"step": 3, "generator/diffusion": 0.5, "name": "text", "flag": true}\n{"step": 4, "gene'
     )
     (run / "results.json").write_text(
-        '[{"nfe": 10, "scheduler": "ddim", "frechet": NaN, "kernel": null, "n": 10, "features": "x"}, {"frechet": 1.0}, 3]'
+        '[{"nfe": 10, "scheduler": "ddim", "frechet": NaN, "kernel": null, "n": 9, "features": "x"}, {"frechet": 1}, 3]'
     )
     (run / "config.yaml").write_text("a: [1\n")
     next(iter((run / "samples").glob("0*.png"))).write_bytes(b"\x89PNG broken")

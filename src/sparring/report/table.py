@@ -18,20 +18,20 @@ class Column:
     group: str
 
 
-NEAR, SHARE, COPY, COST = "Distance, lower is better", "Share, higher is better", "Copies", "Cost"
+NEAR, LIKE, COPY, COST = "Distance, lower is better", "Likeness and variety, higher is better", "Copies", "Cost"
 COLUMNS = (
     Column("frechet", "Frechet", -1, NEAR),
     Column("kernel", "Kernel", -1, NEAR),
-    Column("precision", "Precision", 1, SHARE),
-    Column("recall", "Recall", 1, SHARE),
-    Column("density", "Density", 1, SHARE),
-    Column("coverage", "Coverage", 1, SHARE),
-    Column("class_coverage", "Classes", 1, SHARE),
+    Column("precision", "Precision", 1, LIKE),
+    Column("recall", "Recall", 1, LIKE),
+    Column("density", "Density", 1, LIKE),
+    Column("coverage", "Coverage", 1, LIKE),
+    Column("class_coverage", "Classes", 1, LIKE),
     Column("memorisation", "Nearness", 0, COPY),
-    Column("train_share", "Nearer to training", 0, COPY),
-    Column("seconds_per_step", "Seconds a step", 0, COST),
+    Column("train_share", "Nearer to\N{NO-BREAK SPACE}training", 0, COPY),
+    Column("seconds_per_step", "Seconds a\N{NO-BREAK SPACE}step", 0, COST),
     Column("network_calls", "Training calls", 0, COST),
-    Column("images_per_second", "Images a second", 0, COST),
+    Column("images_per_second", "Images a\N{NO-BREAK SPACE}second", 0, COST),
 )
 ALWAYS = {"frechet", "kernel", "precision", "recall"}  # shown even where nobody measured them
 
