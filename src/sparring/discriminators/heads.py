@@ -12,7 +12,7 @@ from sparring.discriminators.backbones import group_norm
 class SpectralConv2d(nn.Conv2d):
     """A convolution whose weight, as a matrix [out, in*k*k], is divided by its largest singular value.
 
-    The singular vectors move only in `after_update`, one power iteration per update of the discriminator, and never in
+    The singular vectors move only in `advance`, one power iteration per update of the discriminator, and never in
     forward: the same weights give the same output any number of times, so micro-batches add up to the gradient of
     the whole batch exactly (torch's own parametrization iterates in every forward).
     Source: Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", algorithm 1.
@@ -28,10 +28,10 @@ class SpectralConv2d(nn.Conv2d):
         self.register_buffer("u", torch.zeros(matrix.shape[0]))
         self.register_buffer("v", F.normalize(torch.randn(matrix.shape[1], generator=generator), dim=0))
         for _ in range(15):
-            self.after_update()
+            self.advance()
 
     @torch.no_grad()
-    def after_update(self) -> None:
+    def advance(self) -> None:
         """One power iteration with the present weight."""
         matrix = self.weight.flatten(1)
         self.u.copy_(F.normalize(matrix @ self.v, dim=0))
@@ -75,4 +75,4 @@ def advance_spectral_norms(module: nn.Module) -> None:
     """One power iteration in every `SpectralConv2d` of the module; after each update of its weights."""
     for layer in module.modules():
         if isinstance(layer, SpectralConv2d):
-            layer.after_update()
+            layer.advance()

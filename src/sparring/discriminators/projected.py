@@ -15,6 +15,8 @@ class ProjectedDiscriminator(nn.Module):
 
     Head of Sauer et al. 2023, "StyleGAN-T", as ADD uses it, on 2-D maps and with GroupNorm in place of virtual batch
     norm (see `Head`). With classes, the heads' last maps are projected on a class embedding, divided by sqrt(width).
+    Every position of every map is one logit of equal weight: in a pyramid the finer maps count more, in a vision
+    transformer all count the same.
 
     Args:
         backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the images.

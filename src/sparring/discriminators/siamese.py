@@ -71,16 +71,20 @@ class SiameseDiscriminator(nn.Module):
 
     def forward(self, candidate: Tensor, reference: Tensor | None, draws: Draws) -> Tensor:
         """Logits [B], float32, of images [B,C,H,W] in [-1,1]; `reference` may be None in mode "single"."""
-        maps = self.backbone(self.augment(candidate, draws))
+        maps = self.feature_maps(candidate, draws)
         if self.mode == "single":
             return self.logits_from_maps(maps)
         if reference is None or reference.shape != candidate.shape:
             given = None if reference is None else tuple(reference.shape)
             raise ValueError(f"reference images {given}, candidates {tuple(candidate.shape)}: give one reference each")
-        return self.logits_from_maps(maps, self.backbone(self.augment(reference, draws)))
+        return self.logits_from_maps(maps, self.feature_maps(reference, draws))
+
+    def feature_maps(self, images: Tensor, draws: Draws) -> list[Tensor]:
+        """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
+        return self.backbone(self.augment(images, draws))
 
     def logits_from_maps(self, candidate: list[Tensor], reference: list[Tensor] | None = None) -> Tensor:
-        """Logits [B] from the backbone's maps of the augmented images, so that R1 can be taken at the maps."""
+        """Logits [B] from `feature_maps` of candidates and references."""
         if self.mode == "single":
             layers = zip(self.candidate_heads, self.outputs, candidate, strict=True)
             scores = [_exact(output(head(a))).mean((1, 2, 3)) for head, output, a in layers]

@@ -69,7 +69,7 @@ def structure_distance(
             delta = (a_real - a_fake).square()
         else:
             delta = F.huber_loss(a_fake, a_real, reduction="none", delta=HUBER_DELTA)
-        root = weight.sqrt()
+        root = weight.to(delta.dtype).sqrt()
         return (root[:, None] * root * delta).masked_fill(_diagonal(delta), 0).sum() / (b * (b - 1))
 
 
@@ -105,6 +105,10 @@ def _affinities(z_real: Tensor, z_fake: Tensor, affinity: Affinity) -> tuple[Ten
 def _distances(z: Tensor) -> Tensor:
     """Euclidean distances [B,B], with gradient 0 where two features coincide."""
     return torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class StructureDiscriminator(nn.Module):
@@ -153,7 +157,7 @@ class StructureDiscriminator(nn.Module):
         self.encoder = encoder
         self.affinity, self.distance = affinity, distance
         self.pull, self.anchor, self.ceiling = pull, anchor, ceiling
-        self.gather: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self.gather: Callable[[Tensor], Tensor] = _identity
         self._start_names: dict[str, str] = {}
         if pull > 0 or anchor > 0:
             for name, parameter in encoder.named_parameters():
@@ -208,7 +212,9 @@ class StructureDiscriminator(nn.Module):
         """Squared distance of the encoder's trainable weights from their start, without the factor `anchor`."""
         pairs = self._pairs()
         if not pairs:
-            raise ValueError("`anchor=0` and `pull=0`: the start of the encoder was not kept")
+            raise ValueError(
+                "no start to compare with: `anchor=0` and `pull=0`, or the encoder has no trainable weights"
+            )
         return torch.stack([(parameter.float() - start.float()).square().sum() for parameter, start in pairs]).sum()
 
     @torch.no_grad()

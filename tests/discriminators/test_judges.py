@@ -1,0 +1,244 @@
+"""The two judges on frozen features: shapes, who gets gradient, spectral norms and exact accumulation."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, SmallConvNet
+from sparring.discriminators.heads import SpectralConv2d
+from sparring.objectives import Hinge, r1_penalty
+
+
+def siamese(backbone, **settings):
+    return SiameseDiscriminator(backbone=backbone, width=8, **settings).double()
+
+
+def projected(backbone, **settings):
+    return ProjectedDiscriminator(backbone=backbone, width=8, **settings).double()
+
+
+def judge(kind, backbone, **settings):
+    """A judge of any kind and a function (images, draws) -> logits; the reference is made from the images."""
+    if kind == "projected":
+        d = projected(backbone, num_classes=3, **settings)
+        return d, lambda x, draws: d(x, draws, torch.arange(len(x)) % 3)
+    d = siamese(backbone, mode=kind, **settings)
+    return d, lambda x, draws: d(x, x.detach().flip(2), draws)
+
+
+KINDS = ["siamese", "single", "projected"]
+
+
+def pictures(b=4, size=8):
+    return torch.randn(b, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2, 8, 28])
+def test_shapes_and_gradient_to_the_image_only(kind, size, backbone, draws):
+    d, logits_of = judge(kind, backbone)
+    x = pictures(size=size).requires_grad_()
+    logits = logits_of(x, draws(4))
+    positions = sum(m.shape[2] * m.shape[3] for m in backbone(x))
+    assert logits.shape == ((4, positions) if kind == "projected" else (4,))
+    logits.sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().flatten(1).sum(1) > 0).all()
+    assert all(p.grad is None for p in d.backbone.parameters())
+    trainable = {name: p for name, p in d.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all(p.grad is not None for p in trainable.values())
+    assert not any(name.startswith("backbone") for name in trainable)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_backbone_stays_in_eval(kind, backbone):
+    d, _ = judge(kind, backbone)
+    d.train()
+    assert d.training
+    assert not any(m.training for m in d.backbone.modules())
+    assert not d.eval().training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_has_no_state_and_two_forwards_fit_one_backward(kind, backbone, draws):
+    d, logits_of = judge(kind, backbone)
+    before = {k: v.clone() for k, v in d.state_dict().items()}
+    x = pictures()
+    first, second = logits_of(x, draws(4)), logits_of(x, draws(4))
+    assert torch.equal(first, second)
+    Hinge().discriminator(first, logits_of(-x, draws(4, seed=1))).backward()
+    assert all(torch.equal(v, before[k]) for k, v in d.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_add_up_to_the_whole_batch(kind, backbone, draws):
+    d, logits_of = judge(kind, backbone)
+    x = pictures(8)
+    labels = torch.arange(8) % 3
+
+    def logits(rows):
+        if kind == "projected":
+            return d(x[rows], draws(rows), labels[rows])
+        return d(x[rows], x[rows].flip(2), draws(rows))
+
+    F.softplus(logits(list(range(8)))).mean().backward()
+    whole = [p.grad.clone() for p in d.parameters() if p.requires_grad]
+    d.zero_grad()
+    for row in range(8):
+        (F.softplus(logits([row])).mean() / 8).backward()
+    for a, b in zip(whole, (p.grad for p in d.parameters() if p.requires_grad), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spectral_norms_hold_after_updates(kind, backbone, draws):
+    d, logits_of = judge(kind, backbone)
+    optimizer = torch.optim.Adam([p for p in d.parameters() if p.requires_grad], lr=1e-2)
+    x = pictures()
+    losses = []
+    for step in range(60):
+        loss = Hinge().discriminator(logits_of(x, draws(4, step)), logits_of(x.tanh() + 0.5, draws(4, step + 1)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        d.after_update()
+        losses.append(loss.item())
+    for layer in d.modules():
+        if isinstance(layer, SpectralConv2d):
+            matrix = layer.weight.detach().flatten(1)
+            sigma = layer.u @ matrix @ layer.v
+            assert torch.linalg.matrix_norm(matrix / sigma, 2) <= 1.05
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])  # it learns all the same
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_gives_float32_logits(kind, draws):
+    d, logits_of = judge(kind, SmallConvNet(in_channels=3, widths=(8, 16), pretrain="none"))
+    d.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = logits_of(pictures().float(), draws(4))
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, logits_of(pictures().float(), draws(4)), rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_and_state_dicts(kind, backbone, draws):
+    d, logits_of = judge(kind, backbone)
+    other = copy.deepcopy(d)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.1)
+    other.load_state_dict(d.state_dict())
+    for a, b in zip(d.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_spectral_convolution_divides_by_the_largest_singular_value():
+    layer = SpectralConv2d(3, 5, 1).double()
+    for _ in range(200):
+        layer.advance()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    weight = layer.weight / torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
+    torch.testing.assert_close(layer(x), F.conv2d(x, weight, layer.bias))
+
+
+@pytest.mark.parametrize("score", ["spatial", "pooled", "both"])
+def test_tied_judge_gives_the_top_score_to_equal_images(score, backbone, draws):
+    d = siamese(backbone, tied=True, score=score, augment="")
+    with torch.no_grad():
+        d.bias += torch.tensor([1.0, 2.0])
+    x = pictures()
+    torch.testing.assert_close(d(x, x, draws(4)), torch.full((4,), 11.5, dtype=torch.float64))  # scale 10 + mean bias
+    assert (d(x, x.flip(0), draws(4)) < 11.5).all()
+
+
+def test_scores_by_hand(backbone, draws):
+    """Spatial: mean over positions of the cosine; pooled: cosine of the means; blocks are averaged."""
+    d = siamese(backbone, augment="")
+    a, r = pictures(), pictures().roll(1, 0)
+    expected = torch.zeros(4, dtype=torch.float64)
+    heads = zip(d.candidate_heads, d.reference_heads, backbone(a), backbone(r), strict=True)
+    for h, g, map_a, map_r in heads:
+        u, v = h(map_a), g(map_r)
+        spatial = ((u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))).mean((1, 2))
+        u, v = u.mean((2, 3)), v.mean((2, 3))
+        pooled = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
+        expected += 10 * (spatial + pooled) / 2 / 2
+    torch.testing.assert_close(d(a, r, draws(4)), expected)
+    spatial, pooled = (copy.deepcopy(d) for _ in range(2))
+    spatial.score, pooled.score = "spatial", "pooled"
+    torch.testing.assert_close((spatial(a, r, draws(4)) + pooled(a, r, draws(4))) / 2, expected)
+
+
+def test_tied_shares_heads_and_twins_do_not(backbone):
+    tied, twins = siamese(backbone, tied=True), siamese(backbone)
+    assert tied.reference_heads is tied.candidate_heads
+    count = [sum(p.numel() for p in d.parameters() if p.requires_grad) for d in (tied, twins)]
+    assert count[1] > 1.9 * count[0]
+
+
+def test_augmentations_of_candidate_and_reference_are_independent(backbone, draws):
+    d = siamese(backbone, tied=True)
+    x = pictures()
+    assert (d(x, x, draws(4)) < 10).all()
+
+
+def test_single_ignores_the_reference(backbone, draws):
+    d = siamese(backbone, mode="single")
+    x = pictures()
+    assert torch.equal(d(x, x, draws(4)), d(x, None, draws(4)))
+    assert not hasattr(d, "reference_heads")
+
+
+def test_reference_errors(backbone, draws):
+    d = siamese(backbone)
+    for reference in (None, pictures(3)):
+        with pytest.raises(ValueError, match="one reference each"):
+            d(pictures(4), reference, draws(4))
+
+
+def test_class_projection_by_hand(backbone, draws):
+    d = projected(backbone, num_classes=3, augment="")
+    x, labels = pictures(), torch.tensor([0, 2, 1, 0])
+    maps = [head(m) for head, m in zip(d.heads, backbone(x), strict=True)]
+    assert d.classes is not None
+    expected = [torch.einsum("bkhw,bk->bhw", m, d.classes.weight[labels]).flatten(1) / math.sqrt(8) for m in maps]
+    torch.testing.assert_close(d(x, draws(4), labels), torch.cat(expected, 1))
+    with pytest.raises(ValueError, match="labels"):
+        d(x, draws(4))
+
+
+def test_unconditional_projected_judge_ignores_labels(backbone, draws):
+    d, x = projected(backbone), pictures()
+    assert torch.equal(d(x, draws(4)), d(x, draws(4), torch.arange(4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_r1_at_the_inputs_of_the_heads(kind, backbone, draws):
+    """The penalty reaches the heads, its gradient agrees with finite differences along a random direction."""
+    d, _ = judge(kind, backbone)
+    maps = [m.detach().requires_grad_() for m in d.feature_maps(pictures(), draws(4))]
+    reference = [m.flip(0) for m in maps]
+    extra = {"projected": (torch.arange(4) % 3,), "siamese": ([m.detach() for m in reference],), "single": ()}[kind]
+
+    def penalty():
+        return r1_penalty(d.logits_from_maps(maps, *extra), maps)
+
+    heads = [p for p in d.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(penalty(), heads, allow_unused=True, materialize_grads=True)
+    steps = [torch.randn_like(p) for p in heads]
+    slope = sum((g * s).sum() for g, s in zip(grads, steps, strict=True))
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, s in zip(heads, steps, strict=True):
+                p.add_(s, alpha=sign * 1e-6)
+        values.append(penalty().detach())
+        with torch.no_grad():
+            for p, s in zip(heads, steps, strict=True):
+                p.sub_(s, alpha=sign * 1e-6)
+    torch.testing.assert_close((values[0] - values[1]) / 2e-6, slope, rtol=1e-3, atol=1e-6)
