@@ -104,10 +104,10 @@ class StoredImages(ImageData):
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        images = in_range(self._images[rows])
+        images = self._images[rows]
         if self.flip:
-            images = flipped(images, indices)
-        return images, None if self._labels is None else self._labels[rows]
+            flip_in_place(images, indices)
+        return in_range(images), None if self._labels is None else self._labels[rows]
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         return None if self._labels is None else self._labels[self._chosen(n, seed)]
@@ -118,11 +118,11 @@ def in_range(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1) if images.dtype == torch.uint8 else images.float()
 
 
-def flipped(images: Tensor, indices: Sequence[int]) -> Tensor:
-    """(B, C, H, W) with the rows turned left to right whose coin in a stream's `Indices` says so."""
-    if not isinstance(indices, Indices):
-        return images
-    return torch.where(torch.tensor(indices.mirrored)[:, None, None, None], images.flip(-1), images)
+def flip_in_place(images: Tensor, indices: Sequence[int]) -> None:
+    """Turns those rows of (B, C, H, W) left to right whose coin in a stream's `Indices` says so."""
+    if isinstance(indices, Indices):
+        pixels = images.numpy()  # several times faster than indexing and flipping in torch
+        pixels[indices.mirrored] = pixels[indices.mirrored, :, :, ::-1]
 
 
 class Digits(StoredImages):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparring.data.base import ImageData, flipped, in_range
+from sparring.data.base import ImageData, flip_in_place, in_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,10 +103,9 @@ class DecodedImages(ImageData):
             images, rows = self._decode_now(indices)
         else:
             images, rows = self._stored[torch.as_tensor(indices, dtype=torch.int64)], [self._rows[i] for i in indices]
-        images = in_range(images)
         if self.flip:
-            images = flipped(images, indices)
-        return images, None if self._source_labels is None else self._source_labels[rows]
+            flip_in_place(images, indices)
+        return in_range(images), None if self._source_labels is None else self._source_labels[rows]
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         rows = [self._rows[i] for i in self._chosen(n, seed)]
