@@ -188,7 +188,9 @@ def test_large_grids_stay_within_the_budget(tmp_path: Path) -> None:
         Image.effect_noise((512, 512), 60).save(run / "samples" / f"{step:06d}.png")
     page = Page(write_run_report(run, tmp_path / "out" / "page.html"))
     assert len(page.html) < 3_000_000
-    assert len([a for a in page.all("img") if "data-step" in a]) >= 2
+    shown = len([a for a in page.all("img") if "data-step" in a])
+    assert shown >= 2
+    assert f"grids of {shown} of " in page.text
     assert not all("pixelated" in str(a.get("class")) for a in page.all("img"))
 
 
@@ -198,6 +200,13 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
         write_run_report(tmp_path / "b")
     with pytest.raises(ValueError, match="2 rows for 1 run"):
         write_comparison([tmp_path / "a"], tmp_path / "c.html", table=[{"name": "x"}, {"name": "y"}])
+    with pytest.raises(ValueError, match="no such arm, only a"):
+        write_comparison(
+            [tmp_path / "a"],
+            tmp_path / "c.html",
+            table=[{"name": "a"}],
+            verdicts=[{"name": "b", "sentence": "", "verdict": "gain"}],
+        )
     with pytest.raises(ValueError, match="none of gain, no gain, worse"):
         write_comparison(
             [tmp_path / "a"],

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 
 from .folder import Setting, read_run
-from .images import Embedded, embed, within_budget
+from .images import Embedded, embed, spread_out, within_budget
 from .panels import cost_panels, curve_panels, quality_panels
 from .table import Arm, floor, make_arms, make_table, measured_with, number, settings
 
@@ -69,12 +69,16 @@ def write_comparison(
         command: the command line that makes the comparison again.
 
     Raises:
-        ValueError: a folder is missing, a verdict is none of the three, or rows and folders do not belong together.
+        ValueError: a folder is missing, a verdict is none of the three or of no arm, or rows and folders do not belong together.
     """
     for verdict in verdicts:
         if verdict["verdict"] not in VERDICTS:
             raise ValueError(f"verdict of `{verdict['name']}`: `{verdict['verdict']}` is none of {', '.join(VERDICTS)}")
     arms = make_arms(table, [read_run(run) for run in _in_order(runs, table)])
+    names = [arm.name for arm in arms]
+    for verdict in verdicts:
+        if verdict["name"] not in names:
+            raise ValueError(f"verdict of `{verdict['name']}`: there is no such arm, only {', '.join(names)}")
     return _write(out, arms=arms, title=title, headline=_headline(verdicts), verdicts=list(verdicts), command=command)
 
 
@@ -190,8 +194,9 @@ def _images(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], dict[int, dict[i
     finals: dict[Setting, dict[int, Embedded]] = {}
     for arm in arms:
         run = arm.runs[0]
-        grids.append({step: image for step, file in run.grids.items() if (image := embed(file))})
-        broken = len(run.grids) - len(grids[-1])
+        chosen = spread_out(list(run.grids), MOST_STEPS)
+        grids.append({step: image for step in chosen if (image := embed(run.grids[step]))})
+        broken = len(chosen) - len(grids[-1])
         for setting, file in run.finals.items():
             if image := embed(file):
                 finals.setdefault(setting, {})[arm.number] = image
@@ -200,6 +205,9 @@ def _images(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], dict[int, dict[i
         if broken:
             notes.append((arm.name, f"{broken} sample grid{'s' * (broken > 1)} could not be read."))
     kept = within_budget(grids, GRID_BUDGET, MOST_STEPS)
+    for arm, grid in zip(arms, kept, strict=True):
+        if 0 < len(grid) < (saved := len(arm.runs[0].grids)):
+            notes.append((arm.name, f"grids of {len(grid)} of {saved} saved steps are shown."))
     cases: list[dict[str, Any]] = []
     spent = 0
     for setting, images in sorted(finals.items(), key=lambda item: (-len(item[1]), item[0])):
