@@ -111,9 +111,9 @@ class Denoiser(nn.Module):
     """A network, its process and its prediction type: `denoiser(x_t, t, labels)` gives a `Prediction`.
 
     The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; a module called as `net(x, time)`; or one
-    with a third argument for labels (named class_labels, labels, label or y, or without a default). Outputs may be a
-    tensor, a tuple, or carry `.sample`; of 2C channels (a learned variance) the first C are kept. Labels given to a
-    network without classes are not passed on: training without conditions on labelled data is normal.
+    with an argument for labels too (class_labels, labels, label or y). It returns a tensor, a tuple, or something with
+    `.sample`; of 2C channels (a learned variance) the first C are kept. Labels given to a network without classes are
+    not passed on: training without conditions on labelled data is normal.
 
     In training mode a DiT drops labels at random (diffusers' default: a tenth of them), by torch's global generator.
 
@@ -200,7 +200,7 @@ class Denoiser(nn.Module):
             ValueError: the network fails, gives another shape, or gives numbers that are not finite.
         """
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
-        x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.5, device=device)
+        x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.1, device=device)
         labels = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
         modes = {module: module.training for module in self.net.modules()}
         images_seen, name = self.images_seen, type(self.net).__name__
@@ -229,12 +229,12 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
     parameters = list(inspect.signature(net.forward).parameters.values())
     single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     name = next((p.name for p in single[2:] if p.name in LABEL_NAMES), None)
-    if name is None and len(single) > 2 and single[2].default is inspect.Parameter.empty:
-        name = single[2].name
     required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name != name]
     if required or (len(single) < 2 and len(single) == len(parameters)):
         needs = f"needs {', '.join(required)}" if required else "takes no time"
-        raise ValueError(f"{type(net).__name__} {needs}; a network is called as net(x, time) or net(x, time, labels)")
+        raise ValueError(
+            f"{type(net).__name__} {needs}; it is called as net(x, time), with {'/'.join(LABEL_NAMES)} if any"
+        )
     if name is None or (isinstance(net, UNet2DModel) and net.class_embedding is None):
         return None, False
     must = next(p for p in single if p.name == name).default is inspect.Parameter.empty

@@ -99,7 +99,7 @@ class Process(ABC):
         """
         log_alpha_s, log_sigma_s = self.log_alpha_sigma(s)
         log_alpha_t, log_sigma_t = self.log_alpha_sigma(t)
-        one_minus_r = -torch.expm1(2 * (log_alpha_t - log_sigma_t - log_alpha_s + log_sigma_s))
+        one_minus_r = -torch.expm1(2 * ((log_alpha_t - log_sigma_t) - (log_alpha_s - log_sigma_s)))
         from_x_t = torch.exp(log_alpha_t - log_alpha_s + 2 * (log_sigma_s - log_sigma_t))
         from_x_0 = log_alpha_s.exp() * one_minus_r
         std = log_sigma_s.exp() * one_minus_r.clamp(min=0).sqrt()

@@ -1,0 +1,64 @@
+"""How training times fall, with evenly spread random numbers in place of random ones."""
+
+import pytest
+import torch
+
+from sparring.process import EDM, VP, LogitNormal, LogNormal, RectifiedFlow, Uniform
+
+
+class EvenDraws:
+    """Numbers at the middle of n equally likely intervals: the distribution itself, without noise."""
+
+    def uniform(self, shape):
+        return (torch.arange(shape[0], dtype=torch.float64) + 0.5) / shape[0]
+
+    def normal(self, shape):
+        return torch.erfinv(2 * self.uniform(shape) - 1) * 2**0.5
+
+
+def test_uniform_takes_every_vp_level_equally_often():
+    t = Uniform()(VP(num_timesteps=10), EvenDraws(), 1000)
+    levels, counts = torch.unique(t, return_counts=True)
+    torch.testing.assert_close(levels, torch.arange(1, 11).double() / 10)
+    assert counts.tolist() == [100] * 10
+
+
+def test_uniform_elsewhere():
+    t = Uniform()(EDM(), EvenDraws(), 1000)
+    assert t.mean().item() == pytest.approx(0.5, abs=1e-3)
+    assert t.std().item() == pytest.approx(12**-0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("process", [EDM(), VP(), RectifiedFlow()])
+def test_log_normal_has_its_mean_and_std(process):
+    t = LogNormal(mean=-0.4, std=1.0)(process, EvenDraws(), 20000)
+    log_ratio = -0.5 * process.log_snr(t)
+    assert log_ratio.mean().item() == pytest.approx(-0.4, abs=0.01)
+    assert log_ratio.std().item() == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(process.snap(t), t)
+
+
+def test_logit_normal_and_its_shift():
+    flow = RectifiedFlow(shift=3.0)
+    plain = LogitNormal(mean=0.5, std=0.8, shift=1.0)(flow, EvenDraws(), 20000)
+    assert torch.logit(plain).mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.logit(plain).std().item() == pytest.approx(0.8, abs=0.01)
+    shifted = LogitNormal(mean=0.5, std=0.8)(flow, EvenDraws(), 20000)  # the process's own shift
+    expected = 3 * plain / (1 + 2 * plain)
+    torch.testing.assert_close(shifted, expected, rtol=0, atol=1e-3)
+
+
+def test_times_stay_where_networks_are_trained():
+    for times in (Uniform(), LogNormal(std=10.0), LogitNormal(std=10.0)):
+        for process in (VP(), EDM(), RectifiedFlow()):
+            t = times(process, EvenDraws(), 500)
+            assert t.shape == (500,)
+            assert process.log_snr(t).isfinite().all()
+            assert process.model_time(t).isfinite().all()
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ValueError, match="std=0"):
+        LogNormal(std=0)
+    with pytest.raises(ValueError, match="shift=0"):
+        LogitNormal(shift=0)
