@@ -136,15 +136,15 @@ def is_until(line: str, step: int) -> bool:
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """A picture of images [n, C, H, W] in [-1, 1] (C 1 or 3), as near to a square as n allows."""
+    """A picture of images [n, C, H, W] in [-1, 1] (C 1 or 3), as near to a square as n allows, with grey lines between."""
     n, channels, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
-    pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
-    sheet = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    sheet[:n] = pixels
-    sheet = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
+    gap = max(1, width // 32)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 128, dtype=np.uint8)
+    for i, pixels in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
+        top, left = i // columns * (height + gap) + gap, i % columns * (width + gap) + gap
+        sheet[top : top + height, left : left + width] = pixels
     return Image.fromarray(sheet[..., 0] if channels == 1 else sheet[..., :3])
 
 
