@@ -69,7 +69,7 @@ def write_comparison(
         command: the command line that makes the comparison again.
 
     Raises:
-        ValueError: a folder is missing, a verdict is none of the three or of no arm, or rows and folders do not belong together.
+        ValueError: a folder is missing, a verdict is none of the three or of no arm, or rows and folders do not match.
     """
     for verdict in verdicts:
         if verdict["verdict"] not in VERDICTS:
