@@ -1,13 +1,14 @@
 """Data sets of the `datasets` library: real parquet files, columns, filters, splits, and what is said of mistakes."""
 
 import datasets
+import jsonargparse
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from sparring.data import HubData, decode, from_spec
+from sparring.data import HubData, ImageData, decode, from_spec
 
 
 @pytest.fixture(autouse=True)
@@ -290,3 +291,18 @@ def test_a_hub_name_that_cannot_be_reached(monkeypatch):
         HubData("a/b")
     with pytest.raises(ValueError, match="`path=a/b`"):
         from_spec("hub:a/b:test")
+
+
+def test_built_from_a_recipe(parquet):
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(ImageData, "data")
+    flags = [
+        "--data=sparring.data.HubData",
+        f"--data.path={parquet}",
+        '--data.where={"word": ["eins"], "id": [2, 4, 5]}',
+    ]
+    data = parser.instantiate(parser.parse_args([*flags, "--data.size=3", "--data.channels=3"])).data
+    assert data._rows == [2, 4]
+    assert data.image_shape == (3, 3, 3)
+    with pytest.raises(jsonargparse.ArgumentError, match="channels"):
+        parser.parse_args([*flags, "--data.channels=2"])

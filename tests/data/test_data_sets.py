@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from sparring.data import Checkerboard, Digits, GaussianMixture, ImageData, StoredImages, SwissRoll, from_spec
+from sparring.data import Checkerboard, Digits, GaussianMixture, ImageData, StoredImages, SwissRoll, from_spec, named
 
 
 def test_digits_parts_are_disjoint_and_together_everything():
@@ -164,6 +164,8 @@ def test_names_of_data_sets():
     assert len(from_spec("ring", modes=3).centres) == 3
     assert from_spec("swissroll").name == "swissroll"
     assert from_spec("checkerboard").name == "checkerboard"
+    assert named("digits:holdout") == (Digits, {"split": "holdout"})
+    assert named("missing.parquet")[1] == {"path": "missing.parquet"}  # nothing is read
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
-from sparring.data.loading import from_spec
+from sparring.data.loading import from_spec, named
 from sparring.data.order import BatchStream, Indices
 from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
 
@@ -23,4 +23,5 @@ __all__ = [
     "SwissRoll",
     "derived_seed",
     "from_spec",
+    "named",
 ]

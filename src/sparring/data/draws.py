@@ -56,7 +56,7 @@ class Draws:
         self.phase = phase
         self.rows = rows
         self.total = total
-        self.device = torch.device(device)
+        self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0", as images say it
 
     @cached_property
     def _per_row(self) -> torch.Generator:
@@ -96,7 +96,7 @@ class Draws:
 
     def to(self, device: torch.device | str) -> "Draws":
         """These draws on another device, from the first call on; itself where the device is the same."""
-        if torch.device(device) == self.device:
+        if torch.empty(0, device=device).device == self.device:
             return self
         return Draws(self.seed, step=self.step, phase=self.phase, rows=self.rows, total=self.total, device=device)
 
