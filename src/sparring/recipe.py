@@ -184,7 +184,7 @@ def data_section(word: str) -> dict[str, Any]:
     from sparring.data import named
 
     kind, settings = named(word)
-    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": settings}
+    return {"class_path": f"sparring.data.{kind.__name__}", "init_args": settings}
 
 
 def plain(error: Exception) -> str:
