@@ -50,7 +50,7 @@ def _determinant(kind: Kind, process: Process, t: Tensor) -> Tensor:
     return torch.where(determinant < 0, determinant.clamp(max=-SMALLEST), determinant.clamp(min=SMALLEST))
 
 
-@dataclass
+@dataclass(eq=False)
 class Prediction:
     """A network's output with what is needed to read it: `.x0`, `.eps`, `.v`, `.flow` (all [B, ...], at least float32).
 

@@ -291,3 +291,20 @@ def test_flow_grids_are_the_evenly_spaced_ones_shifted_once():
     scheduler = RectifiedFlow().scheduler("dpm", "flow")
     set_timesteps(scheduler, 4)
     torch.testing.assert_close(scheduler.timesteps, 999 * torch.tensor([1.0, 0.75, 0.5, 0.25]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "ddpm", "lcm"])
+def test_vp_grids_are_evenly_spaced_from_the_last_level_down(name):
+    scheduler = VP().scheduler(name, "v")
+    for num_steps, expected in ((1, [999]), (4, [999, 749, 499, 249]), (100, list(range(999, -1, -10)))):
+        set_timesteps(scheduler, num_steps)
+        assert scheduler.timesteps.tolist() == expected
+    few_levels = VP(betas=[0.1, 0.4, 0.7, 0.95])
+    network = gaussian(few_levels, "v", MEAN, 1e-12 * torch.eye(3).double())
+    if name == "lcm":
+        with pytest.raises(ValueError, match="LCMScheduler does nothing at timestep 0"):
+            set_timesteps(few_levels.scheduler(name, "v"), 4)
+    else:
+        _, x, calls = sample(network, "v", name, 4, torch.randn(8, 1, 1, 3).double())
+        assert calls == 4
+        torch.testing.assert_close(x.flatten(1), MEAN.expand(8, 3), rtol=0, atol=1e-4)

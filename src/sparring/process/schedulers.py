@@ -18,6 +18,8 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
 - DDIMScheduler steps to n - N // m, which is its own next time only where m divides N. Elsewhere the noise left in the
   sample and the time told to the network drift apart by up to N % m of N levels. Refused from 5 % on, which does not
   touch m <= 50; "euler" is the same solver without the drift.
+- LCMScheduler returns its input at timestep 0 (a consistency model's boundary), so a path ending there does not end
+  clean. Refused; it happens only with about as many steps as levels.
 - Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
 - Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that
   costs more than it gains below some 100 steps.
@@ -145,6 +147,8 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
             f"num_steps={num_steps}: {name} makes {len(scheduler.timesteps)} network calls of it, not {expected}; "
             f"use {num_steps - 1} or {num_steps + 1} steps"
         )
+    if name == "LCMScheduler" and scheduler.timesteps[-1] == 0:
+        raise ValueError(f"num_steps={num_steps}: LCMScheduler does nothing at timestep 0, its last; use fewer steps")
 
 
 def initial_sample(scheduler: Any, noise: Tensor) -> Tensor:
