@@ -1,6 +1,7 @@
-"""How a fake is made from a batch of real images: one step, a posterior step, a simulated sampler, a few-step student."""
+"""How a fake is made from real images: one step, a posterior step, a simulated sampler, a few-step student."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sparring.data import Batch
 from sparring.denoiser import Denoiser, Prediction
-from sparring.process import Process, set_timesteps
+from sparring.process import Process, initial_sample, per_image, scheduler_input, set_timesteps
 from sparring.process.times import Times
 
 
@@ -26,7 +27,7 @@ class Noised:
 
 @dataclass
 class OneStep:
-    """A noised batch and what the denoiser makes of it in one pass; `prediction.x0` is index-aligned with `noised.x_0`."""
+    """A noised batch and the denoiser's prediction for it; `prediction.x0` is index-aligned with `noised.x_0`."""
 
     noised: Noised
     prediction: Prediction
@@ -34,7 +35,7 @@ class OneStep:
 
 @dataclass
 class PosteriorStep:
-    """Two neighbouring noise levels of the same images, and the denoiser's draw of the lower one from the higher one."""
+    """Two neighbouring noise levels s < t of the same images, and the denoiser's draw of x_s from x_t."""
 
     x_s_real: Tensor
     x_s_fake: Tensor
@@ -46,8 +47,13 @@ class PosteriorStep:
 
 def noise(process: Process, batch: Batch, t: Tensor) -> Noised:
     """Noises the images of a batch at times `t` [B], with noise from `batch.draws`."""
-    eps = batch.draws.normal(tuple(batch.images.shape))
+    eps = standard_normal(batch)
     return Noised(x_0=batch.images, eps=eps, t=t, x_t=process.add_noise(batch.images, eps, t))
+
+
+def standard_normal(batch: Batch) -> Tensor:
+    """Noise of the shape and precision of the images of a batch, from its draws."""
+    return batch.draws.normal(tuple(batch.images.shape)).to(batch.images)
 
 
 def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
@@ -72,12 +78,12 @@ def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Posterio
     levels = levels.to(batch.images.device)
     s, t = levels[index], levels[index + 1]
     x_s = noise(process, batch, s).x_t
-    scale = (process.alpha(t) / process.alpha(s)).view(-1, 1, 1, 1)
-    std = (process.sigma(t).view(-1, 1, 1, 1).square() - (scale * process.sigma(s).view(-1, 1, 1, 1)).square()).sqrt()
-    x_t = scale * x_s + std * batch.draws.normal(tuple(x_s.shape))
+    scale = process.alpha(t) / process.alpha(s)
+    variance = process.sigma(t).square() - (scale * process.sigma(s)).square()
+    x_t = per_image(scale, x_s) * x_s + per_image(variance.sqrt(), x_s) * standard_normal(batch)
     prediction = denoiser(x_t, t, batch.labels)
-    mean, deviation = process.posterior(prediction.x0, x_t, s, t)
-    x_s_fake = mean + deviation * batch.draws.normal(tuple(x_s.shape))
+    mean, std = process.posterior(prediction.x0, x_t, s, t)
+    x_s_fake = mean + std * standard_normal(batch)
     return PosteriorStep(x_s_real=x_s, x_s_fake=x_s_fake, x_t=x_t, s=s, t=t, prediction=prediction)
 
 
@@ -99,36 +105,44 @@ def simulate(
 ) -> Tensor:
     """Runs the sampler from a noised real image to the end, with a bounded backward path (ADT, arXiv 2504.11423).
 
-    The input of the network is detached at every step, so the gradient crosses the network once per step in
-    `grad_steps` and no product of network Jacobians appears; all other steps run without a graph. With the affine step
-    `x <- a_i x + b_i f_i` of a first-order scheduler the gradient is `sum_i c_i df_i` with `c_i = b_i prod_{j<i} a_j`
-    (product over the later steps). Multistep and Heun schedulers: their history is detached, gradient passes through
-    the newest output alone.
+    The input of the network is detached, so the gradient crosses the network once per call in `grad_steps`, and no
+    product of network Jacobians appears; all other calls run without a graph. What remains is the sampler itself, which
+    is affine in its state and in the network's outputs f_i. So the gradient is exactly `sum_i c_i df_i`, where c_i is
+    the derivative of the final image with respect to f_i: `c_i = b_i prod_{j>i} a_j` for a first-order scheduler with
+    steps `x <- a_i x + b_i f_i`, j running over the later steps.
+
+    Multistep schedulers keep earlier outputs, and gradient passes through these too, at no cost: no call is repeated.
+    (Cut off, the extrapolation of DPM-Solver++ would lose its balancing term in every step: over 20 steps of a
+    rectified flow the coefficients come out five times too large.) Both calls of a Heun step carry gradient, or none.
 
     Args:
         denoiser: the network, its process and its prediction type.
         batch: real images, labels and draws.
-        scheduler: a diffusers scheduler, configured for the denoiser (`process.scheduler(...)`).
+        scheduler: a deterministic diffusers scheduler for the denoiser (`process.scheduler(...)`); left as it is.
         num_steps: length of the inference path (number of sampler steps from pure noise).
-        start: place on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
-        grad_steps: indices on the path, in [start, path length), that carry gradient; all of them when None.
+        start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
+        grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
 
     Returns:
         [B, C, H, W] the sampler's final image, differentiable with respect to the denoiser's parameters.
+
+    Raises:
+        ValueError: `start` outside the path.
     """
-    images = batch.images
-    set_timesteps(scheduler, num_steps, images.device)
-    timesteps = scheduler.timesteps
-    x = scheduler_start(scheduler, images, batch.draws.normal(tuple(images.shape)), timesteps[start])
+    if not 0 <= start < num_steps:
+        raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
+    scheduler = copy(scheduler)  # its history belongs to this rollout
+    set_timesteps(scheduler, num_steps, batch.images.device)
+    first = start * scheduler.order  # Heun: two calls a step, but for the last
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(start)
-    for i in range(start, len(timesteps)):
-        carries = torch.is_grad_enabled() and (grad_steps is None or i in grad_steps)
-        x_in = model_input(scheduler, x, timesteps[i])
+        scheduler.set_begin_index(first)
+    x = scheduler_start(scheduler, batch.images, standard_normal(batch), scheduler.timesteps[first])
+    for call in range(first, len(scheduler.timesteps)):
+        timestep = scheduler.timesteps[call]
+        carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
         with torch.set_grad_enabled(carries):
-            output = denoiser.network(x_in.detach(), timesteps[i].expand(len(x)), batch.labels).float()
-        x = scheduler.step(output, timesteps[i], x, return_dict=False)[0]
-        forget_graph(scheduler)
+            output = network_output(denoiser, scheduler, x, timestep, batch.labels)
+        x = scheduler.step(output, timestep, x, return_dict=False)[0]
     return x
 
 
@@ -136,16 +150,13 @@ def scheduler_start(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) 
     """`x_0` noised to `timestep`, in the scale in which this diffusers scheduler keeps its samples."""
     if hasattr(scheduler, "scale_noise"):  # flow matching
         return scheduler.scale_noise(x_0, timestep.expand(1), eps)
-    return scheduler.add_noise(x_0, eps, timestep.expand(len(x_0)))
+    return scheduler.add_noise(x_0, eps, timestep.expand(1))
 
 
-def forget_graph(scheduler: Any) -> None:
-    """Detaches the history that a multistep or Heun scheduler keeps between its steps."""
-    if getattr(scheduler, "model_outputs", None):
-        scheduler.model_outputs = [None if m is None else m.detach() for m in scheduler.model_outputs]
-    for name in ("prev_derivative", "sample"):
-        if isinstance(getattr(scheduler, name, None), Tensor):
-            setattr(scheduler, name, getattr(scheduler, name).detach())
+def network_output(denoiser: Denoiser, scheduler: Any, x: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
+    """The network's raw output, at least float32, for the scheduler's sample `x`; no gradient passes to `x`."""
+    output = denoiser.network(scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x)), labels)
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 @torch.no_grad()
@@ -173,7 +184,7 @@ def generate(
         progress: called with the number of images finished by each batch.
 
     Returns:
-        [n, C, H, W] float32 images, nominally in [-1, 1] (not clamped).
+        [n, C, H, W] images, nominally in [-1, 1] (not clamped), in the precision of the latents (at least float32).
     """
     training = denoiser.training
     denoiser.eval()
@@ -182,18 +193,12 @@ def generate(
     for first in range(0, len(latents), batch_size):
         rows = slice(first, first + batch_size)
         set_timesteps(scheduler, num_steps, latents.device)
-        x = latents[rows] * scheduler.init_noise_sigma
+        x = initial_sample(scheduler, latents[rows])
         for timestep in scheduler.timesteps:
-            x_in = model_input(scheduler, x, timestep)
-            output = denoiser.network(x_in, timestep.expand(len(x)), None if labels is None else labels[rows]).float()
+            output = network_output(denoiser, scheduler, x, timestep, None if labels is None else labels[rows])
             x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
-        finished.append(x.float())
+        finished.append(x)
         if progress is not None:
             progress(len(x))
     denoiser.train(training)
     return torch.cat(finished)
-
-
-def model_input(scheduler: Any, x: Tensor, timestep: Tensor) -> Tensor:
-    """What the network is shown: the sample, scaled where the scheduler scales it."""
-    return scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x

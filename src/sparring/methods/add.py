@@ -3,8 +3,8 @@
 A few-step student, started from the trained model, is judged by a discriminator on frozen features and pulled to the
 one-step prediction of a frozen teacher:
 
-    L_G = adversarial_weight * L_adv(xhat) + distillation_weight * c(t) |xhat - sg x_teacher(alpha_t sg xhat + sigma_t eps, t)|^2
-    L_D = L_adv(sg xhat, x_0) + gamma/2 R1 on the head inputs
+    L_G = adversarial_weight * L_adv(xhat) + distillation_weight * c(t) |xhat - sg x_teacher(x_t, t)|^2
+    L_D = L_adv(sg xhat, x_0) + gamma/2 R1 on the head inputs,        x_t = alpha_t sg xhat + sigma_t eps
 
 Fake: one student prediction `xhat` from a real image noised to one of the student's levels. Those levels are the
 timesteps that diffusers' LCMScheduler visits in `num_student_steps` calls, which is also how the student is sampled:
@@ -20,6 +20,7 @@ from sparring.denoiser import Denoiser
 from sparring.discriminators import ProjectedDiscriminator
 from sparring.methods.method import Losses, Method, frozen_copy
 from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
+from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.rollout import OneStep, few_step, noise
 
@@ -52,13 +53,16 @@ class ADD(Method):
         objective: Objective | None = None,
         times: Times | None = None,
     ):
-        if adversarial_weight <= 0 and distillation_weight <= 0:
-            raise ValueError("`adversarial_weight` and `distillation_weight` are both 0: the student would learn nothing")
+        weights = (adversarial_weight, distillation_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ValueError(
+                "`adversarial_weight={}`, `distillation_weight={}`: 0 or more, not both 0".format(*weights)
+            )
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
         self.sample_steps = num_student_steps
         scheduler = generator.process.scheduler("lcm", generator.prediction)
-        scheduler.set_timesteps(num_student_steps)
+        set_timesteps(scheduler, num_student_steps)
         self.levels = generator.process.t_from_model_time(scheduler.timesteps.float())
         self.adversarial_weight = adversarial_weight
         self.distillation_weight = distillation_weight
@@ -86,7 +90,10 @@ class ADD(Method):
         losses: Losses = {}
         if self.discriminator is not None:
             logits_fake = self.discriminator(x_0_pred, batch.draws, batch.labels)
-            losses["adversarial"] = self.adversarial_weight * self.objective.generator(logits_fake)
+            logits_real = None
+            if self.objective.needs_real:
+                logits_real = self.discriminator(batch.images, batch.draws, batch.labels)
+            losses["adversarial"] = self.adversarial_weight * self.objective.generator(logits_fake, logits_real)
         if self.distillation_weight > 0:
             losses["distillation"] = self.distillation_weight * self.distillation(batch, x_0_pred)
         return losses

@@ -23,17 +23,19 @@ from sparring.denoiser import Denoiser
 from sparring.discriminators import SiameseDiscriminator
 from sparring.methods.method import Losses, Method, denoising_error
 from sparring.objectives import Hinge, Objective, discriminator_statistics
+from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
-from sparring.rollout import one_step, simulate
+from sparring.rollout import Noised, OneStep, noise, simulate
 
 
 @dataclass
 class Simulated:
-    """The final image of the simulated sampler and the real images it is compared with, both [B, C, H, W]."""
+    """The sampler's final image (None where nobody judges it), its real reference, and the denoising loss's input."""
 
-    image: Tensor
+    image: Tensor | None
     reference: Tensor
+    noised: Noised
 
 
 class ADT(Method):
@@ -42,13 +44,13 @@ class ADT(Method):
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
-        scheduler: the sampler that is simulated: "ddim", "dpm", "euler", "heun".
+        scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
         choose: which of the simulated steps: a random subset, the last k or the first k.
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
         reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch.
-        adversarial_weight: weight of the adversarial term.
+        adversarial_weight: weight of the adversarial term; 0 is plain diffusion training, bit for bit.
         diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
         ramp_steps: steps over which the adversarial term then rises.
@@ -78,8 +80,14 @@ class ADT(Method):
     ):
         if not 1 <= num_grad_steps <= num_steps:
             raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
-        super().__init__(generator, discriminator)
+        if scheduler in ("ddpm", "lcm"):
+            raise ValueError(f"`scheduler={scheduler}` adds noise on its way; simulate ddim, dpm, euler or heun")
+        weights = (adversarial_weight, diffusion_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ValueError("`adversarial_weight={}`, `diffusion_weight={}`: 0 or more, not both 0".format(*weights))
+        super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.scheduler = generator.process.scheduler(scheduler, generator.prediction)
+        set_timesteps(self.scheduler, num_steps)  # refuses a path that this scheduler cannot walk
         self.sampler = scheduler
         self.num_steps = num_steps
         self.num_grad_steps = num_grad_steps
@@ -100,13 +108,21 @@ class ADT(Method):
             raise ValueError(f"`batch_size={batch_size}`: an unpaired reference needs at least 2 images")
 
     def rollout(self, batch: Batch) -> Simulated:
+        noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
+        reference = batch.images if self.reference == "paired" else batch.images.roll(1, 0)
+        if self.discriminator is None:
+            return Simulated(None, reference, noised)
         start = batch.draws.one_integer(self.num_steps) if self.start == "uniform" else 0
-        grad_steps = [start + i for i in self.chosen(batch, self.num_steps - start)]
+        grad_steps = [start + i for i in self.chosen(batch, self.num_steps - start)] if self.strength > 0 else []
         image = simulate(
             self.generator, batch, self.scheduler, num_steps=self.num_steps, start=start, grad_steps=grad_steps
         )
-        reference = batch.images if self.reference == "paired" else batch.images.roll(1, 0)
-        return Simulated(image, reference)
+        return Simulated(image, reference, noised)
+
+    @property
+    def strength(self) -> float:
+        """Weight of the adversarial term at this step: 0 during the warm-up of the discriminator, then rising."""
+        return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
     def chosen(self, batch: Batch, num_run: int) -> list[int]:
         """Which of the `num_run` steps carry gradient: always min(k, num_run) of them."""
@@ -117,22 +133,26 @@ class ADT(Method):
 
     def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
         assert self.discriminator is not None
+        assert fake.image is not None
         logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
         logits_fake = self.discriminator(fake.image.detach(), fake.reference, batch.draws)
         self.log(**discriminator_statistics(logits_real, logits_fake))
         return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
 
     def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
-        assert self.discriminator is not None
         losses: Losses = {}
-        strength = self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
-        if strength > 0:
+        if self.discriminator is not None and self.strength > 0:
             logits_fake = self.discriminator(fake.image, fake.reference, batch.draws)
-            losses["adversarial"] = strength * self.objective.generator(logits_fake)
+            logits_real = None
+            if self.objective.needs_real:
+                logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
+            losses["adversarial"] = self.strength * self.objective.generator(logits_fake, logits_real)
         if self.diffusion_weight > 0:
-            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(batch)
+            noised = fake.noised
+            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, batch.labels)
         return losses
 
-    def diffusion(self, batch: Batch) -> Tensor:
-        """The ordinary denoising loss, with a noise level and noise of its own."""
-        return denoising_error(self.generator, one_step(self.generator, batch, self.times), self.weighting).mean()
+    def diffusion(self, noised: Noised, labels: Tensor | None) -> Tensor:
+        """The ordinary denoising loss, one forward pass of its own."""
+        prediction = self.generator(noised.x_t, noised.t, labels)
+        return denoising_error(self.generator, OneStep(noised, prediction), self.weighting).mean()

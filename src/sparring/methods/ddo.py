@@ -11,6 +11,7 @@ our choices (see docs/methods/ddo.md).
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn.functional import softplus
 from sparring.data import Batch, Draws, ImageData
 from sparring.denoiser import Denoiser
 from sparring.methods.method import Losses, Method, denoising_error, frozen_copy
+from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
 from sparring.rollout import Noised, OneStep, generate, noise
@@ -60,6 +62,7 @@ class DDO(Method):
     ):
         if num_fakes < 1:
             raise ValueError(f"`num_fakes={num_fakes}` must be at least 1: DDO learns from the reference's own images")
+        set_timesteps(generator.process.scheduler(scheduler, generator.prediction), num_steps)  # can it walk them?
         super().__init__(generator)
         self.reference = frozen_copy(generator)
         self.sampler = scheduler
@@ -72,18 +75,31 @@ class DDO(Method):
         self.fakes = torch.nn.Parameter(torch.empty(0), requires_grad=False)
         self.fake_labels = torch.nn.Parameter(torch.empty(0, dtype=torch.int64), requires_grad=False)
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; the generator stays in eval mode: dropout in one model would be read as a ratio."""
+        super().train(mode)
+        self.generator.eval()
+        return self
+
     def prepare(self, data: ImageData) -> None:
         super().prepare(data)
-        draws = Draws(0, phase="fakes", device=str(self.fakes.device))
+        device = self.fakes.device
+        draws = Draws(0, phase="fakes", device=device)
         labels = None
         if self.generator.conditional:
             real = data.labels()
-            assert real is not None
-            labels = real[draws.integers(len(real), (self.num_fakes,)).cpu()]
-            self.fake_labels.data = labels.to(self.fakes.device)
-        scheduler = self.reference.process.scheduler(self.sampler, self.reference.prediction)
-        latents = draws.normal((self.num_fakes, *data.image_shape))
-        self.fakes.data = generate(self.reference, scheduler, self.num_steps, latents=latents, labels=labels).clamp(-1, 1)
+            if real is None:
+                raise ValueError(f"the network is class-conditional and `{data.name}` has no labels")
+            labels = real[draws.integers(len(real), (self.num_fakes,)).cpu()].to(device)
+            self.fake_labels.data = labels
+        self.fakes.data = generate(
+            self.reference,
+            self.reference.process.scheduler(self.sampler, self.reference.prediction),
+            self.num_steps,
+            latents=draws.normal((self.num_fakes, *data.image_shape)),
+            labels=labels,
+            generator=torch.Generator(device).manual_seed(0),
+        ).clamp(-1, 1)
 
     def rollout(self, batch: Batch) -> Ratio:
         if not len(self.fakes):
@@ -94,7 +110,7 @@ class DDO(Method):
         return Ratio(real=self.logit(batch), fake=self.logit(fakes))
 
     def logit(self, batch: Batch) -> Tensor:
-        """[B] the surrogate of beta (log p_theta - log p_ref) at one noise level; zero while the model is the reference."""
+        """[B] surrogate of beta (log p_theta - log p_ref) at one noise level; 0 while the model is the reference."""
         process = self.generator.process
         noised = noise(process, batch, self.times(process, batch.draws, len(batch)))
         with torch.no_grad():

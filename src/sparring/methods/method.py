@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,14 @@ class Method(nn.Module, ABC):
     def generator_loss(self, batch: Batch, fake: Any) -> Losses:
         """What the generator minimises."""
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; parts without a trained parameter (teacher, reference, frozen judge) stay in eval mode."""
+        super().train(mode)
+        for part in self.children():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
     def prepare(self, data: ImageData) -> None:
         """Called once before the first step of a new run: every part with a `prepare(images, labels)` gets the data.
 
@@ -95,17 +103,18 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
     """
     noised, prediction = fake.noised, fake.prediction
     target = denoiser.target(noised.x_0, noised.eps, noised.t)
-    error = (prediction.output.float() - target).square().flatten(1).mean(1)
+    error = (prediction.output - target).square().flatten(1).mean(1)
     if weighting is None:
         return error
     return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
 
 
 def prepare_parts(module: nn.Module, data: ImageData) -> None:
-    """Calls `prepare(images, labels)` of the outermost parts of a module that have it."""
+    """Calls `prepare(images, labels)` of the outermost parts that have it, with at most 20 000 images (ours)."""
     for part in module.children():
         if callable(getattr(part, "prepare", None)):
-            part.prepare(data.images(), data.labels())  # type: ignore[operator]
+            n = None if len(data) <= 20_000 else 20_000
+            part.prepare(data.images(n), data.labels(n))  # type: ignore[operator]
         else:
             prepare_parts(part, data)
 

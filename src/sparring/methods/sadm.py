@@ -11,11 +11,13 @@ discriminator, which compares and gives no logits. The paper establishes these; 
 schedule and the weighting over noise levels are our choices (see docs/methods/sadm.md).
 """
 
-from typing import Literal
+from typing import Literal, cast
+
+from torch import Tensor
 
 from sparring.data import Batch
 from sparring.denoiser import Denoiser
-from sparring.discriminators import StructureDiscriminator
+from sparring.discriminators import StructureDiscriminator, freeze
 from sparring.methods.method import Losses, Method, denoising_error
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Sigmoid, Weighting
@@ -31,7 +33,7 @@ class SADM(Method):
         mode: "adversarial" trains the encoder; "frozen" keeps it (structure guidance, the non-adversarial control);
             "off" is plain diffusion training, bit for bit.
         structure_weight: lambda, the weight of the structural distance for the denoiser.
-        structure_weighting: weight of a sample's pairs over log-SNR, in [0, 1]; alpha^2 / (alpha^2 + sigma^2) when None.
+        structure_weighting: weight of a sample's pairs over log-SNR; alpha^2 / (alpha^2 + sigma^2) when None.
         ramp_steps: steps over which lambda rises from 0.
         delay_steps: steps before lambda starts to rise (training from scratch).
         times: distribution of the noise level; uniform in time when None.
@@ -52,11 +54,9 @@ class SADM(Method):
         weighting: Weighting | None = None,
     ):
         if structure_weight <= 0:
-            raise ValueError(f"`structure_weight={structure_weight}` must be positive; to switch it off use mode: 'off'")
+            raise ValueError(f"`structure_weight={structure_weight}` must be positive; use mode 'off' to switch it off")
         super().__init__(generator, discriminator if mode == "adversarial" else None)
-        self.structure = None if mode == "off" else discriminator
-        if mode == "frozen":
-            discriminator.requires_grad_(False)
+        self.frozen_structure = freeze(discriminator) if mode == "frozen" else None
         self.structure_weight = structure_weight
         self.structure_weighting = structure_weighting or Sigmoid(bias=0.0)
         self.ramp_steps = ramp_steps
@@ -64,10 +64,17 @@ class SADM(Method):
         self.times = times or Uniform()
         self.weighting = weighting
 
+    @property
+    def structure(self) -> StructureDiscriminator | None:
+        """The judge of the structure, trained or frozen; None in mode "off"."""
+        return self.frozen_structure or cast(StructureDiscriminator | None, self.discriminator)
+
     def check(self, batch_size: int) -> None:
         super().check(batch_size)
         if self.structure is not None and batch_size < 2:
-            raise ValueError(f"`batch_size={batch_size}`: SADM compares the pairs of a batch and needs at least 2 images")
+            raise ValueError(
+                f"`batch_size={batch_size}`: SADM compares the pairs of a batch and needs 2 images or more"
+            )
 
     def rollout(self, batch: Batch) -> OneStep:
         return one_step(self.generator, batch, self.times)
@@ -80,12 +87,12 @@ class SADM(Method):
 
     def generator_loss(self, batch: Batch, fake: OneStep) -> Losses:
         losses: Losses = {"diffusion": denoising_error(self.generator, fake, self.weighting).mean()}
-        if self.structure is not None:
+        strength = self.structure_weight * self.ramp(self.ramp_steps, self.delay_steps)
+        if self.structure is not None and strength > 0:
             distance = self.structure(batch.images, fake.prediction.x0, self.pair_weight(fake))
-            strength = self.structure_weight * self.ramp(self.ramp_steps, self.delay_steps)
             losses["structure"] = strength * distance
         return losses
 
-    def pair_weight(self, fake: OneStep):
+    def pair_weight(self, fake: OneStep) -> Tensor:
         """[B] weight omega(t) of each sample; a pair is weighted by the geometric mean of its two."""
         return self.structure_weighting(self.generator.process.log_snr(fake.noised.t))
