@@ -45,6 +45,9 @@ def test_small_distances_survive_single_precision() -> None:
     y = torch.randn(800, 200, generator=torch.Generator().manual_seed(1)) * 1.02
     single, double = kernel_distance(x, y), kernel_distance(x.double(), y.double())
     assert single.value == pytest.approx(double.value, abs=1e-3 * double.standard_error)
+    stream = KernelMoments.of(x[:, :64], block=100).distance(KernelMoments.of(y[:, :64], block=100))
+    double = kernel_distance(x[:, :64].double(), y[:, :64].double())
+    assert stream == pytest.approx(double.value, abs=1e-3 * double.standard_error)
 
 
 def test_the_interval_holds_the_mean_of_fresh_samples() -> None:

@@ -1,10 +1,14 @@
-"""A ladder of known damage on digits: every number ranks it as its definition says, and is blind where it must be."""
+"""A ladder of known damage: every number ranks it as its definition says, and is blind where it must be."""
 
+import io
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -21,6 +25,22 @@ def _blur(images: Tensor, weight: float) -> Tensor:
 Ladder = dict[str, dict[str, Any]]
 
 
+def _arms(pool: Tensor, labels: Tensor, train: Tensor, n: int) -> dict[str, Tensor]:
+    real = pool[:n]
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(1))
+    arms = {
+        "real": real,
+        "light blur": _blur(real, 0.3),
+        "heavy blur": _blur(_blur(real, 0.8), 0.8),
+        "noise": (real + 0.4 * noise).clamp(-1, 1),
+        "dropped": pool[labels >= 3][:n],
+        "duplicates": real[: n // 10].repeat(10, 1, 1, 1),
+        "copies": train[:n],
+    }
+    assert all(len(fakes) == n for fakes in arms.values())
+    return arms
+
+
 @pytest.fixture(scope="module")
 def ladders() -> dict[str, Ladder]:
     digits = load_digits()
@@ -29,19 +49,7 @@ def ladders() -> dict[str, Ladder]:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, held, pool = (images[rows] for rows in order.split([750, 500, 547]))
     train_labels, held_labels, pool_labels = (labels[rows] for rows in order.split([750, 500, 547]))
-    n = 340
-    real = pool[:n]
-    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(1))
-    arms = {
-        "real": real,
-        "light blur": _blur(real, 0.3),
-        "heavy blur": _blur(_blur(real, 0.8), 0.8),
-        "noise": (real + 0.4 * noise).clamp(-1, 1),
-        "dropped": pool[pool_labels >= 3][:n],
-        "duplicates": real[:34].repeat(10, 1, 1, 1),
-        "copies": train[:n],
-    }
-    assert all(len(fakes) == n for fakes in arms.values())
+    arms = _arms(pool, pool_labels, train, 340)
     classifier = ClassifierFeatures.fit(
         train, train_labels, holdout=(held, held_labels), widths=(16, 32), epochs=6, seed=0
     )
@@ -109,3 +117,29 @@ def test_classes_are_counted(ladders: dict[str, Ladder]) -> None:
     assert sum(ladder["dropped"]["class_histogram"][:3]) < 0.06 * 340
     assert ladder["dropped"]["inception_score"] < ladder["real"]["inception_score"]
     assert ladder["heavy blur"]["inception_score"] < ladder["real"]["inception_score"]
+
+
+def test_fashion_mnist_in_pixels(shared: Path) -> None:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(shared / "data" / "fashion_mnist-test.parquet")
+    rows = next(file.iter_batches(3300)).to_pydict()
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in rows["image"]])
+    images, labels = torch.from_numpy(pixels).float()[:, None] / 127.5 - 1, torch.tensor(rows["label"])
+    train, reference, pool = images.split([1300, 1000, 1000])
+    arms = _arms(pool, labels[2300:], train, 600)
+    measured = Reference(reference, Pixels(pool=14), train=train)
+    ladder = {arm: measured.evaluate(fakes, bootstrap=0) for arm, fakes in arms.items()}
+    frechet = {arm: result["frechet"] for arm, result in ladder.items()}
+    assert frechet["real"] < 1.3 * ladder["real"]["floor"]["frechet"]
+    assert frechet["copies"] < 1.3 * ladder["real"]["floor"]["frechet"]
+    assert frechet["real"] < frechet["light blur"] < frechet["heavy blur"] < frechet["noise"]
+    assert 1.5 * frechet["real"] < min(frechet["dropped"], frechet["duplicates"])
+    assert ladder["noise"]["precision"] < 0.8 * ladder["real"]["precision"]
+    assert ladder["dropped"]["coverage"] < ladder["real"]["coverage"] - 0.05
+    assert ladder["duplicates"]["recall"] < 0.2
+    assert ladder["copies"]["memorisation"] == 0
+    expected = ladder["real"]["train_share_expected"]
+    assert ladder["copies"]["train_share"] == 1
+    for arm in ("real", "light blur", "heavy blur", "noise", "dropped"):
+        assert ladder[arm]["train_share"] == pytest.approx(expected, abs=0.09)

@@ -68,8 +68,8 @@ def frechet_interval(
 
     A resample repeats rows, which makes its distance larger than that of x: the percentiles of the resamples are
     therefore moved by the difference between the distance of x and the mean of the resamples. The interval tells how
-    far another draw of n samples of the same generator would swing. It does not hold the bias of small n, and not the
-    spread over training seeds. default (ours).
+    far another draw of n samples of the same generator would swing; near the floor it is too wide, by up to sqrt 3. It
+    holds neither the bias of small n nor the spread over training seeds. default (ours).
     """
     if resamples < 2:
         raise ValueError(f"resamples={resamples}: a bootstrap interval needs at least 2 (50 by default)")

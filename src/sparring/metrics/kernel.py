@@ -22,8 +22,8 @@ class KernelDistance:
 
 
 def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(x . y / d + 1)^3 of all pairs of rows [n, d], [m, d] -> [n, m] float64, without keeping more than these."""
-    return (x @ y.T).double().div_(x.shape[1]).add_(1).pow_(3)
+    """(x . y / d + 1)^3 of all pairs of rows [n, d], [m, d] -> [n, m], in their precision."""
+    return torch.addmm(x.new_ones(1), x, y.T, alpha=1 / x.shape[1]).pow_(3)
 
 
 def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: int = 512) -> KernelDistance:
@@ -35,7 +35,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
     The interval is normal, from the spread of the rows' shares in the statistic (the jackknife): right where the laws
     differ and too wide (up to sqrt 2) where they agree. Neither value nor interval depends on the order of the rows.
 
-    Memory: block x block pairs, or d^3 / 2 numbers where 3 d^2 is less than n and m.
+    Memory: block x block pairs, or d^3 / 2 numbers where 4 d^2 is less than n and m.
     """
     for name, rows in (("x", x), ("y", y)):
         if rows.ndim != 2 or len(rows) < 2:
@@ -43,7 +43,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} features and y has {y.shape[1]}; both must come from the same network")
     n, m, d = len(x), len(y), x.shape[1]
-    if d <= MAX_DIM and 3 * d * d <= min(n, m):  # then d^3 products per row take less time than its pairs
+    if d <= MAX_DIM and 4 * d * d <= min(n, m):  # then d^3 products per row take less time than its pairs
         xx, xy, yx, yy = _row_means_by_moments(x, y, block)
     else:
         xx, xy, yx, yy = _row_means_by_pairs(x, y, block)
@@ -57,11 +57,11 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
 
 
 class KernelMoments(Accumulator):
-    """The sums that the cubic kernel distance needs, of rows in batches: constant memory, mergeable, float64.
+    """The sums that the cubic kernel distance needs, of rows in batches: constant memory, mergeable.
 
     The kernel (x . y / d + 1)^3 is an inner product of all products of up to three features, so their means are enough
-    for the full U-statistic over all pairs. That is d^3 / 2 numbers, whatever the number of rows: for small networks (d
-    <= 128, say).
+    for the full U-statistic over all pairs. That is d^3 / 2 numbers, whatever the number of rows. Products within a
+    batch are in the precision of the features, sums in float64.
 
     Args:
         dim: Number of features d.
@@ -71,9 +71,8 @@ class KernelMoments(Accumulator):
         self.dim = dim
         self.n = 0
         self._pairs = torch.triu_indices(dim, dim)
-        self._weights = torch.where(self._pairs[0] == self._pairs[1], 1.0, 2.0).double()[
-            :, None
-        ]  # how often a pair is meant
+        seen = torch.where(self._pairs[0] == self._pairs[1], 1.0, 2.0)  # both orders of a pair are meant
+        self._weights = seen.double()[:, None]
         self._sums = {
             "first": torch.zeros(dim, dtype=torch.float64),
             "second": torch.zeros(dim, dim, dtype=torch.float64),
@@ -83,12 +82,12 @@ class KernelMoments(Accumulator):
 
     def update(self, features: Tensor) -> None:
         self._check(features)
-        x = as_double(features).to(self._sums["first"].device)
+        rows, x = features.detach(), as_double(features)
         self.n += len(x)
-        self._sums["first"] += x.sum(0)
-        self._sums["second"] += x.T @ x
-        self._sums["third"] += self._products(x) @ x
-        self._sums["diagonal"] += _diagonal(x).sum()
+        self._sums["first"] += x.sum(0).cpu()
+        self._sums["second"] += (x.T @ x).cpu()
+        self._sums["third"] += (self._products(rows) @ rows).cpu()
+        self._sums["diagonal"] += _diagonal(x).sum().cpu()
 
     def merge(self, other: Self) -> Self:
         self._check_merge(other)
@@ -124,16 +123,16 @@ class KernelMoments(Accumulator):
 
     def row_means(self, x: Tensor) -> Tensor:
         """Mean kernel of each row of x [b, d] with all rows seen so far -> [b] float64."""
-        x = as_double(x).to(self._sums["first"].device)
-        third = self._weights * self._sums["third"]
-        cubic = ((third.T @ self._products(x)) * x.T).sum(0) / self.dim**3
+        rows, x = x.detach(), as_double(x).cpu()
+        third = (self._weights * self._sums["third"]).to(rows)
+        cubic = ((third.T @ self._products(rows)).cpu().double() * x.T).sum(0) / self.dim**3
         square = 3 * ((x @ self._sums["second"]) * x).sum(1) / self.dim**2
         return (cubic + square + 3 * (x @ self._sums["first"]) / self.dim) / self.n + 1
 
     def _products(self, x: Tensor) -> Tensor:
         """Products of two features, each pair once: [b, d] -> [d (d + 1) / 2, b]."""
-        columns = x.T.contiguous()
-        return columns.index_select(0, self._pairs[0]).mul_(columns.index_select(0, self._pairs[1]))
+        columns, (i, j) = x.T.contiguous(), self._pairs.to(x.device)
+        return columns.index_select(0, i).mul_(columns.index_select(0, j))
 
 
 def _diagonal(x: Tensor) -> Tensor:
@@ -152,14 +151,14 @@ def _row_means_by_moments(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Ten
 
 
 def _row_means_by_pairs(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same from all pairs, block by block; each pair once."""
+    """The same from all pairs, each once: blocks in the precision of the features, sums over blocks in float64."""
     n, m = len(x), len(y)
     xx, xy, yx, yy = (torch.zeros(rows, dtype=torch.float64) for rows in (n, n, m, m))
     for a, b, row_sums, column_sums in ((x, x, xx, xx), (x, y, xy, yx), (y, y, yy, yy)):
         for i in range(0, len(a), block):
             for j in range(i if a is b else 0, len(b), block):
                 pairs = cubic_kernel(a[i : i + block], b[j : j + block])
-                row_sums[i : i + block] += pairs.sum(1).cpu()
+                row_sums[i : i + block] += pairs.sum(1).cpu().double()
                 if a is not b or i != j:
-                    column_sums[j : j + block] += pairs.sum(0).cpu()
+                    column_sums[j : j + block] += pairs.sum(0).cpu().double()
     return xx / n, xy / m, yx / n, yy / m
