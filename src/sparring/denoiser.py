@@ -197,8 +197,16 @@ class Denoiser(nn.Module):
         """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
 
         Raises:
-            ValueError: the network fails, gives another shape, or gives numbers that are not finite.
+            ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.
         """
+        config = getattr(self.net, "config", {})
+        size, channels = config.get("sample_size"), config.get("in_channels")
+        made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else image_shape
+        if tuple(made_for) != tuple(image_shape):
+            raise ValueError(
+                f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(image_shape)}: set "
+                "`sample_size`, `in_channels` and `out_channels` of the network, or `size`, `pad` and `channels` of the data"
+            )
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.1, device=device)
         labels = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
