@@ -1,5 +1,6 @@
 """A denoiser as a diffusers pipeline folder, and back: what a run ships and what `--init` reads."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def save_pipeline(denoiser: Denoiser, folder: Path, sampler: str) -> bool:
         return True
     parts = {name: denoiser.net, "scheduler": scheduler}
     if name == "transformer":
-        parts["vae"] = None  # a DiT in pixel space: the folder opens, decoding is left to the caller
+        parts["vae"] = None  # a DiT in pixel space: opens with `from_pretrained(folder, vae=None)`
     cls(**parts).save_pretrained(folder)
     return True
 
@@ -71,7 +72,9 @@ def load_pipeline(folder: str | Path) -> tuple[Denoiser, Any]:
     if not (path / "model_index.json").is_file():
         raise ValueError(f"{folder} is neither a run of sparring with a pipeline nor a diffusers pipeline folder")
     try:
-        pipe = DiffusionPipeline.from_pretrained(path, local_files_only=True)
+        parts = json.loads((path / "model_index.json").read_text())
+        absent = {name: None for name, of in parts.items() if isinstance(of, list) and of[0] is None}
+        pipe = DiffusionPipeline.from_pretrained(path, local_files_only=True, **absent)
     except Exception as error:  # whatever a damaged folder makes diffusers raise
         raise ValueError(f"{folder} could not be opened as a diffusers pipeline ({first_line(error)})") from None
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
