@@ -59,7 +59,7 @@ def main() -> None:
         expected = results["held-out real"]["train_share_expected"]
         note = f"; its accuracy on the reference {classifier.accuracy:.1%}" if features is classifier else ""
         print(
-            f"\n{args.data}: n = {n}, reference {len(reference)}, training {len(train)} images, "
+            f"\n{Path(args.data).name}: n = {n}, reference {len(reference)}, training {len(train)} images, "
             f"features: {features.name}{note}; train share of a fresh sample {expected:.2f}\n"
         )
         columns = [column for column in COLUMNS if column[1] in results["held-out real"]]
