@@ -268,3 +268,16 @@ def test_frozen_encoder_is_left_alone():
 def test_constructor_errors(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         StructureDiscriminator(encoder=small_encoder(), **setting)
+
+
+def test_structure_batch_is_the_mean_over_its_matrices():
+    encoder = torch.nn.Flatten()
+    real, fake, weight = torch.rand(12, 1, 4, 4), torch.rand(12, 1, 4, 4), torch.rand(12)
+    fixed = StructureDiscriminator(encoder=encoder, structure_batch=4)
+    free = StructureDiscriminator(encoder=encoder)
+    parts = [free(real[i : i + 4], fake[i : i + 4], weight[i : i + 4]) for i in (0, 4, 8)]
+    torch.testing.assert_close(fixed(real, fake, weight), torch.stack(parts).mean())
+    with pytest.raises(ValueError, match="`structure_batch=4` does not divide the 6 images"):
+        fixed(real[:6], fake[:6], weight[:6])
+    with pytest.raises(ValueError, match="`structure_batch=1`"):
+        StructureDiscriminator(encoder=encoder, structure_batch=1)

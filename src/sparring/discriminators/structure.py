@@ -1,7 +1,7 @@
 """The structure judge of SADM: an encoder in whose eyes the pair-wise relations of two batches differ most."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,8 +119,9 @@ class StructureDiscriminator(nn.Module):
     Source: Yang et al. 2024, "Structure-Guided Adversarial Training of Diffusion Models" (comparison of affinity
     matrices, encoder trained to maximise); distances, pull, anchor and ceiling: default (ours).
 
-    The structure batch is what `forward` gets: one micro-batch, times the processes when `gather` is set. Accumulating
-    gradients over micro-batches averages S over smaller matrices and is not the S of the joined batch.
+    One affinity matrix spans what `forward` gets: one micro-batch, times the processes when `gather` is set. Cutting a
+    batch into micro-batches then averages S over smaller matrices, which is not the S of the joined batch; with
+    `structure_batch` the size of the matrices is fixed, and every cut gives the same S.
 
     Args:
         encoder: Images [B,C,H,W] to features [B,d]; of a `Backbone`, its `features`. BatchNorm stays in eval mode.
@@ -129,6 +130,7 @@ class StructureDiscriminator(nn.Module):
         pull: Share of the way back to the start phi_0 that the encoder goes after each update.
         anchor: Factor eta of the penalty `eta * |phi - phi_0|^2` in `losses`.
         ceiling: S above which the encoder is not pushed further; None: no ceiling.
+        structure_batch: Images per affinity matrix, S being the mean over matrices; None: all that `forward` gets.
 
     Attributes:
         gather: Function that joins a [B, ...] tensor with those of other processes into [B_total, ...]; the identity by
@@ -136,7 +138,8 @@ class StructureDiscriminator(nn.Module):
             processes; then S is the same everywhere, and averaging the parameters' gradients over processes is exact.
 
     Raises:
-        ValueError: `pull` outside [0, 1), negative `anchor`, "kl" without "softmax"; in forward, fewer than two images.
+        ValueError: `pull` outside [0, 1), negative `anchor`, "kl" without "softmax", `structure_batch` below 2; in
+            forward, fewer than two images, or a number that is no multiple of `structure_batch`.
     """
 
     def __init__(
@@ -148,8 +151,11 @@ class StructureDiscriminator(nn.Module):
         pull: float = 0.02,
         anchor: float = 0.0,
         ceiling: float | None = 0.5,
+        structure_batch: int | None = None,
     ) -> None:
         super().__init__()
+        if structure_batch is not None and structure_batch < 2:
+            raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2 (better 32)")
         if not 0 <= pull < 1 or anchor < 0:
             raise ValueError(f"`pull={pull}`, `anchor={anchor}`: pull is in [0, 1), anchor >= 0")
         if distance == "kl" and affinity != "softmax":
@@ -157,6 +163,7 @@ class StructureDiscriminator(nn.Module):
         self.encoder = encoder
         self.affinity, self.distance = affinity, distance
         self.pull, self.anchor, self.ceiling = pull, anchor, ceiling
+        self.structure_batch = structure_batch
         self.gather: Callable[[Tensor], Tensor] = _identity
         self._start_names: dict[str, str] = {}
         if pull > 0 or anchor > 0:
@@ -191,9 +198,18 @@ class StructureDiscriminator(nn.Module):
 
         With `fake.detach()` only the encoder gets gradient; with a frozen encoder only the fakes.
         """
-        z_real, z_fake = self.gather(self.encode(real)), self.gather(self.encode(fake))
-        weight = self.gather(weight)
-        return structure_distance(z_real, z_fake, weight, affinity=self.affinity, distance=self.distance)
+        size = self.structure_batch
+        gather = self.gather if size is None or len(real) % size else _identity  # whole matrices need nobody else
+        z_real, z_fake, weight = gather(self.encode(real)), gather(self.encode(fake)), gather(weight)
+        size = size or len(z_real)
+        if len(z_real) % size:
+            raise ValueError(
+                f"`structure_batch={size}` does not divide the {len(z_real)} images that are seen at once: give a "
+                "divisor of the batch size over `accumulation`"
+            )
+        matrices = zip(z_real.split(size), z_fake.split(size), weight.split(size), strict=True)
+        settings: dict[str, Any] = {"affinity": self.affinity, "distance": self.distance}
+        return torch.stack([structure_distance(*matrix, **settings) for matrix in matrices]).mean()
 
     def encode(self, images: Tensor) -> Tensor:
         """Features [B,d], in float32: S is a mean of small differences, which half precision would drown."""

@@ -75,6 +75,9 @@ class SADM(Method):
             raise ValueError(
                 f"`batch_size={batch_size}`: SADM compares the pairs of a batch and needs 2 images or more"
             )
+        size = None if self.structure is None else self.structure.structure_batch
+        if size is not None and batch_size % size and size % batch_size:
+            raise ValueError(f"`structure_batch={size}` must divide the {batch_size} images that are seen at once")
 
     def rollout(self, batch: Batch) -> OneStep:
         return one_step(self.generator, batch, self.times)
