@@ -1,0 +1,213 @@
+"""ADT: starts, the steps that carry gradient, warm-up, who gets gradient, and the plain diffusion inside."""
+
+from collections import Counter
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from method_parts import Net, adt, batch_of, denoiser, evaluated, images_of, opponent_frozen, siamese, total, touched
+
+from sparring.data import Digits, Draws
+from sparring.methods import ADT, Diffusion
+from sparring.objectives import Relativistic
+from sparring.process import VP, RectifiedFlow
+from sparring.training import Trainer
+
+
+class TimedNet(Net):
+    """Remembers the times of its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def forward(self, x, time):
+        self.times.append(time)
+        return super().forward(x, time)
+
+
+def drawn(step):
+    return batch_of(2, draws=Draws(0, step=step, phase="rollout"))
+
+
+def test_the_start_is_uniform_on_the_path_and_equal_for_all_rows():
+    """Chi-square with 3 degrees of freedom over 400 rollouts stays below 11.3 (p = 0.01; the seed is fixed)."""
+    net = TimedNet()
+    method = adt(denoiser(net), num_grad_steps=1)
+    starts = Counter()
+    for step in range(400):
+        net.times.clear()
+        with torch.no_grad():
+            method.rollout(drawn(step))
+        assert all((time == time[0]).all() for time in net.times)
+        assert [time[0].item() for time in net.times] == [999, 749, 499, 249][-len(net.times) :]
+        starts[4 - len(net.times)] += 1
+    assert sum((starts[i] - 100) ** 2 / 100 for i in range(4)) < 11.3
+
+
+def test_start_noise_always_walks_the_whole_path():
+    net = TimedNet()
+    method = adt(denoiser(net), start="noise", num_grad_steps=1)
+    for step in range(5):
+        method.rollout(drawn(step))
+    assert len(net.times) == 20
+
+
+@pytest.mark.parametrize("choose", ["random", "last", "first"])
+def test_k_steps_carry_gradient_or_all_where_fewer_run(choose):
+    method = adt(denoiser(), num_steps=5, num_grad_steps=3, choose=choose)
+    seen = set()
+    for step in range(60):
+        for num_run in range(1, 6):
+            chosen = method.chosen(drawn(step), num_run)
+            assert len(set(chosen)) == len(chosen) == min(3, num_run)
+            assert set(chosen) <= set(range(num_run))
+            if choose == "last":
+                assert chosen == list(range(num_run))[-3:]
+            if choose == "first":
+                assert chosen == list(range(num_run))[:3]
+            if num_run == 5:
+                seen.add(tuple(chosen))
+    assert len(seen) == (10 if choose == "random" else 1)  # all 5 choose 3 come up
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "calls"), [("ddim", (4, 1)), ("dpm", (4, 1)), ("euler", (4, 1)), ("heun", (7, 1))]
+)
+def test_every_deterministic_sampler_is_simulated_from_every_start(scheduler, calls):
+    net = TimedNet()
+    method = adt(denoiser(net), scheduler=scheduler, num_grad_steps=1)
+    lengths = set()
+    for step in range(20):
+        net.times.clear()
+        fake = method.rollout(drawn(step))
+        assert fake.image.requires_grad
+        total(method.generator_loss(batch_of(2, phase="generator"), fake)).backward()
+        lengths.add(len(net.times) - 1)  # one call is the denoising loss's
+    assert (max(lengths), min(lengths)) == calls
+    assert method.sampler == scheduler
+
+
+def test_samplers_and_paths_that_cannot_be_simulated_are_refused():
+    for scheduler in ("ddpm", "lcm"):
+        with pytest.raises(ValueError, match=f"scheduler={scheduler}"):
+            adt(denoiser(), scheduler=scheduler)
+    with pytest.raises(ValueError, match="heunn"):
+        adt(denoiser(), scheduler="heunn")
+    with pytest.raises(ValueError, match="num_steps=101"):
+        adt(denoiser(), num_steps=101)
+    with pytest.raises(ValueError, match="num_grad_steps=5"):
+        adt(denoiser(), num_grad_steps=5)
+    with pytest.raises(ValueError, match="adversarial_weight=0"):
+        adt(denoiser(), adversarial_weight=0, diffusion_weight=0)
+    with pytest.raises(ValueError, match="adversarial_weight=-1"):
+        adt(denoiser(), adversarial_weight=-1)
+    with pytest.raises(ValueError, match="batch_size=1"):
+        adt(denoiser(), reference="unpaired").check(1)
+
+
+def test_before_the_warm_up_only_the_discriminator_hears_of_the_fake():
+    """Steps 0 and 1: no adversarial term and no graph of the rollout; then it rises over 4 steps."""
+    method = adt(denoiser(), warmup_steps=2, ramp_steps=4, adversarial_weight=0.5)
+    expected = None
+    for method.step, share in reversed(list(enumerate([0, 0, 0.25, 0.5, 0.75, 1, 1]))):
+        fake = method.rollout(batch_of())
+        losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+        assert "adversarial" in method.discriminator_loss(batch_of(phase="discriminator"), fake)
+        assert fake.image.requires_grad == (share > 0)
+        assert ("adversarial" in losses) == (share > 0)
+        expected = losses["adversarial"] if share == 1 else expected
+        if share > 0:
+            torch.testing.assert_close(losses["adversarial"], share * expected)
+    method = adt(denoiser(), warmup_steps=2, diffusion_weight=0)
+    assert method.generator_loss(batch_of(), method.rollout(batch_of())) == {}
+
+
+def test_the_adversarial_gradient_reaches_the_denoiser_and_no_part_of_the_judge():
+    method = adt(denoiser(), diffusion_weight=0)
+    with opponent_frozen(method):
+        fake = method.rollout(batch_of())
+        total(method.generator_loss(batch_of(phase="generator"), fake)).backward()
+    assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
+    assert not any(p.requires_grad for p in method.discriminator.backbone.parameters())
+    assert any(p.requires_grad for p in method.discriminator.parameters())
+
+
+def test_its_losses_are_hinge_on_pairs_of_candidate_and_reference():
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, warmup_steps=0, ramp_steps=0, adversarial_weight=0.5)
+    fake = method.rollout(batch_of())
+    judge, draws = method.discriminator, Draws(0)
+    real_logit = judge(images_of(), images_of(), draws)
+    fake_logit = judge(fake.image, images_of(), draws)
+    hinge = (1 - real_logit).relu().mean() + (1 + fake_logit).relu().mean()
+    loss = method.discriminator_loss(batch_of(), fake)
+    torch.testing.assert_close(loss["adversarial"], hinge)
+    torch.testing.assert_close(method.statistics["logit_fake"].double(), fake_logit.mean().detach(), rtol=1e-5, atol=0)
+    loss = evaluated(method.generator_loss(batch_of(), fake))
+    torch.testing.assert_close(loss["adversarial"], -0.5 * fake_logit.mean())
+
+
+def test_a_relativistic_objective_gets_the_logits_of_the_reals():
+    judge = siamese(augment="")
+    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=Relativistic())
+    fake = method.rollout(batch_of())
+    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+    draws = Draws(0)
+    gap = judge(images_of(), images_of(), draws) - judge(fake.image, images_of(), draws)
+    torch.testing.assert_close(losses["adversarial"], 0.1 * torch.nn.functional.softplus(gap).mean())
+
+
+def test_unpaired_compares_with_another_image():
+    fake = adt(denoiser(), reference="unpaired").rollout(batch_of())
+    assert torch.equal(fake.reference, images_of()[[5, 0, 1, 2, 3, 4]])
+    assert torch.equal(adt(denoiser()).rollout(batch_of()).reference, images_of())
+
+
+def test_its_denoising_loss_is_that_of_plain_diffusion_with_the_same_draws():
+    """In value and gradient, with the adversarial part off and with it on."""
+    plain = Diffusion(denoiser())
+    loss = plain.generator_loss(batch_of(phase="generator"), plain.rollout(batch_of()))["diffusion"]
+    expected = torch.autograd.grad(loss, list(plain.generator.parameters()))
+    for weight in (0, 0.1):
+        method = adt(denoiser(), adversarial_weight=weight)
+        fake = method.rollout(batch_of())
+        losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+        assert torch.equal(losses["diffusion"], loss)
+        grads = torch.autograd.grad(losses["diffusion"], list(method.generator.parameters()))
+        assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))
+    off = adt(denoiser(), adversarial_weight=0)
+    assert off.discriminator is None
+    assert off.rollout(batch_of()).image is None
+    assert off.generator.images_seen == 0  # nothing is simulated
+    assert list(off.generator_loss(batch_of(), off.rollout(batch_of()))) == ["diffusion"]
+
+
+def test_switched_off_the_trainer_makes_the_weights_of_plain_diffusion(tmp_path):
+    def trained(method, folder):
+        settings = dict(steps=3, batch_size=8, num_samples=1, tracker=None, log_every=3)
+        Trainer(method, Digits("validation"), out=tmp_path / folder, **settings).fit()
+        return method.generator.state_dict()
+
+    def unet():
+        torch.manual_seed(0)
+        blocks = dict(down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"], block_out_channels=[8])
+        sizes = dict(sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=4)
+        return denoiser(UNet2DModel(**blocks, **sizes, add_attention=False, dropout=0.2))
+
+    off = trained(ADT(unet(), siamese(), adversarial_weight=0), "adt")
+    plain = trained(Diffusion(unet()), "plain")
+    assert all(torch.equal(off[name], value) for name, value in plain.items())
+
+
+def test_flow_models_are_tuned_as_well():
+    method = adt(denoiser(process=RectifiedFlow(), kind="flow"), scheduler="euler")
+    assert method.rollout(batch_of()).image.requires_grad
+
+
+def test_a_network_that_predicts_the_image_gets_gradient_from_the_last_step_alone():
+    """DDIM ends on the last prediction of x_0: steps before the last one teach such a network nothing."""
+    for choose, zero in (("first", True), ("last", False)):
+        net = Net()
+        method = adt(denoiser(net, VP(), "x0"), start="noise", num_grad_steps=1, choose=choose, diffusion_weight=0)
+        total(method.generator_loss(batch_of(), method.rollout(batch_of()))).backward()
+        assert all((p.grad.abs().max() == 0) == zero for p in net.parameters())

@@ -1,0 +1,174 @@
+"""DDO: the implicit logit, its loss and gradient against a hand derivation, the reference and its generated images."""
+
+import math
+
+import pytest
+import torch
+from method_parts import ClassNet, Net, batch_of, ddo, denoiser, evaluated, play
+from torch import nn
+
+from sparring.data import Batch, Digits, Draws, StoredImages
+from sparring.denoiser import Denoiser
+from sparring.methods import DDO
+from sparring.process import EDM, SNR, VP, LogNormal
+from sparring.rollout import generate
+
+
+def test_the_logit_is_exactly_zero_at_the_start():
+    """Also with dropout in the network, and in training mode."""
+    method = ddo(denoiser(Net(dropout=0.5)), weighting=SNR(), times=LogNormal())
+    method.train()
+    ratio = method.rollout(batch_of())
+    assert torch.equal(ratio.real, torch.zeros(6).double())
+    assert torch.equal(ratio.fake, torch.zeros(6).double())
+    assert ratio.real.requires_grad
+
+
+@pytest.mark.parametrize("fake_weight", [1.0, 0.5, 3.0])
+def test_the_loss_starts_at_log_2_for_each_side(fake_weight):
+    method = ddo(denoiser(), fake_weight=fake_weight)
+    losses = evaluated(method.generator_loss(batch_of(), method.rollout(batch_of())))
+    assert losses["real"].item() == pytest.approx(math.log(2), abs=1e-14)
+    assert losses["fake"].item() == pytest.approx(fake_weight * math.log(2), abs=1e-14)
+
+
+class OneParameter(nn.Module):
+    """The exact denoiser of N(theta, 1) in one dimension, as images [B, 1, 1, 1]: theta + k (x_t - alpha theta)."""
+
+    def __init__(self, process, theta):
+        super().__init__()
+        self.process, self.theta = process, nn.Parameter(torch.tensor(theta, dtype=torch.float64))
+
+    def forward(self, x, time):
+        t = self.process.t_from_model_time(time.double())[:, None, None, None]
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        return self.theta + alpha / (alpha**2 + sigma**2) * (x - alpha * self.theta)
+
+
+def gaussian_ddo(reals, fakes, theta, **settings):
+    """DDO whose reference is N(0, 1) and whose model is N(theta, 1)."""
+    method = DDO(Denoiser(OneParameter(VP(), 0.0), VP(), "x0"), num_fakes=len(fakes), **settings)
+    method.fakes.data = fakes.view(-1, 1, 1, 1)
+    method.generator.net.theta.data.fill_(theta)
+    return method, Batch(reals.view(-1, 1, 1, 1), None, Draws(0, phase="rollout"))
+
+
+def residuals(x, eps, t, theta):
+    """u and theta-residual r of the error (D_theta(x_t) - x)^2 = r^2, with d r / d theta = u.
+
+    D - x = theta + k (alpha x + sigma eps - alpha theta) - x with k = alpha / (alpha^2 + sigma^2), and 1 - alpha k =
+    sigma^2 / (alpha^2 + sigma^2) =: u, so r = u (theta - x) + k sigma eps.
+    """
+    alpha, sigma = VP().alpha(t.double()), VP().sigma(t.double())
+    u, k = sigma**2 / (alpha**2 + sigma**2), alpha / (alpha**2 + sigma**2)
+    return u, u * (theta - x) + k * sigma * eps
+
+
+@pytest.mark.parametrize("theta", [0.0, 0.4])
+def test_the_gradient_is_the_hand_derivation_for_a_one_parameter_gaussian(theta):
+    """Logit Delta = beta (r_0^2 - r_theta^2), so d Delta / d theta = -2 beta u r_theta, and
+
+    dL/d theta = 2 beta ( mean_real[ s(-Delta) u r ] - f mean_fake[ s(Delta) u r ] ),   s the sigmoid, f fake_weight.
+    """
+    generator = torch.Generator().manual_seed(0)
+    reals, fakes = torch.randn(32, generator=generator).double() + 1, torch.randn(20, generator=generator).double()
+    method, batch = gaussian_ddo(reals, fakes, theta, beta=3.0, fake_weight=0.7)
+    losses = method.generator_loss(batch, method.rollout(batch))
+    (losses["real"] + losses["fake"]).backward()
+    draws = Draws(0, phase="rollout")  # the same numbers in the same order
+    index = draws.integers(20, (32,))
+    expected = 0.0
+    for x, sign, weight in ((reals, -1, 1.0), (fakes[index], 1, -0.7)):
+        t = VP().time_from_uniform(draws.uniform((32,)))
+        eps = draws.normal((32, 1, 1, 1)).double().flatten()
+        u, r_0 = residuals(x, eps, t, 0.0)
+        _, r = residuals(x, eps, t, theta)
+        delta = 3.0 * (r_0**2 - r**2)
+        expected += weight * (torch.sigmoid(sign * delta) * u * r).mean().item()
+    assert method.generator.net.theta.grad.item() == pytest.approx(2 * 3.0 * expected, rel=1e-6)  # t is float32
+
+
+def test_the_expected_gradient_at_the_start_is_the_gap_of_the_means():
+    """At theta = 0, f = 1: both sigmoids are 1/2 and eps has mean 0, so dL/d theta = beta E[u^2] (E fake - E real).
+
+    It vanishes where the fakes are distributed as the reals. 4 standard errors of 60 000 samples, by the spread of the
+    per-sample terms.
+    """
+    n = 60_000
+    generator = torch.Generator().manual_seed(0)
+    reals, same, shifted = torch.randn(3, n, generator=generator).double() + torch.tensor([[1.0], [1.0], [0.0]])
+    for fakes, gap in ((same, 0.0), (shifted, -1.0)):
+        method, batch = gaussian_ddo(reals, fakes, 0.0, beta=1.0)
+        losses = method.generator_loss(batch, method.rollout(batch))
+        (losses["real"] + losses["fake"]).backward()
+        t = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
+        u = VP().sigma(t) ** 2
+        error = 4 * math.sqrt(2 * 2.0 / n)  # u r has a variance below 2
+        assert method.generator.net.theta.grad.item() == pytest.approx(gap * u.square().mean().item(), abs=error)
+
+
+def test_the_logit_follows_beta_and_the_weighting():
+    """Delta = beta w(log SNR) (|x_ref - x|^2 - |x_theta - x|^2), whatever the network predicts."""
+    for kind in ("eps", "v", "x0"):
+        method = ddo(denoiser(kind=kind), beta=2.0, weighting=SNR())
+        method.generator.net.last.bias.data += 0.3
+        ratio = method.rollout(batch_of())
+        draws = Draws(0, phase="rollout")
+        draws.integers(12, (6,))
+        t, eps = VP().time_from_uniform(draws.uniform((6,))), draws.normal((6, 1, 4, 4)).double()
+        x_0 = batch_of().images
+        x_t = VP().add_noise(x_0, eps, t)
+        errors = [(d(x_t, t).x0 - x_0).square().mean((1, 2, 3)) for d in (method.reference, method.generator)]
+        expected = 2.0 * VP().log_snr(t).exp() * (errors[0] - errors[1])
+        torch.testing.assert_close(ratio.real, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_reference_and_its_images_never_change():
+    method = ddo(denoiser())
+    before = {k: v.clone() for k, v in method.state_dict().items() if not k.startswith("generator.")}
+    images = batch_of().images
+    play(method, [(images, None)] * 5, lr=1e-2)
+    after = method.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
+    assert not torch.equal(after["generator.net.last.bias"], after["reference.net.last.bias"])
+    assert (method.rollout(batch_of()).real != 0).all()
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
+def test_prepare_samples_the_reference_and_does_not_depend_on_the_global_seed(scheduler):
+    made = []
+    for seed in (1, 2):
+        method = DDO(denoiser(), num_fakes=5, num_steps=4, scheduler=scheduler)
+        torch.manual_seed(seed)
+        method.prepare(Digits("validation"))
+        made.append(method.fakes)
+    assert torch.equal(*made)
+    assert made[0].shape == (5, 1, 8, 8)
+    assert made[0].abs().max() <= 1
+    if scheduler == "ddim":
+        latents = Draws(0, phase="fakes").normal((5, 1, 8, 8))
+        expected = generate(method.reference, VP().scheduler("ddim", "v"), 4, latents=latents)
+        assert torch.equal(made[0], expected.clamp(-1, 1))
+        assert method.generator.images_seen == 0
+
+
+def test_prepare_gives_a_conditional_network_classes_of_the_data():
+    data = StoredImages(torch.zeros(40, 1, 4, 4), torch.tensor([3, 7] * 20), num_classes=10)
+    net = ClassNet()
+    method = DDO(denoiser(net), num_fakes=30, num_steps=4)
+    method.prepare(data)
+    assert sorted(method.fake_labels.unique().tolist()) == [3, 7]
+    assert all(torch.equal(labels, method.fake_labels) for labels in method.reference.net.labels)
+    with pytest.raises(ValueError, match="class-conditional"):
+        method.prepare(StoredImages(torch.zeros(40, 1, 4, 4)))
+
+
+def test_settings_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="num_fakes=0"):
+        DDO(denoiser(), num_fakes=0)
+    with pytest.raises(ValueError, match="'lcm' does not exist for EDM"):
+        DDO(denoiser(process=EDM(), kind="edm"), scheduler="lcm")
+    with pytest.raises(ValueError, match="num_steps=101"):
+        DDO(denoiser(), num_steps=101)
+    with pytest.raises(ValueError, match="prepare"):
+        DDO(denoiser()).rollout(batch_of())
