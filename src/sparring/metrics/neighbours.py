@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sparring.metrics.moments import as_double
 
-_TIE = 1e-9  # relative; a point on the rim of a ball is inside, whatever the rounding of the two distances
+# A point on the rim of a ball is inside, whatever the rounding: of the radius, and of the terms of |x|^2 + |y|^2 - 2 x.y.
+_RADIUS_ROUNDING, _TERMS_ROUNDING = 1e-9, 1e-12
 
 
 @dataclass
@@ -74,8 +75,8 @@ def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor
         block: Rows per block.
     """
     real, fake = _centred(real, fake)
-    inside3, inside5 = (real_radii.to(real.device).square() * (1 + _TIE)).unbind(0)
-    fake3 = fake_radii[0].to(real.device).square() * (1 + _TIE)
+    inside3, inside5 = (real_radii.to(real.device).square() * (1 + _RADIUS_ROUNDING)).unbind(0)
+    fake3 = fake_radii[0].to(real.device).square() * (1 + _RADIUS_ROUNDING)
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     covered = torch.zeros_like(recalled)
     precise = total = 0
@@ -83,7 +84,7 @@ def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor
         hit = torch.zeros(len(rows), dtype=torch.bool, device=real.device)
         for other, columns in _blocks(real, block):
             span = slice(other, other + len(columns))
-            squared = _squared_distances(rows, columns)
+            squared = _squared_distances(rows, columns, rounding=_TERMS_ROUNDING)
             hit |= (squared <= inside3[span]).any(1)
             recalled[span] |= (squared <= fake3[start : start + len(rows), None]).any(0)
             within = squared <= inside5[span]
@@ -143,6 +144,7 @@ def _centred(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x - centre, y - centre
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    squared = x.square().sum(1)[:, None] + y.square().sum(1)
+def _squared_distances(x: Tensor, y: Tensor, *, rounding: float = 0.0) -> Tensor:
+    """Squared distances [n, m] of all pairs of rows, less `rounding` times the squared norms of the two."""
+    squared = (x.square().sum(1)[:, None] + y.square().sum(1)).mul_(1 - rounding)
     return squared.addmm_(x, y.T, alpha=-2).clamp_(min=0)
