@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sparring.metrics.moments import as_double
 
-# A point on the rim of a ball is inside, whatever the rounding: of the radius, and of the terms of |x|^2 + |y|^2 - 2 x.y.
+# On the rim of a ball is inside, whatever the rounding: of the radius, and of the terms of |x|^2 + |y|^2 - 2 x.y.
 _RADIUS_ROUNDING, _TERMS_ROUNDING = 1e-9, 1e-12
 
 
