@@ -50,7 +50,10 @@ def fail(error: Exception) -> int:
 def parser() -> argparse.ArgumentParser:
     """Options of every command but the settings of a recipe."""
     main_parser = argparse.ArgumentParser(
-        prog="sparring", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="sparring",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = main_parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="name")
 
@@ -86,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--init", metavar="RUN|PIPELINE", help="start from the denoiser of a run or a pipeline folder")
     sub.add_argument("--data", metavar="DATA", help="images: digits, a folder, a parquet file, hub:OWNER/NAME")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    sub.add_argument("--resume_step", type=int, metavar="STEP", help="go on from this checkpoint; later ones are dropped")
+    sub.add_argument(
+        "--resume_step", type=int, metavar="STEP", help="go on from this checkpoint; later ones are dropped"
+    )
     sub.add_argument("--allow", action="append", default=[], metavar="MODULE", help="let the recipe name its classes")
     sub.add_argument("--settings", action="store_true", help="show every setting of the recipe and stop")
     sub.add_argument("--dry_run", action="store_true", help="print the resolved recipe and stop")
@@ -101,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
     add_sampling(sub, n=64)
     sub.add_argument("--out", type=Path, default=Path("samples.png"), help=".png for a grid, else a new folder of PNG")
     sub.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
-    sub.add_argument("--scale", type=int, default=0, help="enlarge each pixel of the grid (default: to about 512 pixels)")
+    sub.add_argument(
+        "--scale", type=int, default=0, help="enlarge each pixel of the grid (default: to about 512 pixels)"
+    )
 
     sub = command(
         evaluate,
@@ -112,14 +119,22 @@ def parser() -> argparse.ArgumentParser:
     )
     add_sampling(sub, n=1000)
     sub.add_argument("--reference", metavar="DATA", help="real images (default: the holdout of the run's data)")
-    sub.add_argument("--train", metavar="DATA", help="images trained on: for the floor, the classifier and memorisation")
-    sub.add_argument("--features", default="classifier", help="classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder")
+    sub.add_argument(
+        "--train", metavar="DATA", help="images trained on: for the floor, the classifier and memorisation"
+    )
+    sub.add_argument(
+        "--features", default="classifier", help="classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder"
+    )
     for name, kind in (("size", int), ("pad", int), ("limit", int)):
         sub.add_argument(f"--{name}", type=kind, help=f"`{name}` of the data sets given with --reference and --train")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    sub = command(compare, "compare runs: one table, one page", "example:\n  sparring compare runs/demo/* --out report.html")
-    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; NAME-s0, NAME-s1 … are seeds of one arm")
+    sub = command(
+        compare, "compare runs: one table, one page", "example:\n  sparring compare runs/demo/* --out report.html"
+    )
+    sub.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; NAME-s0, NAME-s1 … are seeds of one arm"
+    )
     sub.add_argument("--out", type=Path, help="also write the page, an HTML file")
     sub.add_argument("--json", action="store_true", help="print the rows as JSON")
 

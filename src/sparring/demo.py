@@ -34,7 +34,9 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> int:
     console = Console(stderr=True)
     started = time.monotonic()
     steps = QUICK["arms"] if quick else None
-    baseline = arm(console, out, "baseline", "diffusion-digits", seed, init=None, steps=QUICK["baseline"] if quick else None)
+    baseline = arm(
+        console, out, "baseline", "diffusion-digits", seed, init=None, steps=QUICK["baseline"] if quick else None
+    )
     for name in ARMS:
         arm(console, out, name, f"{name}-digits", seed, init=baseline, steps=steps)
     plain_steps = max(round(row(out / name)["network_calls"]) for name in ARMS)
@@ -94,7 +96,10 @@ def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
     if missing:
         console.print(f"[bold]{run.name}[/]: sampling and measuring {len(missing)} settings")
     for scheduler, calls in missing:
-        keep_result(run, evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, grid=grid(run, scheduler, calls)))
+        keep_result(
+            run,
+            evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, grid=grid(run, scheduler, calls)),
+        )
     write_run_report(run)
 
 

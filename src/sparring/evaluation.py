@@ -87,7 +87,9 @@ def feature_network(name: str, real: RealImages) -> Features:
         return InceptionFeatures()
     if name == "classifier":
         if real.train is None or real.train.num_classes is None:
-            raise ValueError("`features=classifier` needs labelled training images: give --train DATA, or --features pixels")
+            raise ValueError(
+                "`features=classifier` needs labelled training images: give --train DATA, or --features pixels"
+            )
         labels, held = real.train.labels(), real.reference.labels()
         assert labels is not None
         holdout = None if held is None else (real.reference.images(), held)
@@ -96,7 +98,9 @@ def feature_network(name: str, real: RealImages) -> Features:
         return CifarResNetFeatures(path=name)
     if Path(name).is_dir():
         return DINOv2Features(path=name)
-    raise ValueError(f"`features={name}` is none of classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder")
+    raise ValueError(
+        f"`features={name}` is none of classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder"
+    )
 
 
 class Evaluator:
@@ -137,7 +141,9 @@ class Evaluator:
     ) -> dict[str, Any]:
         """Result of n samples of a run or a pipeline; the first of them also as a picture where `grid` is given."""
         if sampler.shape != self.real.reference.image_shape:
-            raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {self.real.reference.image_shape}")
+            raise ValueError(
+                f"the model makes images of {sampler.shape}, the reference holds {self.real.reference.image_shape}"
+            )
         samples = sampler(n, steps, scheduler=scheduler, seed=seed, batch_size=batch_size)
         if grid is not None:
             save_images(samples.images[:NUM_SHOWN], grid)

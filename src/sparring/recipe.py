@@ -49,7 +49,9 @@ def read(name: str) -> dict[str, Any]:
         raise ValueError(f"recipe {name} must be a mapping with the keys data, denoiser, method and trainer")
     unknown = set(recipe) - {"data", "denoiser", "method", "trainer"}
     if unknown:
-        raise ValueError(f"recipe {name}: unknown key {sorted(map(str, unknown))[0]!r}; it may hold data, denoiser, method, trainer")
+        raise ValueError(
+            f"recipe {name}: unknown key {sorted(map(str, unknown))[0]!r}; it may hold data, denoiser, method, trainer"
+        )
     return recipe
 
 
@@ -196,4 +198,6 @@ def plain(error: Exception) -> str:
     text = re.sub(r'Parser key "(.*?)": ', r"`\1`: ", text)
     text = re.sub(r"<class '(.*?)'>", r"\1", text)
     text = re.sub(r"Problem with given class_path '(.*?)':", r"\1:", text)
-    return re.sub(r"Expected a dot import path string: (\S+)", r"no class \1 (give its import path)", " ".join(text.split()))
+    return re.sub(
+        r"Expected a dot import path string: (\S+)", r"no class \1 (give its import path)", " ".join(text.split())
+    )

@@ -64,7 +64,9 @@ def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, str]])
     out.print(table)
     colours = {"gain": "green", "worse": "red", "no gain": "yellow"}
     for verdict in verdicts:
-        out.print(f"[bold]{verdict['name']}[/] [{colours[verdict['verdict']]}]{verdict['verdict']}[/]  {verdict['sentence']}")
+        out.print(
+            f"[bold]{verdict['name']}[/] [{colours[verdict['verdict']]}]{verdict['verdict']}[/]  {verdict['sentence']}"
+        )
 
 
 def cell(rows: list[dict[str, Any]], arm: str, scheduler: str, nfe: int) -> str:
