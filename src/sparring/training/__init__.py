@@ -2,7 +2,8 @@
 
 from sparring.training.ema import EMA
 from sparring.training.folder import RunFolder
+from sparring.training.interrupt import Interrupted
 from sparring.training.optimizer import AdamW
-from sparring.training.trainer import Interrupted, Trainer
+from sparring.training.trainer import Trainer
 
 __all__ = ["EMA", "AdamW", "Interrupted", "RunFolder", "Trainer"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 STATE = "state.json"
+NEEDED = ("step", "seed", "batch_size", "seconds", "images_seen", "skipped", "ema_updates", "files")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -26,7 +27,7 @@ def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state:
     Args:
         folder: where the checkpoint is to be; an older one of the same name is replaced.
         tensors: file stem ("generator", "ema" …) to named tensors; empty groups are left out.
-        state: plain values for the state file; sizes and SHA-256 of the tensor files are added to it.
+        state: plain values for the state file; SHA-256 of the tensor files are added to it.
     """
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -40,13 +41,30 @@ def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state:
             files[path.name] = digest(path)
     (draft / STATE).write_text(json.dumps({**state, "files": files}, indent=1))
     sync(draft / STATE)
-    if folder.exists():
-        shutil.rmtree(folder)
+    sync(draft)
+    remove_checkpoint(folder)
     draft.rename(folder)
     sync(folder.parent)
 
 
-def read_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def remove_checkpoint(folder: Path) -> None:
+    """Removes a checkpoint; one that is half removed when the process dies is no checkpoint any more."""
+    if folder.exists():
+        gone = folder.with_name(f".{folder.name}.removed")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_remains(checkpoints: Path) -> None:
+    """Removes what a killed process left half written or half removed."""
+    for remains in [*checkpoints.glob(".*.draft"), *checkpoints.glob(".*.removed")]:
+        shutil.rmtree(remains, ignore_errors=True)
+
+
+def read_checkpoint(
+    folder: Path, device: str | torch.device = "cpu"
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Reads what `write_checkpoint` wrote, after checking every file against its digest.
 
     Raises:
@@ -54,13 +72,17 @@ def read_checkpoint(folder: Path, device: str | torch.device = "cpu") -> tuple[d
     """
     try:
         state = json.loads((folder / STATE).read_text())
+        missing = [name for name in NEEDED if name not in state]
+        if missing:
+            raise KeyError(missing[0])
         tensors = {}
         for name, expected in state["files"].items():
             if digest(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
             tensors[Path(name).stem] = load_file(folder / name, device=str(device))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ValueError(f"checkpoint {folder} is damaged ({error})") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise ValueError(f"checkpoint {folder} is damaged ({reason})") from None
     return tensors, state
 
 

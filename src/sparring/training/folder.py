@@ -2,9 +2,10 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,24 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sparring.training.checkpoint import read_checkpoint, save_tensors, steps_in, sync, write_checkpoint
+from sparring.training.checkpoint import (
+    STATE,
+    digest,
+    read_checkpoint,
+    remove_checkpoint,
+    remove_remains,
+    save_tensors,
+    steps_in,
+    sync,
+    write_checkpoint,
+)
 
 CONFIG = "config.yaml"
+STARTING = ".starting"
 
 
 class RunFolder:
@@ -36,56 +49,108 @@ class RunFolder:
         self.pipeline = self.path / "pipeline"
         self.frozen = self.path / "frozen.safetensors"
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Starts a new run here.
+    def create(self) -> None:
+        """Makes the folder, or takes over one whose start was killed. It is a run once `write_config` is done.
 
         Raises:
             ValueError: the folder holds something already, or cannot be written.
         """
         try:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError(f"`out={self.path}` is a file: give another folder")
+            held = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+            if held and (CONFIG in held or STARTING not in held):
                 raise ValueError(
-                    f"`out={self.path}` already holds {'a run' if self.config.exists() else 'other files'}: "
+                    f"`out={self.path}` already holds {'a run' if CONFIG in held else 'other files'}: "
                     "give another folder, or --resume to go on with a run"
                 )
-            self.checkpoints.mkdir(parents=True)
-            self.samples.mkdir()
-            self.config.write_text(yaml.safe_dump({**config, "made_with": provenance()}, sort_keys=False))
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / STARTING).touch()
+            self.checkpoints.mkdir(exist_ok=True)
+            self.samples.mkdir(exist_ok=True)
         except OSError as error:
             raise ValueError(f"`out={self.path}` cannot be written ({error.strerror}): give another folder") from None
 
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes config.yaml, the last file of a start; from then on the folder is a run."""
+        with writing("the configuration", self.path):
+            replace(self.config, yaml.safe_dump({**config, "made_with": provenance()}, sort_keys=False))
+            (self.path / STARTING).unlink(missing_ok=True)
+
     def read_config(self) -> dict[str, Any]:
-        """What `create` wrote.
+        """What `write_config` wrote.
 
         Raises:
-            ValueError: no run here.
+            ValueError: no run here, or its configuration is damaged.
         """
         if not self.config.is_file():
             raise ValueError(f"{self.path} is not a run of sparring: it has no {CONFIG}")
-        return yaml.safe_load(self.config.read_text())
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"{self.config} cannot be read ({' '.join(str(error).split())})") from None
+        if not isinstance(config, dict):
+            raise ValueError(f"{self.config} is not the configuration of a run")
+        return config
 
     def save_frozen(self, tensors: dict[str, Tensor]) -> None:
         """Writes, once, what never changes in the run: teachers, backbones, generated data sets."""
         draft = self.frozen.with_suffix(".draft")
-        save_tensors(draft, tensors)
-        sync(draft)
-        draft.rename(self.frozen)
+        with writing("frozen networks", self.path):
+            save_tensors(draft, tensors)
+            sync(draft)
+            draft.rename(self.frozen)
 
     def load_frozen(self) -> dict[str, Tensor]:
-        return load_file(self.frozen) if self.frozen.is_file() else {}
+        """What `save_frozen` wrote.
 
-    def save_checkpoint(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep: int) -> None:
-        """Writes a checkpoint and removes all but the newest `keep`."""
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
         try:
-            write_checkpoint(self.checkpoints / f"{step:06d}", tensors, state)
-        except OSError as error:
-            shutil.rmtree(self.checkpoints / f".{step:06d}.draft", ignore_errors=True)
+            return load_file(self.frozen)
+        except (OSError, SafetensorError) as error:
             raise ValueError(
-                f"checkpoint of step {step} could not be written to {self.checkpoints} ({error.strerror}); "
-                "earlier checkpoints are whole: make room and go on with --resume"
+                f"{self.frozen} cannot be read ({reason(error)}): the run cannot go on without it"
             ) from None
-        for old in steps_in(self.checkpoints)[:-keep]:
-            shutil.rmtree(self.checkpoints / f"{old:06d}")
+
+    def frozen_digest(self) -> str:
+        """SHA-256 of the file of frozen networks; kept in every checkpoint."""
+        return digest(self.frozen)
+
+    def save_checkpoint(
+        self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any], keep: int, best: bool = False
+    ) -> None:
+        """Writes a checkpoint and removes older ones.
+
+        Args:
+            step: number of updates behind it.
+            tensors: file stem to named tensors.
+            state: plain values, among them "score" where there is one.
+            keep: how many of the newest checkpoints stay.
+            best: the one with the lowest score stays too.
+        """
+        with writing(f"the checkpoint of step {step}", self.checkpoints):
+            try:
+                write_checkpoint(self.checkpoints / f"{step:06d}", tensors, state)
+            except (OSError, SafetensorError):
+                remove_remains(self.checkpoints)
+                raise
+            steps = steps_in(self.checkpoints)
+            kept = set(steps[-keep:])
+            if best:
+                kept.add(min(steps, key=self.score))
+            for step in steps:
+                if step not in kept:
+                    remove_checkpoint(self.checkpoints / f"{step:06d}")
+
+    def score(self, step: int) -> float:
+        """The score in a checkpoint, lower is better; infinite where it has none."""
+        try:
+            score = json.loads((self.checkpoints / f"{step:06d}" / STATE).read_text()).get("score")
+        except (OSError, ValueError, AttributeError):
+            score = None
+        return float("inf") if score is None else float(score)
 
     def load_checkpoint(self, step: int | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
         """The checkpoint of a step, the newest when None; None where the run has no checkpoint yet.
@@ -107,24 +172,54 @@ class RunFolder:
             raise ValueError(f"{error}: {advice}") from None
 
     def log(self, line: dict[str, Any]) -> None:
-        """Appends one line of numbers to metrics.jsonl."""
-        with self.metrics.open("a") as file:
+        """Appends one line to metrics.jsonl: numbers, or a "warning"."""
+        with writing("the log", self.path), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drops log lines and later checkpoints beyond `step`, from which the run goes on."""
-        if self.metrics.is_file():
-            kept = [line for line in self.metrics.read_text().splitlines() if is_until(line, step)]
-            draft = self.metrics.with_suffix(".draft")
-            draft.write_text("".join(line + "\n" for line in kept))
-            os.replace(draft, self.metrics)
-        for later in steps_in(self.checkpoints):
-            if later > step:
-                shutil.rmtree(self.checkpoints / f"{later:06d}")
+        """Drops checkpoints and log lines beyond `step`, from which the run goes on, and what a killed run left."""
+        with writing("the run", self.path):
+            remove_remains(self.checkpoints)
+            for later in steps_in(self.checkpoints):
+                if later > step:
+                    remove_checkpoint(self.checkpoints / f"{later:06d}")
+            if self.metrics.is_file():
+                lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+                replace(self.metrics, "".join(line + "\n" for line in lines if is_until(line, step)))
+
+    def grid(self, step: int) -> Path:
+        """Where the samples of a step are."""
+        return self.samples / f"{step:06d}.png"
 
     def save_grid(self, step: int, images: Tensor) -> None:
         """Writes images [n, C, H, W] in [-1, 1] as samples/STEP.png."""
-        image_grid(images).save(self.samples / f"{step:06d}.png")
+        with writing("samples", self.samples):
+            image_grid(images).save(self.grid(step))
+
+
+@contextmanager
+def writing(what: str, where: Path) -> Iterator[None]:
+    """Turns what goes wrong while writing into one line for the user."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{what} could not be written to {where} ({reason(error)}); checkpoints before this are whole: make room "
+            "and go on with --resume"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    return getattr(error, "strerror", None) or str(error).removeprefix("Error while serializing: ")
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    sync(draft)
+    os.replace(draft, path)
 
 
 def is_until(line: str, step: int) -> bool:
@@ -136,7 +231,7 @@ def is_until(line: str, step: int) -> bool:
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """A picture of images [n, C, H, W] in [-1, 1] (C 1 or 3), as near to a square as n allows, with grey lines between."""
+    """A picture of images [n, C, H, W] in [-1, 1] (C 1 or 3), nearly square, with grey lines between."""
     n, channels, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)

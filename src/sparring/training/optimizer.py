@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,16 @@ class AdamW:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"`lr={self.lr}` must be positive: a rate of 0 would train nothing")
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise ValueError(f"`clip={self.clip}` must be positive; to switch clipping off give a large number")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"`betas={self.betas}` must lie in [0, 1)")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"`weight_decay={self.weight_decay}` must be 0 or more")
+        if self.warmup_steps < 0:
+            raise ValueError(f"`warmup_steps={self.warmup_steps}` must be 0 or more")
 
 
 class Player:
@@ -43,12 +49,13 @@ class Player:
         module: the network; only its parameters that require gradient are trained.
         settings: optimiser settings.
         steps: length of the run, for the schedule.
+        scaled: scale the loss, for gradients in fp16; each player has a scale of its own.
 
     Raises:
-        ValueError: nothing in the network would be trained.
+        ValueError: nothing in the network would be trained, or its weights are in half precision.
     """
 
-    def __init__(self, role: str, module: nn.Module, settings: AdamW, steps: int):
+    def __init__(self, role: str, module: nn.Module, settings: AdamW, steps: int, scaled: bool = False):
         self.role = role
         self.module = module
         self.settings = settings
@@ -56,11 +63,23 @@ class Player:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise ValueError(f"the {role} has no parameter that requires gradient: nothing would be trained")
+        for name, parameter in named:
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(
+                    f"the {role}'s weights are {parameter.dtype} ({name}), in which small updates are lost: load it in "
+                    "float32 and choose the arithmetic with `precision`"
+                )
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
+        device = self.parameters[0].device.type
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+            self.parameters,
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=device in ("cpu", "cuda"),
         )
+        self.scaler = torch.amp.GradScaler(device) if scaled else None
 
     def lr(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -69,19 +88,42 @@ class Player:
             rate *= 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
         return rate
 
-    def clip(self) -> Tensor:
-        """Scales the gradients to the allowed norm and returns the norm they had."""
-        return nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+    def gradients(self) -> list[Tensor]:
+        """The gradients there are; a parameter that took no part in the step has none."""
+        return [p.grad for p in self.parameters if p.grad is not None]
 
-    def update(self, step: int) -> None:
-        """Moves the parameters along their gradients and drops the gradients."""
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss whose gradient is taken."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def gradient_norm(self) -> Tensor:
+        """Joint norm of the gradients, which are brought back to their true scale; there must be some."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        return nn.utils.get_total_norm(self.gradients())
+
+    def update(self, step: int, norm: float) -> None:
+        """Moves the parameters along their gradients, whose joint norm is given, and drops the gradients."""
+        if norm > self.settings.clip:
+            torch._foreach_mul_(self.gradients(), self.settings.clip / norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(step)
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.drop_gradients()
+
+    def skip(self, seen: bool) -> None:
+        """Drops the gradients of a step that is not taken; `seen`: `gradient_norm` has looked at them."""
+        if self.scaler is not None and seen:
+            self.scaler.update()
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's moments under "<parameter>/<moment>"."""
@@ -92,17 +134,20 @@ class Player:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Sets the moments saved by `state`."""
-        by_name: dict[str, dict[str, Tensor]] = {}
+        """Sets the moments saved by `state`.
+
+        Raises:
+            ValueError: moments of another network.
+        """
+        by_name: dict[str, dict[str, Any]] = {}
         for path, value in state.items():
             name, key = path.rsplit("/", 1)
             by_name.setdefault(name, {})[key] = value
-        unknown = set(by_name) - set(self.names)
-        if unknown:
-            raise ValueError(f"checkpoint of another network: the {self.role} has no parameter {sorted(unknown)[0]!r}")
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            if name in by_name:
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) if key != "step" else value.clone()
-                    for key, value in by_name[name].items()
-                }
+            moments = by_name.pop(name, {})
+            if any(key != "step" and value.shape != parameter.shape for key, value in moments.items()):
+                raise ValueError(f"checkpoint of another network: {name} of the {self.role} has another shape")
+            if moments:
+                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+        if by_name:
+            raise ValueError(f"checkpoint of another network: the {self.role} has no parameter {sorted(by_name)[0]!r}")

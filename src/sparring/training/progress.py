@@ -53,6 +53,11 @@ class Progress:
         shown += [f"D {name.split('/')[1]} {value:.3g}" for name, value in line.items() if name.startswith("discrim")]
         self.losses = "  ".join(shown)
 
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if self.visible:
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def advance(self, images_per_second: float) -> None:
         """One more step is done."""
         self.done += 1

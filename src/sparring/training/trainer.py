@@ -1,28 +1,25 @@
 """The alternating trainer: one rollout serves both players, every run is exact to resume and safe to kill."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sparring.data import Batch, BatchStream, Draws, ImageData, derived_seed
-from sparring.denoiser import Denoiser
+from sparring.data import BatchStream, ImageData
 from sparring.methods import Method
 from sparring.pipeline import save_pipeline
-from sparring.rollout import generate
+from sparring.training import average, processes
 from sparring.training.ema import EMA
-from sparring.training.folder import RunFolder
+from sparring.training.folder import RunFolder, writing
+from sparring.training.interrupt import STOPPING, Interrupted, heard_by, leave_to_parent
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.progress import Progress
-
-Micro = tuple[Tensor, Tensor | None, slice]
+from sparring.training.state import changing_tensors, fixed_tensors, put_fixed, put_state, take_state
+from sparring.training.step import Micro, Precision, Step
+from sparring.training.watch import Balance, Means, Watch
 
 
 class Trainer:
@@ -45,7 +42,8 @@ class Trainer:
         ema_decay: decay per update of the average that is sampled and shipped.
         ema_halflife_images: half-life of that average in images, instead of `ema_decay`.
         ema_warmup: let the average forget its start faster; for training from scratch.
-        precision: "bf16" runs the networks under autocast; losses and the process stay in float32.
+        precision: "bf16" or "fp16" run the networks under autocast; losses and the process stay in float32, and each
+            player has a loss scale of its own in fp16.
         checkpoint_every: steps between checkpoints; 0: only at the end.
         keep_checkpoints: how many of the newest checkpoints stay.
         sample_every: steps between sample grids; 0: only at the end.
@@ -55,6 +53,11 @@ class Trainer:
         data_workers: processes that read images; 0 reads in this one.
         tracker: also log to a tracker of accelerate ("tensorboard", "wandb", "trackio" …); None: metrics.jsonl alone.
         config: written to config.yaml beside these settings (the resolved recipe).
+        keep_best: also keep the checkpoint whose average has the lowest denoising error on 256 held-out images (of the
+            training set where it knows no holdout), measured at every checkpoint.
+        discriminator_accuracy: let the discriminator rest in steps in which it is right more often than this.
+        gradient_checkpointing: compute the generator's activations twice instead of keeping them; less memory.
+        compile: run the denoisers through `torch.compile`; faster after a minute.
     """
 
     def __init__(
@@ -67,13 +70,13 @@ class Trainer:
         batch_size: int = 128,
         accumulation: int = 1,
         seed: int = 0,
-        generator_optimizer: AdamW = AdamW(),
-        discriminator_optimizer: AdamW = AdamW(betas=(0.5, 0.999)),
+        generator_optimizer: AdamW = AdamW(),  # noqa: B008
+        discriminator_optimizer: AdamW = AdamW(betas=(0.5, 0.999)),  # noqa: B008
         discriminator_updates: int = 1,
         ema_decay: float = 0.999,
         ema_halflife_images: float | None = None,
         ema_warmup: bool = False,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         checkpoint_every: int = 0,
         keep_checkpoints: int = 2,
         sample_every: int = 0,
@@ -83,27 +86,38 @@ class Trainer:
         data_workers: int = 0,
         tracker: str | None = "tensorboard",
         config: dict[str, Any] | None = None,
+        keep_best: bool = False,
+        discriminator_accuracy: float | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ):
         positive = dict(steps=steps, accumulation=accumulation, discriminator_updates=discriminator_updates)
         positive |= dict(keep_checkpoints=keep_checkpoints, num_samples=num_samples, log_every=log_every)
+        positive |= dict(max_skipped=max_skipped)
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
+        for name, value in dict(
+            checkpoint_every=checkpoint_every, sample_every=sample_every, data_workers=data_workers
+        ).items():
+            if value < 0:
+                raise ValueError(f"`{name}={value}` must be 0 or more")
         from accelerate import Accelerator
 
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if precision == "bf16" else "no", log_with=tracker, project_dir=str(out)
-        )
+            mixed_precision="no", log_with=tracker, project_dir=str(out)
+        )  # precision: see Step
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
+        self.main = self.accelerator.is_main_process
         self.data = data
         self.steps = steps
         self.batch_size = batch_size
         self.accumulation = accumulation
         self.seed = seed
-        self.discriminator_updates = discriminator_updates
         self.checkpoint_every = checkpoint_every
         self.keep_checkpoints = keep_checkpoints
+        self.keep_best = keep_best
         self.sample_every = sample_every
         self.num_samples = num_samples
         self.log_every = log_every
@@ -118,20 +132,46 @@ class Trainer:
         method.generator.check(data.image_shape)
         if method.generator.conditional and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
-        self.method = method.to(self.device)
-        self.frozen_names = frozen_names(method)
-        self.generator = Player("generator", method.generator, generator_optimizer, steps)
-        self.discriminator = (
-            Player("discriminator", method.discriminator, discriminator_optimizer, steps)
-            if method.discriminator is not None
-            else None
-        )
+        if discriminator_accuracy is not None and method.discriminator is None:
+            raise ValueError(
+                f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
+            )
+        self.method = method.to(self.device).train()
+        scaled = precision == "fp16"
+        self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
+        self.players = [self.generator]
+        if method.discriminator is not None:
+            self.players.append(Player("discriminator", method.discriminator, discriminator_optimizer, steps, scaled))
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
+        self.balance = None if discriminator_accuracy is None else Balance(discriminator_accuracy)
+        self.alternate = Step(
+            method,
+            *self.players,
+            batch_size=batch_size,
+            seed=seed,
+            precision=precision,
+            discriminator_updates=discriminator_updates,
+            balance=self.balance,
+        )
+        if self.world > 1:
+            for part in method.modules():
+                if hasattr(part, "gather"):  # a judge of whole batches sees the batch of all processes
+                    setattr(part, "gather", processes.gather_rows)  # noqa: B010
+        if gradient_checkpointing:
+            checkpoint_activations(method)
+        if compile:
+            for denoiser in method.denoisers():
+                denoiser.net.compile()
+        self.means = Means()
+        self.watch = Watch()
         self.step = 0
+        self.saved = -1
         self.skipped = 0
+        self.skipped_in_a_row = 0
         self.seconds = 0.0
-        self.images_seen = 0
+        self.images_before = 0
+        self.frozen_digest = ""
         self.stop_signal: int | None = None
 
     # -- a run ---------------------------------------------------------------------------------------------------------
@@ -144,409 +184,204 @@ class Trainer:
             resume_step: go on from this checkpoint instead; later ones are dropped.
 
         Raises:
-            ValueError: the folder holds another run; nothing to resume; damaged checkpoint; too many skipped steps.
+            ValueError: the folder holds another run; nothing to resume; damaged checkpoint; too many skipped steps;
+                something could not be written.
+            Interrupted: a signal asked to stop; the checkpoint is written.
         """
         if resume or resume_step is not None:
             self.resume(resume_step)
         else:
             self.start()
         self.accelerator.init_trackers("tensorboard")
-        with self.interruptible(), Progress(self.steps, self.step, self.accelerator.is_main_process) as progress:
+        with heard_by(self.stop), Progress(self.steps, self.step, self.main) as progress:
             self.loop(progress)
         self.accelerator.end_training()
         return self.folder.path
 
     def start(self) -> None:
-        if self.accelerator.is_main_process:
-            self.folder.create(self.config)
+        """Makes the folder and everything that is made once; config.yaml comes last and makes it a run."""
+        if self.main:
+            self.folder.create()
         self.accelerator.wait_for_everyone()
         self.method.prepare(self.data)
-        self.images_seen = 0
-        for denoiser in self.method.denoisers():
-            denoiser.images_seen = 0
-        if self.accelerator.is_main_process:
-            self.folder.save_frozen(self.frozen_state())
-            save_pipeline(self.ema.module, self.folder.pipeline, self.method.sampler)
-        self.save_grid()
+        everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
+        processes.copy_from_first(everything)
+        self.count_images_from(0)
+        if self.main:
+            self.folder.save_frozen(fixed_tensors(self.method))
+            self.frozen_digest = self.folder.frozen_digest()
+            self.save_average()
+            self.save_grid()
+            self.folder.write_config(self.config)
 
     def resume(self, step: int | None) -> None:
+        """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
         self.folder.read_config()
         loaded = self.folder.load_checkpoint(step)
-        if loaded is None and not self.folder.frozen.is_file():
-            self.method.prepare(self.data)
-        self.load_frozen()
+        put_fixed(self.method, self.folder.load_frozen())
+        self.frozen_digest = self.folder.frozen_digest()
         if loaded is not None:
-            self.load_state(*loaded)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+            if loaded[1].get("frozen", self.frozen_digest) != self.frozen_digest:
+                raise ValueError(f"{self.folder.frozen} is not what was written when the run started: it cannot go on")
+            put_state(self, *loaded)
+            self.saved = self.step
+        processes.check_agreement(changing_tensors(self.method))
+        if self.main:
             self.folder.forget_after(self.step)
+            self.save_average()
+        self.accelerator.wait_for_everyone()
 
     def loop(self, progress: Progress) -> None:
         windows = self.windows()
-        meter = Meter()
-        while self.step < self.steps and self.stop_signal is None:
+        self.method.train()
+        while self.step < self.steps and not self.alternate.stop_agreed:
             started = time.perf_counter()
-            statistics = self.train_step(next(windows))
+            taken, noted = self.alternate(next(windows), self.step)
+            if taken:
+                self.ema.update()
+                self.means.add(noted)
+                self.skipped_in_a_row = 0
+            else:
+                self.skip(progress, [name for name, value in noted if not torch.isfinite(torch.as_tensor(value)).all()])
             elapsed = time.perf_counter() - started
             self.seconds += elapsed
-            meter.add(statistics)
             self.step += 1
             if self.step % self.log_every == 0 or self.step == self.steps:
-                line = meter.line() | {"skipped": self.skipped, "seconds_per_step": self.seconds / self.step}
-                self.write_log(line)
-                progress.show(line)
+                self.log(progress)
             progress.advance(self.batch_size / elapsed)
             if due(self.step, self.sample_every) or self.step == self.steps:
                 self.save_grid()
             if due(self.step, self.checkpoint_every) or self.step == self.steps:
                 self.save()
-        if self.stop_signal is not None and self.step < self.steps:
+        windows.close()
+        if self.step < self.steps:
             self.save()
-            raise Interrupted(self.stop_signal, self.step)
+            raise Interrupted(self.stop_signal or STOPPING[-1], self.step)
 
-    def windows(self) -> Iterator[list[Micro]]:
+    def windows(self) -> Generator[list[Micro], None, None]:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
-        stream = BatchStream(
-            len(self.data),
-            self.batch_size,
-            self.seed,
-            self.step,
-            rank=self.rank,
-            world=self.world,
-            accumulation=self.accumulation,
-        )
+        sizes = dict(rank=self.rank, world=self.world, accumulation=self.accumulation)
+        stream = BatchStream(len(self.data), self.batch_size, self.seed, self.step, **sizes)
         loader: Any = DataLoader(
             self.data,
             batch_size=None,
-            sampler=stream,  # type: ignore[arg-type]
+            sampler=stream,
             num_workers=self.data_workers,
             pin_memory=self.device.type == "cuda",
             persistent_workers=self.data_workers > 0,
+            worker_init_fn=leave_to_parent,
         )
         batches = iter(loader)
         while True:
-            yield [(*next(batches), stream.rows(micro)) for micro in range(self.accumulation)]
+            window = []
+            for micro in range(self.accumulation):
+                images, labels = next(batches)
+                labels = None if labels is None else labels.to(self.device, non_blocking=True)
+                window.append((images.to(self.device, non_blocking=True), labels, stream.rows(micro)))
+            yield window
 
-    # -- a step --------------------------------------------------------------------------------------------------------
+    def stop(self, number: int) -> None:
+        """Ends the run after the current step, with a checkpoint; for signal handlers."""
+        self.stop_signal = number
+        self.alternate.stop_asked = True
 
-    def train_step(self, window: list[Micro]) -> dict[str, Tensor]:
-        """One update of both players; of neither if a loss or a gradient is not finite."""
-        self.method.train()
-        self.method.step = self.step
-        self.method.statistics = {}
-        statistics: dict[str, Tensor] = {}
-        before = Snapshot(self.discriminator) if self.discriminator else None
-        fake = None
-        if self.discriminator:
-            for update in range(self.discriminator_updates):
-                last = update == self.discriminator_updates - 1
-                fake, finite = self.discriminator_step(window, update, last, statistics)
-                if not finite:
-                    before.restore()  # type: ignore[union-attr]
-                    return self.skip(statistics)
-        if not self.generator_step(window, fake, statistics):
-            if before is not None:
-                before.restore()
-            return self.skip(statistics)
-        self.ema.update()
-        self.skipped_in_a_row = 0
-        statistics |= {f"statistics/{name}": value for name, value in self.method.statistics.items()}
-        return statistics
-
-    skipped_in_a_row = 0
-
-    def skip(self, statistics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Counts a step in which nothing was updated, and stops the run after too many of them in a row."""
-        for player in self.players():
-            player.drop_gradients()
+    def skip(self, progress: Progress, culprits: list[str]) -> None:
+        """Counts a step in which nothing was updated, and ends the run after too many of them in a row."""
         self.skipped += 1
+        scales = [player.scaler.get_scale() for player in self.players if player.scaler is not None]
+        if scales and min(scales) >= 1:  # fp16: the loss scale was too high, and has just been halved
+            return
         self.skipped_in_a_row += 1
+        what = ", ".join(dict.fromkeys(culprits)) or "the loss"
+        if self.skipped_in_a_row == 1:
+            self.warn(progress, f"step {self.step + 1} was left out: {what} was not finite")
         if self.skipped_in_a_row >= self.max_skipped:
-            culprits = [name for name, value in statistics.items() if not torch.isfinite(value)]
             raise ValueError(
-                f"{self.skipped_in_a_row} steps in a row up to step {self.step} had a loss or gradient that is not "
-                f"finite ({', '.join(culprits) or 'gradient'}); the last checkpoint is whole: lower the learning rate "
-                "or look for NaN in the images"
+                f"{self.skipped_in_a_row} steps in a row up to step {self.step + 1} had a loss or gradient that is not "
+                f"finite ({what}); the last checkpoint is whole: lower the learning rate or look for NaN in the images"
             )
-        return {}
-
-    def discriminator_step(
-        self, window: list[Micro], update: int, last: bool, statistics: dict[str, Tensor]
-    ) -> tuple[Any, bool]:
-        """One update of the discriminator; returns the fake whose graph the generator goes on with, where it can."""
-        assert self.discriminator is not None
-        keep_graph = last and len(window) == 1
-        fake = None
-        total = torch.zeros((), device=self.device)
-        for micro in window:
-            with torch.set_grad_enabled(keep_graph):
-                fake = self.rollout(micro, update if not last else -1)
-            batch = self.batch(micro, f"discriminator {update}")
-            with self.accelerator.autocast():
-                losses = self.method.discriminator_loss(batch, fake)
-            total += self.backward(self.discriminator, losses, len(window), statistics)
-        if not self.sync_and_clip(self.discriminator, total, statistics):
-            return None, False
-        self.discriminator.update(self.step)
-        after_update = getattr(self.method.discriminator, "after_update", None)
-        if after_update is not None:
-            after_update()
-        return (fake if keep_graph else None), True
-
-    def generator_step(self, window: list[Micro], fake: Any, statistics: dict[str, Tensor]) -> bool:
-        """One update of the generator, with the fake of the discriminator's update or with the same one made again."""
-        total = torch.zeros((), device=self.device)
-        with frozen(self.discriminator):
-            for micro in window:
-                shared = fake if fake is not None else self.rollout(micro, -1)
-                batch = self.batch(micro, "generator")
-                with self.accelerator.autocast():
-                    losses = self.method.generator_loss(batch, shared)
-                total += self.backward(self.generator, losses, len(window), statistics)
-        if not self.sync_and_clip(self.generator, total, statistics):
-            return False
-        self.generator.update(self.step)
-        return True
-
-    def rollout(self, micro: Micro, update: int) -> Any:
-        """The fake of a micro-batch; update -1 is the one that both players share."""
-        torch.manual_seed(derived_seed(self.seed, self.step, f"dropout {update}", micro[2].start))
-        with self.accelerator.autocast():
-            return self.method.rollout(self.batch(micro, f"rollout {update}"))
-
-    def batch(self, micro: Micro, phase: str) -> Batch:
-        """A micro-batch on the device, with the random numbers of one phase of this step."""
-        images, labels, rows = micro
-        draws = Draws(self.seed, step=self.step, phase=phase, rows=rows, total=self.batch_size, device=self.device)
-        labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        return Batch(images.to(self.device, non_blocking=True), labels, draws)
-
-    def backward(self, player: Player, losses: Any, num_micro: int, statistics: dict[str, Tensor]) -> Tensor:
-        """Adds the gradient of the losses to the player's parameters and to nobody else's; returns their sum."""
-        now = {name: value for name, value in losses.items() if not callable(value)}
-        later = {name: value for name, value in losses.items() if callable(value)}
-        losses.clear()
-        total = torch.zeros((), device=self.device)
-        for group in [now, *({name: value} for name, value in later.items())]:
-            if not group:
-                continue
-            with self.accelerator.autocast():
-                values = {name: (value() if callable(value) else value).float() for name, value in group.items()}
-            group.clear()
-            loss = torch.stack(list(values.values())).sum() / num_micro
-            loss.backward(inputs=player.parameters)
-            total += loss.detach()
-            for name, value in values.items():
-                key = f"{player.role}/{name}"
-                statistics[key] = statistics.get(key, 0) + value.detach() / num_micro  # type: ignore[assignment]
-            del loss, values
-        return total
-
-    def sync_and_clip(self, player: Player, total: Tensor, statistics: dict[str, Tensor]) -> bool:
-        """Averages the gradients over the processes, clips them, and says whether loss and gradient are finite."""
-        if self.world > 1:
-            for parameter in player.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            flat = torch._utils._flatten_dense_tensors([p.grad for p in player.parameters])
-            dist.all_reduce(flat)
-            flat /= self.world
-            parts = torch._utils._unflatten_dense_tensors(flat, [p.grad for p in player.parameters])
-            for parameter, part in zip(player.parameters, parts, strict=True):
-                parameter.grad.copy_(part)  # type: ignore[union-attr]
-            dist.all_reduce(total)
-        norm = player.clip()
-        statistics[f"gradient_norm/{player.role}"] = norm
-        return bool(torch.isfinite(norm + total))
-
-    def players(self) -> list[Player]:
-        return [self.generator] + ([self.discriminator] if self.discriminator else [])
 
     # -- what is written -----------------------------------------------------------------------------------------------
 
-    def write_log(self, line: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
+    def log(self, progress: Progress) -> None:
+        """One line of means to metrics.jsonl, the tracker and the screen; a warning where a player wins or dies."""
+        line = self.means.line() | {"skipped": self.skipped, "seconds_per_step": self.seconds / self.step}
+        warning = self.watch(line)
+        self.write(line)
+        progress.show(line)
+        if warning:
+            self.warn(progress, warning)
+
+    def write(self, line: dict[str, float]) -> None:
+        if self.main:
             self.folder.log({"step": self.step} | line)
-            self.accelerator.log(line, step=self.step)
+            with writing("the tracker's log", self.folder.path):
+                self.accelerator.log(line, step=self.step)
+
+    def warn(self, progress: Progress, text: str) -> None:
+        """Says something once, on the screen and in the log."""
+        if self.main:
+            self.folder.log({"step": self.step, "warning": text})
+            progress.say(f"warning: {text}")
+
+    def save(self) -> None:
+        """Writes a checkpoint, and the average as a pipeline and as pictures."""
+        if self.saved == self.step:
+            return
+        groups, state = take_state(self)
+        processes.check_agreement({f"{group}/{k}": v for group, tensors in groups.items() for k, v in tensors.items()})
+        if self.keep_best:
+            state["score"] = average.held_out_error(self.ema.module, self.data, seed=self.seed)
+            self.write({"validation/diffusion": state["score"]})
+        if self.main:
+            state["frozen"] = self.frozen_digest
+            self.folder.save_checkpoint(self.step, groups, state, self.keep_checkpoints, self.keep_best)
+            self.save_average()
+        self.accelerator.wait_for_everyone()
+        self.saved = self.step
+
+    def save_average(self) -> None:
+        with writing("the pipeline", self.folder.pipeline):
+            save_pipeline(self.ema.module, self.folder.pipeline, self.method.sampler)
 
     def save_grid(self) -> None:
         """Samples of the average, from the same latents every time, as a picture."""
-        if not self.accelerator.is_main_process:
-            return
-        draws = Draws(self.seed, phase="samples")
-        n = self.num_samples
-        latents = draws.normal((n, *self.data.image_shape)).to(self.device)
-        labels = None
-        if self.ema.module.conditional:
-            labels = (torch.arange(n) % int(self.data.num_classes or 1)).to(self.device)
-        scheduler = self.ema.module.process.scheduler(self.method.sampler, self.ema.module.prediction)
-        noise = torch.Generator(self.device).manual_seed(self.seed)
-        images = generate(
-            self.ema.module, scheduler, self.method.sample_steps, latents=latents, labels=labels, generator=noise
-        )
-        self.folder.save_grid(self.step, images)
+        if self.main:
+            images = average.samples(
+                self.ema.module,
+                self.data,
+                sampler=self.method.sampler,
+                num_steps=self.method.sample_steps,
+                n=self.num_samples,
+                seed=self.seed,
+            )
+            self.folder.save_grid(self.step, images)
 
-    def save(self) -> None:
-        """Writes a checkpoint and the pipeline of the average."""
-        tensors, state = self.state()
-        if self.accelerator.is_main_process:
-            self.folder.save_checkpoint(self.step, tensors, state, self.keep_checkpoints)
-            save_pipeline(self.ema.module, self.folder.pipeline, self.method.sampler)
-        self.accelerator.wait_for_everyone()
-
-    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Everything that a resumed run needs, by role. Random numbers need none: they are a function of the step."""
-        changing = {k: v for k, v in self.method.state_dict().items() if k not in self.frozen_names}
-        tensors = {
-            "generator": under("generator.net.", changing),
-            "ema": {k: v for k, v in self.ema.module.net.state_dict().items() if f"generator.net.{k}" in changing},
-            "discriminator": under("discriminator.", changing),
-            "method": {k: v for k, v in changing.items() if not k.startswith(("generator.", "discriminator."))},
-        }
-        tensors |= {f"optimizer_{player.role}": player.state() for player in self.players()}
-        state = dict(step=self.step, skipped=self.skipped, seconds=self.seconds, images_seen=self.images_so_far())
-        state |= dict(network_calls=self.images_so_far() / self.batch_size, ema_updates=self.ema.updates)
-        state |= dict(batch_size=self.batch_size, seed=self.seed, world=self.world, accumulation=self.accumulation)
-        return tensors, state
-
-    def load_state(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
-        for name in ("seed", "batch_size"):
-            if state[name] != getattr(self, name):
-                raise ValueError(f"`{name}={getattr(self, name)}`: the run was started with {state[name]}")
-        loaded = {f"generator.net.{k}": v for k, v in tensors["generator"].items()}
-        loaded |= {f"discriminator.{k}": v for k, v in tensors.get("discriminator", {}).items()}
-        loaded |= tensors.get("method", {})
-        load_some(self.method, loaded)
-        load_some(self.ema.module.net, tensors["ema"])
-        for player in self.players():
-            player.load_state(tensors[f"optimizer_{player.role}"])
-        self.step, self.skipped, self.seconds = state["step"], state["skipped"], state["seconds"]
-        self.images_seen, self.ema.updates = state["images_seen"], state["ema_updates"]
-        for denoiser in self.method.denoisers():
-            denoiser.images_seen = 0
+    # -- what a step costs ---------------------------------------------------------------------------------------------
 
     def images_so_far(self) -> int:
         """Images passed through any denoiser of the method while training, over all processes."""
-        return self.images_seen + self.world * sum(d.images_seen for d in self.method.denoisers())
+        return self.images_before + self.world * sum(denoiser.images_seen for denoiser in self.method.denoisers())
 
-    def frozen_state(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.method.state_dict().items() if k in self.frozen_names}
-
-    def load_frozen(self) -> None:
-        tensors = self.folder.load_frozen()
-        for name, tensor in tensors.items():  # generated data sets are empty until then
-            owner, _, leaf = name.rpartition(".")
-            getattr(self.method.get_submodule(owner), leaf).data = tensor.to(self.device)
-
-    # -- signals -------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint."""
-
-        def stop(number: int, _: Any) -> None:
-            self.stop_signal = number
-
-        try:
-            old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread
-            old = {}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def count_images_from(self, number: int) -> None:
+        """Counts on from a number; nothing of what was seen until now counts."""
+        self.images_before = number
+        for denoiser in self.method.denoisers():
+            denoiser.images_seen = 0
 
 
-class Interrupted(Exception):
-    """The run was asked to stop by a signal and has written its checkpoint."""
+def checkpoint_activations(method: Method) -> None:
+    """Lets the generator's network compute its activations again in the backward pass.
 
-    def __init__(self, number: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}; go on with --resume")
-        self.exit_code = 128 + number
-
-
-class Snapshot:
-    """A player's parameters, buffers and moments before an update, to undo it."""
-
-    def __init__(self, player: Player):
-        self.player = player
-        self.tensors = [t for t in player.module.state_dict().values()]
-        self.tensors = [*player.parameters, *player.module.buffers()]
-        self.moments = player.state()
-        self.copies = [t.detach().clone() for t in self.tensors]
-        self.moment_copies = {name: t.clone() for name, t in self.moments.items()}
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for tensor, copy in zip(self.tensors, self.copies, strict=True):
-            tensor.copy_(copy)
-        self.player.optimizer.state.clear()
-        self.player.load_state(self.moment_copies)
-
-
-class Meter:
-    """Means of the statistics since the last line of the log."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, statistics: dict[str, Tensor]) -> None:
-        for name, value in statistics.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().double()  # type: ignore[assignment]
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def line(self) -> dict[str, float]:
-        means = {name: float(total / self.counts[name]) for name, total in self.sums.items()}
-        self.sums, self.counts = {}, {}
-        return means
-
-
-@contextmanager
-def frozen(player: Player | None) -> Iterator[None]:
-    """Takes the gradient from a player's parameters while its opponent is updated."""
-    parameters = player.parameters if player else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+    Raises:
+        ValueError: the network cannot do that.
+    """
+    net = method.generator.net
     try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-def frozen_names(method: nn.Module) -> set[str]:
-    """Names in the state dict of what never changes: parameters without gradient, and buffers of modules that hold
-    nothing else."""
-    trained = {id(p) for p in method.parameters() if p.requires_grad}
-    names = {name for name, p in method.named_parameters() if id(p) not in trained}
-    for prefix, module in method.named_modules():
-        parameters = list(module.parameters())
-        if parameters and not any(id(p) in trained for p in parameters) and not module.training:
-            names |= {f"{prefix}.{name}" for name, _ in module.named_buffers()}
-    return names & set(method.state_dict())
-
-
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The entries below a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def load_some(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Loads tensors that are part of a module's state; unknown names and other shapes are errors."""
-    try:
-        unknown = module.load_state_dict(tensors, strict=False).unexpected_keys
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint of another network ({str(error).splitlines()[-1].strip()})") from None
-    if unknown:
-        raise ValueError(f"checkpoint of another network: it holds {unknown[0]!r}")
+        net.enable_gradient_checkpointing()  # type: ignore[operator]
+    except (AttributeError, ValueError):
+        raise ValueError(f"`gradient_checkpointing`: {type(net).__name__} has none; leave it out") from None
 
 
 def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def ema_denoiser(trainer: Trainer) -> Denoiser:
-    """The average that a trainer ships."""
-    return trainer.ema.module

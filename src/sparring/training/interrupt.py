@@ -1,0 +1,44 @@
+"""How a run is asked to stop: Ctrl-C and SIGTERM."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal and has written its checkpoint.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells have it.
+    """
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}; go on with --resume")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def heard_by(stop: Callable[[int], None]) -> Iterator[None]:
+    """Calls `stop` with the number of a stopping signal in place of what it would do; only in the main thread."""
+
+    def handler(number: int, _: Any) -> None:
+        stop(number)
+
+    try:
+        old = {number: signal.signal(number, handler) for number in STOPPING}
+    except ValueError:  # not in the main thread: whoever runs that stops us
+        old = {}
+    try:
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
+def leave_to_parent(worker: int) -> None:
+    """For data workers: a signal to the whole group is for the trainer, which still needs them to end its step."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

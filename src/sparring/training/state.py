@@ -1,0 +1,138 @@
+"""What of a run changes and is in every checkpoint, and what never changes and is written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sparring.training.trainer import Trainer
+
+Groups = dict[str, dict[str, Tensor]]
+"""Name of a file in a checkpoint to named tensors."""
+
+
+def changing_tensors(method: nn.Module) -> dict[str, Tensor]:
+    """Trained parameters, and the saved buffers of everything but frozen parts, each under one name."""
+    saved = method.state_dict()
+    frozen = frozen_buffers(method)
+    tensors: dict[str, Tensor] = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    tensors |= {name: b for name, b in method.named_buffers() if name in saved and name not in frozen}
+    return tensors
+
+
+def fixed_tensors(method: nn.Module) -> dict[str, Tensor]:
+    """What never changes in a run: teachers, backbones, generated data sets; each under one name."""
+    saved = method.state_dict()
+    frozen = frozen_buffers(method)
+    tensors: dict[str, Tensor] = {name: p for name, p in method.named_parameters() if not p.requires_grad}
+    tensors |= {name: b for name, b in method.named_buffers() if name in saved and name in frozen}
+    return tensors
+
+
+def frozen_buffers(method: nn.Module) -> set[str]:
+    """Names of the buffers of modules in eval mode whose parameters, of which there are some, are all frozen."""
+    names = set()
+    for prefix, module in method.named_modules():
+        trained = [parameter.requires_grad for parameter in module.parameters()]
+        if trained and not any(trained) and not module.training:
+            names |= {f"{prefix}.{name}" for name, _ in module.named_buffers()}
+    return names
+
+
+def take_state(trainer: Trainer) -> tuple[Groups, dict[str, Any]]:
+    """Everything that a resumed run needs, by role. Random numbers need none: they are a function of the step."""
+    changing = changing_tensors(trainer.method)
+    seen = trainer.images_so_far()
+    groups = {
+        "generator": under("generator.net.", changing),
+        "ema": {k: v for k, v in trainer.ema.module.net.state_dict().items() if f"generator.net.{k}" in changing},
+        "discriminator": under("discriminator.", changing),
+        "method": {k: v for k, v in changing.items() if not k.startswith(("generator.net.", "discriminator."))},
+    }
+    groups |= {f"optimizer_{player.role}": player.state() for player in trainer.players}
+    state = {
+        "step": trainer.step,
+        "seed": trainer.seed,
+        "batch_size": trainer.batch_size,
+        "world": trainer.world,
+        "accumulation": trainer.accumulation,
+        "seconds": trainer.seconds,
+        "images_seen": seen,
+        "network_calls": seen / trainer.batch_size,
+        "skipped": trainer.skipped,
+        "skipped_in_a_row": trainer.skipped_in_a_row,
+        "ema_updates": trainer.ema.updates,
+        "means": trainer.means.state(),
+        "watch": trainer.watch.state(),
+        "scales": {p.role: p.scaler.state_dict() for p in trainer.players if p.scaler is not None},
+        "accuracy": trainer.balance.accuracy if trainer.balance else None,
+    }
+    return groups, state
+
+
+def put_state(trainer: Trainer, groups: Groups, state: dict[str, Any]) -> None:
+    """Puts a checkpoint back.
+
+    Raises:
+        ValueError: a checkpoint of other networks, or of a run with another seed or batch size.
+    """
+    for name in ("seed", "batch_size"):
+        if state[name] != getattr(trainer, name):
+            raise ValueError(f"`{name}={getattr(trainer, name)}`: the run was started with {state[name]}")
+    loaded = {f"generator.net.{k}": v for k, v in groups.get("generator", {}).items()}
+    loaded |= {f"discriminator.{k}": v for k, v in groups.get("discriminator", {}).items()}
+    loaded |= groups.get("method", {})
+    changing = changing_tensors(trainer.method)
+    fill(changing, loaded)
+    average = {f"generator.net.{k}": v for k, v in trainer.ema.module.net.state_dict().items()}
+    averaged = {name: tensor for name, tensor in average.items() if name in changing}
+    fill(averaged, {f"generator.net.{k}": v for k, v in groups.get("ema", {}).items()})
+    for player in trainer.players:
+        player.load_state(groups.get(f"optimizer_{player.role}", {}))
+        if player.scaler is not None and player.role in state.get("scales", {}):
+            player.scaler.load_state_dict(state["scales"][player.role])
+    trainer.step, trainer.seconds, trainer.skipped = state["step"], state["seconds"], state["skipped"]
+    trainer.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+    trainer.ema.updates = state["ema_updates"]
+    trainer.means.load_state(state.get("means", {}))
+    if "watch" in state:
+        trainer.watch.load_state(state["watch"])
+    if trainer.balance and state.get("accuracy") is not None:
+        trainer.balance.accuracy = state["accuracy"]
+    trainer.count_images_from(state["images_seen"])
+
+
+def put_fixed(method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `fixed_tensors` gave; generated data sets are empty until then.
+
+    Raises:
+        ValueError: tensors of another method.
+    """
+    for name, tensor in fixed_tensors(method).items():
+        if name not in tensors or (tensor.numel() and tensor.shape != tensors[name].shape):
+            raise ValueError(f"frozen.safetensors belongs to another method: {name} is missing or has another shape")
+        tensor.data = tensors[name].to(tensor.device, tensor.dtype)
+
+
+@torch.no_grad()
+def fill(own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+    """Copies tensors of the same names and shapes into `own`, all of them.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    for name in sorted(set(own) ^ set(loaded)):
+        raise ValueError(f"checkpoint of another network: {name} is {'missing' if name in own else 'unknown'}")
+    for name, tensor in own.items():
+        if tensor.shape != loaded[name].shape:
+            was, now = tuple(loaded[name].shape), tuple(tensor.shape)
+            raise ValueError(f"checkpoint of another network: {name} has the shape {was} and not {now}")
+        tensor.copy_(loaded[name])
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The entries below a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
