@@ -24,7 +24,31 @@ _HOME = {
     "sparring.training": ("AdamW", "Trainer"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+__all__ = [
+    "ADD",
+    "ADT",
+    "AdamW",
+    "Batch",
+    "DDO",
+    "Denoiser",
+    "Diffusion",
+    "Digits",
+    "EDM",
+    "HubData",
+    "ImageData",
+    "ImageFolder",
+    "Method",
+    "ProjectedDiscriminator",
+    "RectifiedFlow",
+    "SADM",
+    "Sampler",
+    "SiameseDiscriminator",
+    "StructureDiscriminator",
+    "Trainer",
+    "VP",
+    "load_pipeline",
+    "save_pipeline",
+]
 
 
 def __getattr__(name: str) -> Any:

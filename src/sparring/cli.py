@@ -1,4 +1,4 @@
-"""The command line: `sparring recipes | fit | sample | evaluate | compare | demo`. Nothing heavy is imported before it is needed."""
+"""The command line: `sparring recipes | fit | sample | evaluate | compare | demo`; imports nothing heavy early."""
 
 import argparse
 import json

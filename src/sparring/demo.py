@@ -77,8 +77,10 @@ def arm(
         console.print(f"[bold]{name}[/]: going on to step {trainer.steps}")
         trainer.fit(resume=True)
         return run
-    header = {"recipe": recipe_name, "init": None if init is None else str(init), "allow": []}
-    trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=header["init"], header=header)
+    source = None if init is None else str(init)
+    source = None if init is None else str(init)
+    header = {"recipe": recipe_name, "init": source, "allow": list[str]()}
+    trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=source, header=header)
     console.print(f"[bold]{name}[/]: {recipe.shipped()[recipe_name]}")
     trainer.fit()
     return run

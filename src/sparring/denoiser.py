@@ -205,7 +205,7 @@ class Denoiser(nn.Module):
         if tuple(made_for) != tuple(image_shape):
             raise ValueError(
                 f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(image_shape)}: set "
-                "`sample_size`, `in_channels` and `out_channels` of the network, or `size`, `pad` and `channels` of the data"
+                "`sample_size`, `in_channels`, `out_channels` of the network or `size`, `pad`, `channels` of the data"
             )
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.1, device=device)

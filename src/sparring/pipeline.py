@@ -22,8 +22,8 @@ def pipeline_class(net: nn.Module, scheduler: Any) -> tuple[type, str] | None:
     # DDPMPipeline neither scales the network's input nor passes classes; the consistency pipeline does both, and runs
     # whatever scheduler it is given.
     scales = type(scheduler).__name__.startswith("EDM")
-    classes = net.config.num_class_embeds is not None
-    return (ConsistencyModelPipeline if scales or classes else DDPMPipeline), "unet"
+    config: Any = net.config
+    return (ConsistencyModelPipeline if scales or config.num_class_embeds is not None else DDPMPipeline), "unet"
 
 
 def save_pipeline(denoiser: Denoiser, folder: Path, sampler: str) -> bool:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ NAMES = {"DDIM": "ddim", "DPM": "dpm", "LCM": "lcm", "Euler": "euler", "Heun": "
 
 @dataclass
 class Samples:
-    """Images [n, C, H, W] in [-1, 1] (clamped), the scheduler's name, network calls per image, and the seconds it took."""
+    """Images [n, C, H, W] in [-1, 1] (clamped), scheduler, network calls per image, and the seconds it took."""
 
     images: Tensor
     scheduler: str
@@ -107,9 +108,10 @@ class Sampler:
 
 def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
     """(C, H, W) of what the network makes, from its configuration."""
-    size = denoiser.net.config.sample_size  # type: ignore[union-attr]
+    config: Any = denoiser.net.config
+    size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return denoiser.net.config.in_channels, height, width  # type: ignore[union-attr,return-value]
+    return config.in_channels, height, width
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
