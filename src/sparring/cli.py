@@ -258,6 +258,7 @@ def evaluate(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             seed=options.seed,
             batch_size=options.batch_size,
+            pictures=source if is_run(source) else None,
         )
         if is_run(source):
             keep_result(source, result)

@@ -70,7 +70,7 @@ def arm(
     flags = [f"--trainer.seed={seed}"] + ([f"--trainer.steps={steps}"] if steps else [])
     if is_run(run):
         trainer = recipe.rebuild(run, [])
-        if trainer.seed != seed or (steps and trainer.steps != steps):
+        if (trainer.seed, trainer.steps) != (seed, steps or recipe.read(recipe_name)["trainer"]["steps"]):
             raise ValueError(f"{out} holds a demo with other settings: give another folder with --out")
         if RunFolder(run).load_checkpoint() and row(run)["step"] == trainer.steps:
             return run
@@ -98,12 +98,5 @@ def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
     if missing:
         console.print(f"[bold]{run.name}[/]: sampling and measuring {len(missing)} settings")
     for scheduler, calls in missing:
-        keep_result(
-            run,
-            evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, grid=grid(run, scheduler, calls)),
-        )
+        keep_result(run, evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, pictures=run))
     write_run_report(run)
-
-
-def grid(run: Path, scheduler: str, calls: int) -> Path:
-    return run / "samples" / f"final-{scheduler}-{calls}.png"

@@ -7,6 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from sparring.data import ImageData, from_spec
 from sparring.metrics import (
     CifarResNetFeatures,
@@ -19,6 +22,7 @@ from sparring.metrics import (
 )
 from sparring.sampling import Sampler, save_images
 from sparring.training import RunFolder
+from sparring.training.folder import image_grid
 
 RESULTS = "results.json"
 NUM_SHOWN = 64
@@ -137,19 +141,36 @@ class Evaluator:
         scheduler: str | None,
         seed: int,
         batch_size: int = 256,
-        grid: Path | None = None,
+        pictures: Path | None = None,
     ) -> dict[str, Any]:
-        """Result of n samples of a run or a pipeline; the first of them also as a picture where `grid` is given."""
+        """Result of n samples of a run or a pipeline.
+
+        With `pictures` (a run folder) also the first samples as `samples/final-SCHEDULER-CALLS.png`, and those that are
+        nearest to training images, each above its neighbour, as `neighbours.png`.
+        """
         if sampler.shape != self.real.reference.image_shape:
             raise ValueError(
                 f"the model makes images of {sampler.shape}, the reference holds {self.real.reference.image_shape}"
             )
         samples = sampler(n, steps, scheduler=scheduler, seed=seed, batch_size=batch_size)
-        if grid is not None:
-            save_images(samples.images[:NUM_SHOWN], grid)
         result = {"nfe": samples.nfe, "scheduler": samples.scheduler, "seed": seed, "ema": True}
         result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
-        return result | self.reference.evaluate(samples.images)
+        result |= self.reference.evaluate(samples.images)
+        if pictures is not None:
+            save_images(
+                samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{samples.scheduler}-{samples.nfe}.png"
+            )
+            self.save_neighbours(samples.images, result, pictures / "neighbours.png")
+        return result
+
+    def save_neighbours(self, images: Tensor, result: dict[str, Any], out: Path) -> None:
+        """A picture of the samples that are nearest to a training image, each above that image."""
+        pairs = result.get("closest_pairs")
+        if not pairs or self.real.train is None:
+            return
+        fakes = images[[fake for fake, _, _ in pairs]]
+        real, _ = self.real.train[[index for _, index, _ in pairs]]
+        image_grid(torch.cat([fakes, real]), columns=len(pairs)).save(out)
 
 
 def keep_result(run: Path, result: dict[str, Any]) -> None:
