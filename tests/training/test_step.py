@@ -18,10 +18,8 @@ def steps(run: Trainer, count: int) -> list[dict[str, float]]:
     run.method.prepare(run.data)
     windows, lines = run.windows(), []
     for _ in range(count):
-        taken, noted = run.alternate(next(windows), run.step)
-        assert taken
-        run.ema.update()
-        run.means.add(noted)
+        run.train_step(next(windows))
+        assert not run.skipped
         lines.append(run.means.line())
         run.step += 1
     return lines

@@ -173,6 +173,7 @@ class Trainer:
         self.images_before = 0
         self.frozen_digest = ""
         self.stop_signal: int | None = None
+        self.progress = Progress(steps, 0, visible=False)
 
     # -- a run ---------------------------------------------------------------------------------------------------------
 
@@ -193,8 +194,8 @@ class Trainer:
         else:
             self.start()
         self.accelerator.init_trackers("tensorboard")
-        with heard_by(self.stop), Progress(self.steps, self.step, self.main) as progress:
-            self.loop(progress)
+        with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
+            self.loop()
         self.accelerator.end_training()
         return self.folder.path
 
@@ -231,24 +232,18 @@ class Trainer:
             self.save_average()
         self.accelerator.wait_for_everyone()
 
-    def loop(self, progress: Progress) -> None:
+    def loop(self) -> None:
         windows = self.windows()
         self.method.train()
         while self.step < self.steps and not self.alternate.stop_agreed:
             started = time.perf_counter()
-            taken, noted = self.alternate(next(windows), self.step)
-            if taken:
-                self.ema.update()
-                self.means.add(noted)
-                self.skipped_in_a_row = 0
-            else:
-                self.skip(progress, [name for name, value in noted if not torch.isfinite(torch.as_tensor(value)).all()])
+            self.train_step(next(windows))
             elapsed = time.perf_counter() - started
             self.seconds += elapsed
             self.step += 1
             if self.step % self.log_every == 0 or self.step == self.steps:
-                self.log(progress)
-            progress.advance(self.batch_size / elapsed)
+                self.log()
+            self.progress.advance(self.batch_size / elapsed)
             if due(self.step, self.sample_every) or self.step == self.steps:
                 self.save_grid()
             if due(self.step, self.checkpoint_every) or self.step == self.steps:
@@ -257,6 +252,16 @@ class Trainer:
         if self.step < self.steps:
             self.save()
             raise Interrupted(self.stop_signal or STOPPING[-1], self.step)
+
+    def train_step(self, window: list[Micro]) -> None:
+        """Updates both players and the average, or counts the step as skipped."""
+        taken, noted = self.alternate(window, self.step)
+        if not taken:
+            self.skip([name for name, value in noted if not torch.isfinite(torch.as_tensor(value)).all()])
+            return
+        self.ema.update()
+        self.means.add(noted)
+        self.skipped_in_a_row = 0
 
     def windows(self) -> Generator[list[Micro], None, None]:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
@@ -285,7 +290,7 @@ class Trainer:
         self.stop_signal = number
         self.alternate.stop_asked = True
 
-    def skip(self, progress: Progress, culprits: list[str]) -> None:
+    def skip(self, culprits: list[str]) -> None:
         """Counts a step in which nothing was updated, and ends the run after too many of them in a row."""
         self.skipped += 1
         scales = [player.scaler.get_scale() for player in self.players if player.scaler is not None]
@@ -294,7 +299,7 @@ class Trainer:
         self.skipped_in_a_row += 1
         what = ", ".join(dict.fromkeys(culprits)) or "the loss"
         if self.skipped_in_a_row == 1:
-            self.warn(progress, f"step {self.step + 1} was left out: {what} was not finite")
+            self.warn(f"step {self.step + 1} was left out: {what} was not finite")
         if self.skipped_in_a_row >= self.max_skipped:
             raise ValueError(
                 f"{self.skipped_in_a_row} steps in a row up to step {self.step + 1} had a loss or gradient that is not "
@@ -303,14 +308,14 @@ class Trainer:
 
     # -- what is written -----------------------------------------------------------------------------------------------
 
-    def log(self, progress: Progress) -> None:
+    def log(self) -> None:
         """One line of means to metrics.jsonl, the tracker and the screen; a warning where a player wins or dies."""
         line = self.means.line() | {"skipped": self.skipped, "seconds_per_step": self.seconds / self.step}
         warning = self.watch(line)
         self.write(line)
-        progress.show(line)
+        self.progress.show(line)
         if warning:
-            self.warn(progress, warning)
+            self.warn(warning)
 
     def write(self, line: dict[str, float]) -> None:
         if self.main:
@@ -318,11 +323,11 @@ class Trainer:
             with writing("the tracker's log", self.folder.path):
                 self.accelerator.log(line, step=self.step)
 
-    def warn(self, progress: Progress, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Says something once, on the screen and in the log."""
         if self.main:
             self.folder.log({"step": self.step, "warning": text})
-            progress.say(f"warning: {text}")
+            self.progress.say(f"warning: {text}")
 
     def save(self) -> None:
         """Writes a checkpoint, and the average as a pipeline and as pictures."""
