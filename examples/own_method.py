@@ -65,7 +65,7 @@ class PatchMethod(Method):
         discriminator: PatchDiscriminator,
         *,
         weight: float = 0.05,
-        r1_gamma: float = 0.1,
+        r1_gamma: float = 0.001,
         times: Times | None = None,
     ):
         super().__init__(generator, discriminator)
