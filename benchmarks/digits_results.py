@@ -78,7 +78,5 @@ if __name__ == "__main__":
     for verdict in verdicts(rows):
         print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
     example = next(result for r in rows for result in r["results"])
-    floor = example["floor"]
-    print(
-        f"\nn = {example['n']} against {example['n_reference']}, features: {example['features']}, floor {floor['frechet']:.2f}"
-    )
+    how = f"n = {example['n']} against {example['n_reference']} held-out images, features: {example['features']}"
+    print(f"\n{how}, floor {example['floor']['frechet']:.2f}")

@@ -109,6 +109,12 @@ np.save({str(workplace / "theirs.npy")!r}, images)
     assert np.abs(theirs * 255 - ours).max() <= 0.51  # ours are rounded to 8 bits
 
 
+def test_animation_shows_every_step(workplace):
+    out = workplace / "path.gif"
+    assert main(["sample", str(workplace / "run"), "--n", "4", "--steps", "5", "--out", str(out)]) == 0
+    assert Image.open(out).n_frames == 6  # noise and five steps
+
+
 def test_tuning_from_a_run_and_from_its_pipeline(workplace):
     for i, source in enumerate((workplace / "run", workplace / "run" / "pipeline")):
         tuned = workplace / f"tuned{i}"

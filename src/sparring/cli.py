@@ -104,7 +104,12 @@ def parser() -> argparse.ArgumentParser:
         "  sparring sample runs/base --n 1000 --out images/",
     )
     add_sampling(sub, n=64)
-    sub.add_argument("--out", type=Path, default=Path("samples.png"), help=".png for a grid, else a new folder of PNG")
+    sub.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help=".png: a grid; .gif: the denoising path; else a new folder of PNG",
+    )
     sub.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
     sub.add_argument(
         "--scale", type=int, default=0, help="enlarge each pixel of the grid (default: to about 512 pixels)"
@@ -219,19 +224,27 @@ def sample(options: argparse.Namespace) -> int:
         if getattr(options, name) < 1:
             raise ValueError(f"`{name}={getattr(options, name)}` must be at least 1")
     quiet()
-    from sparring.sampling import Sampler, save_images
+    from sparring.sampling import Sampler, save_animation, save_images
 
     sampler = Sampler(options.source)
+    animated = options.out.suffix.lower() == ".gif"
+    states: list[Any] = []
     samples = sampler(
         options.n,
         options.steps,
         scheduler=options.scheduler,
         seed=options.seed,
         labels=options.labels,
-        batch_size=options.batch_size,
+        batch_size=options.n if animated else options.batch_size,
+        watch=(lambda state: states.append(state.cpu())) if animated else None,
     )
     columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
-    written = save_images(samples.images, options.out, scale=options.scale or max(1, 512 // columns))
+    scale = options.scale or max(1, 512 // columns)
+    written = (
+        save_animation(states, options.out, scale=scale)
+        if animated
+        else save_images(samples.images, options.out, scale=scale)
+    )
     print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
     return 0
 

@@ -169,7 +169,7 @@ def generate(
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
-    progress: Callable[[int], None] | None = None,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Samples images from pure noise with a diffusers scheduler.
 
@@ -181,7 +181,7 @@ def generate(
         labels: [n] classes of a conditional network.
         generator: source of the noise that stochastic schedulers add on the way.
         batch_size: images that pass through the network at once.
-        progress: called with the number of images finished by each batch.
+        watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
     Returns:
         [n, C, H, W] images, nominally in [-1, 1] (not clamped), in the precision of the latents (at least float32).
@@ -194,11 +194,13 @@ def generate(
         rows = slice(first, first + batch_size)
         set_timesteps(scheduler, num_steps, latents.device)
         x = initial_sample(scheduler, latents[rows])
+        if watch is not None:
+            watch(x)
         for timestep in scheduler.timesteps:
             output = network_output(denoiser, scheduler, x, timestep, None if labels is None else labels[rows])
             x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
+            if watch is not None:
+                watch(x)
         finished.append(x)
-        if progress is not None:
-            progress(len(x))
     denoiser.train(training)
     return torch.cat(finished)

@@ -51,7 +51,7 @@ class Sampler:
         seed: int = 0,
         labels: list[int] | None = None,
         batch_size: int = 256,
-        progress: Callable[[int], None] | None = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Samples:
         """Samples n images.
 
@@ -65,7 +65,7 @@ class Sampler:
             seed: of the latents and of the noise of stochastic schedulers.
             labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
             batch_size: images at once.
-            progress: called with the number of images finished by each batch.
+            watch: called with the state of a batch before the first and after every step.
 
         Raises:
             ValueError: n or steps below 1, a scheduler that the process does not have, classes out of range.
@@ -88,7 +88,7 @@ class Sampler:
             labels=self.classes(labels, n),
             generator=noise,
             batch_size=batch_size,
-            progress=progress,
+            watch=watch,
         )
         seconds = time.perf_counter() - started
         name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
@@ -143,3 +143,21 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
     except OSError as error:
         raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
     return f"{len(images)} PNG files in {out}"
+
+
+def save_animation(states: list[Tensor], out: Path, *, scale: int = 1) -> str:
+    """Writes the states of a sampler, each [n, C, H, W], as an animated GIF of grids that rests on the last one.
+
+    States are shown in [-1, 1]; those of a scheduler that starts from large noise are divided by their standard
+    deviation where it exceeds 1.
+    """
+    shown = [state / state.std().clamp(min=1.0) for state in states[:-1]] + [states[-1]]
+    grids = [image_grid(state) for state in shown]
+    frames = [grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST) for grid in grids]
+    milliseconds = [max(40, 2000 // len(frames))] * (len(frames) - 1) + [2000]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        frames[0].save(out, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    except OSError as error:
+        raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
+    return f"the denoising path of {len(states[-1])} images as {out}"
