@@ -99,10 +99,14 @@ def test_nothing_is_twice_in_a_checkpoint(name):
     assert len({v.data_ptr() for v in tensors}) == len(tensors)
 
 
-@pytest.mark.parametrize("name", ["diffusion", "adt", "ddo", "add"])
+@pytest.mark.parametrize("name", ["diffusion", "adt", "ddo", "add", "sadm in pairs"])
 def test_micro_batches_make_the_losses_of_the_whole_batch(name):
-    """Rows do not influence each other, so the losses of two halves average to that of the whole."""
-    method = METHODS[name](denoiser())
+    """Rows do not influence each other, so the losses of two parts average to that of the whole.
+
+    SADM's do, within each of its matrices: here of two rows each.
+    """
+    pairs = {"sadm in pairs": lambda generator: SADM(generator, structure(structure_batch=2))}
+    method = (METHODS | pairs)[name](denoiser())
     whole = step_losses(method, *(batch_of(phase=phase) for phase in ("rollout", "discriminator", "generator")))
     halves = []
     for rows in (slice(0, 4), slice(4, 6)):

@@ -146,6 +146,13 @@ def test_a_batch_of_one_has_no_structure():
         method.discriminator_loss(batch_of(1), method.rollout(batch_of(1)))
 
 
+def test_a_batch_that_matrices_of_a_fixed_size_do_not_fill_is_refused():
+    method = SADM(denoiser(), structure(structure_batch=4))
+    method.check(8)
+    with pytest.raises(ValueError, match="structure_batch=4"):
+        method.check(6)
+
+
 def test_a_weight_of_zero_is_refused_and_names_the_mode():
     with pytest.raises(ValueError, match="structure_weight=0.*'off'"):
         sadm(structure_weight=0)
