@@ -1,0 +1,90 @@
+"""Images per second: sparring's Sampler against diffusers' DDPMPipeline, same folder, scheduler, batch and steps.
+
+    python benchmarks/sampling_speed.py                # 1,000 images of the digits network, 200 of the 32x32 network
+    python benchmarks/sampling_speed.py --n 10000 --n-32 2000
+    python benchmarks/sampling_speed.py --smoke
+
+Both load the folder once before. The pipeline hands out numpy arrays (its fastest form), sparring a tensor. The last
+column shows that they did the same work: the largest difference between the images of one batch from equal latents.
+"""
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import DDPMPipeline
+from timing import arguments, in_turns, machine, note, publish, ratio, table
+from trainers import random_images, trainer_of
+
+from sparring.denoiser import Denoiser
+from sparring.pipeline import save_pipeline
+from sparring.sampling import Sampler
+
+RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("ddpm", 50))
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(
+        __doc__,
+        repeats=5,
+        argv=argv,
+        n=(1000, "images of 8x8"),
+        n_32=(200, "images of 32x32"),
+        batch=(256, "images at once, 8x8"),
+        batch_32=(64, "images at once, 32x32"),
+    )
+    started_on = machine()
+    runs = RUNS
+    if args.smoke:
+        args.repeats, args.n, args.n_32, args.batch, args.batch_32 = 1, 8, 2, 4, 2
+        runs = (("ddim", 2), ("dpm", 2))
+    rows: list[list[object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe, size, n, batch in (
+            ("diffusion-digits", 8, args.n, args.batch),
+            ("diffusion-32", 32, args.n_32, args.batch_32),
+        ):
+            data = random_images(args.batch, size)
+            flags = (f"--trainer.batch_size={batch}",)
+            denoiser = trainer_of(recipe, Path(folder), data, flags).method.generator
+            for scheduler, steps in runs:
+                note(f"{size}x{size}, {scheduler}, {steps} steps …")
+                place = Path(folder) / f"{size}-{scheduler}"
+                rows.append(compare(denoiser, place, scheduler, steps, n, batch, args))
+    header = ["network, scheduler, steps", "images", "batch", "sparring, images per second", "diffusers"]
+    publish("sampling_speed", [table([*header, "seconds, ours over theirs", "difference"], rows)], args, started_on)
+
+
+def compare(
+    denoiser: Denoiser, place: Path, scheduler: str, steps: int, n: int, batch: int, args: Namespace
+) -> list[object]:
+    """A row of the table: n images of one network with one scheduler."""
+    save_pipeline(denoiser, place, scheduler)
+    sampler = Sampler(place)
+    pipe = DDPMPipeline.from_pretrained(place).to(sampler.device)
+    pipe.set_progress_bar_config(disable=True)
+
+    def theirs(count: int) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        sizes = [min(batch, count - first) for first in range(0, count, batch)]
+        settings = dict(num_inference_steps=steps, generator=generator, output_type="np")
+        return [pipe(batch_size=size, **settings).images for size in sizes]
+
+    def ours(count: int) -> Any:
+        return sampler(count, steps, batch_size=batch).images
+
+    mine = (ours(batch) + 1) / 2
+    difference = (mine - torch.from_numpy(theirs(batch)[0]).permute(0, 3, 1, 2)).abs().max()
+    calls = {"sparring": lambda _: ours(n), "diffusers": lambda _: theirs(n)}
+    times = in_turns(calls, args.repeats, args.clock)
+    speed = {name: f"{n / median(seconds):,.0f}" for name, seconds in times.items()}
+    size = sampler.shape[1]
+    row = [f"{size}x{size}, {scheduler}, {steps}", n, batch, speed["sparring"], speed["diffusers"]]
+    return [*row, ratio(times, "sparring", "diffusers"), f"{float(difference):.1e}"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Trainers of the shipped recipes, made for timing: images in memory, random weights, nothing written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.utils.logging import disable_progress_bar
+
+from sparring import recipe
+from sparring.data import Digits, ImageData, StoredImages
+from sparring.pipeline import save_pipeline
+from sparring.training import Trainer
+
+SMALL_BACKBONE = "--method.init_args.discriminator.init_args.backbone.init_args.pretrain=none"
+SMALL_ENCODER = "--method.init_args.discriminator.init_args.encoder.init_args.pretrain=none"
+UNTRAINED = {"sadm-digits": [SMALL_ENCODER], "adt-digits": [SMALL_BACKBONE], "add-digits": [SMALL_BACKBONE]}
+"""A feature network that is not trained costs the same per step."""
+
+
+def trainer_of(name: str, folder: Path, data: ImageData | None = None, flags: tuple[str, ...] = ()) -> Trainer:
+    """A trainer of a recipe, ready for `stepper`.
+
+    Args:
+        name: of the recipe; one that tunes a trained denoiser gets `pipeline(folder)`, whose weights are random.
+        folder: where that pipeline is kept, and the run would be.
+        data: images; digits when None.
+        flags: as on the command line.
+    """
+    settings = {**recipe.read(name), "data": {"class_path": "sparring.data.Digits"}}
+    tunes = "denoiser" not in settings
+    if tunes:
+        settings["denoiser"] = {"path": str(pipeline(folder))}
+    fixed = ["--trainer.steps=1000000", "--trainer.tracker=null", *UNTRAINED.get(name, [])]
+    if name == "ddo-digits":
+        fixed.append("--method.init_args.num_fakes=128")
+    options, parsed = recipe.parse(settings, [*fixed, *flags], tunes=tunes)
+    torch.manual_seed(0)
+    objects = options.instantiate(parsed)
+    data = data or Digits()
+    trainer = Trainer(objects.method, data, out=folder / name, **objects.trainer.as_dict())
+    trainer.method.prepare(data)
+    for denoiser in trainer.method.denoisers():
+        denoiser.images_seen = 0
+    return trainer
+
+
+def pipeline(folder: Path) -> Path:
+    """A diffusers pipeline of the digits network with random weights."""
+    place = folder / "pipeline"
+    if not place.is_dir():
+        disable_progress_bar()
+        generator = trainer_of("diffusion-digits", folder).method.generator
+        save_pipeline(generator, place, "ddim")
+    return place
+
+
+def stepper(trainer: Trainer) -> Callable[[], None]:
+    """One turn of the trainer's loop without what it writes: fetch a batch, update the players, average, keep means."""
+    windows = trainer.windows()
+
+    def step() -> None:
+        taken, noted = trainer.alternate(next(windows), trainer.step)
+        if not taken:
+            raise RuntimeError("a step was left out: it would be timed as a whole one")
+        trainer.ema.update()
+        trainer.means.add(noted)
+        trainer.step += 1
+        if trainer.step % trainer.log_every == 0:
+            trainer.means.line()
+
+    return step
+
+
+def random_images(n: int, size: int) -> StoredImages:
+    """n grey images of noise in memory, as uint8 like any decoded set."""
+    generator = torch.Generator().manual_seed(0)
+    return StoredImages(torch.randint(0, 256, (n, 1, size, size), generator=generator, dtype=torch.uint8))
