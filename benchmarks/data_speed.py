@@ -119,7 +119,7 @@ def reader(data: ImageData, batch: int, workers: int) -> Callable[[], object]:
 def training(trainer: Trainer, repeats: int, steps: int) -> tuple[float, float]:
     """Images per second of training, and the part of the time in which the trainer waits for a batch."""
     windows = trainer.windows()
-    trainer.alternate(next(windows), 0)
+    trainer.train_step(next(windows))
     speeds, waits = [], []
     for _ in range(repeats):
         started, waited = time.perf_counter(), 0.0
@@ -127,8 +127,7 @@ def training(trainer: Trainer, repeats: int, steps: int) -> tuple[float, float]:
             before = time.perf_counter()
             window = next(windows)
             waited += time.perf_counter() - before
-            trainer.alternate(window, 0)
-            trainer.ema.update()
+            trainer.train_step(window)
         seconds = time.perf_counter() - started
         speeds.append(trainer.batch_size * steps / seconds)
         waits.append(waited / seconds)

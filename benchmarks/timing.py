@@ -156,7 +156,7 @@ def publish(name: str, parts: list[str], args: argparse.Namespace, started_on: s
 
 def command_line(args: argparse.Namespace) -> list[str]:
     """The options as they were given, but for the page."""
-    given = list(args.given)
+    given = [option for option in args.given if not option.startswith("--write=")]
     while "--write" in given:
         place = given.index("--write")
         del given[place : place + 2]

@@ -59,12 +59,10 @@ def stepper(trainer: Trainer) -> Callable[[], None]:
     windows = trainer.windows()
 
     def step() -> None:
-        taken, noted = trainer.alternate(next(windows), trainer.step)
-        if not taken:
-            raise RuntimeError("a step was left out: it would be timed as a whole one")
-        trainer.ema.update()
-        trainer.means.add(noted)
+        trainer.train_step(next(windows))
         trainer.step += 1
+        if trainer.skipped:
+            raise RuntimeError("a step was left out: it would be timed as a whole one")
         if trainer.step % trainer.log_every == 0:
             trainer.means.line()
 
