@@ -48,8 +48,9 @@ def method(name: str, net: nn.Module | None = None, seed: int = 0, **settings: A
     if name == "diffusion":
         return Diffusion(denoiser, **settings)
     if name.startswith("sadm"):
-        judge = StructureDiscriminator(encoder=backbone(), structure_batch=settings.pop("structure_batch", None))
-        mode = {"sadm": "adversarial", "sadm-frozen": "frozen"}[name]
+        size = 4 if name == "sadm-fixed" else settings.pop("structure_batch", None)
+        judge = StructureDiscriminator(encoder=backbone(), structure_batch=size)
+        mode = "frozen" if name == "sadm-frozen" else "adversarial"
         return SADM(denoiser, judge, **{"mode": mode, "structure_weight": 1.0, **settings})
     if name == "adt":
         judge = SiameseDiscriminator(backbone=backbone(), width=8)

@@ -6,7 +6,9 @@ method of a network are all exact. (DistributedDataParallel would overlap the tr
 forbids or silently breaks each of these.) Every function here does nothing in a single process.
 """
 
+import atexit
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +21,12 @@ BUCKET_BYTES = 32 * 2**20
 def world() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@cache
+def part_at_exit() -> None:
+    """Lets the processes take leave of each other when the program ends."""
+    atexit.register(lambda: dist.destroy_process_group() if world() > 1 else None)
 
 
 @torch.no_grad()

@@ -104,9 +104,11 @@ class Trainer:
                 raise ValueError(f"`{name}={value}` must be 0 or more")
         from accelerate import Accelerator
 
-        self.accelerator = Accelerator(
-            mixed_precision="no", log_with=tracker, project_dir=str(out)
-        )  # precision: see Step
+        cpu = (
+            not torch.accelerator.is_available()
+        )  # said aloud: else accelerate takes torchrun's processes for one each
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
+        processes.part_at_exit()
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
@@ -196,7 +198,8 @@ class Trainer:
         self.accelerator.init_trackers("tensorboard")
         with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
             self.loop()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers if self.main else []:
+            tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
         return self.folder.path
 
     def start(self) -> None:

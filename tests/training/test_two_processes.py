@@ -1,0 +1,81 @@
+"""Two processes on half batches are one process on the joined batch, for every method and under both launchers."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+import two_processes
+from small_runs import METHODS, checkpoint
+
+
+def launch(launcher: str, *arguments: object) -> None:
+    """Runs a script in two processes; whatever is left of them is ended."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    commands = {
+        "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+        # `--cpu --num_processes=2` starts one process only (accelerate 1.15); this option starts two, GPU or not
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", f"--main_process_port={port}"]
+        + ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"],
+    }
+    here = Path(__file__).parent
+    paths = [str(here.parents[1] / "src"), str(here)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", *commands[launcher], *map(str, arguments)]
+    started = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        errors = started.communicate(timeout=200)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 0, errors[-4000:]
+
+
+@pytest.mark.parametrize(("launcher", "accumulation"), [("torchrun", 1), ("accelerate", 2)])
+def test_two_processes_equal_one(tmp_path, launcher, accumulation):
+    names = METHODS if launcher == "torchrun" else ("diffusion", "sadm-fixed", "adt", "ddo", "add")
+    two_processes.run(tmp_path / "one", 1, list(names))
+    if launcher == "accelerate":
+        shutil.copytree(tmp_path / "one/adt", tmp_path / "two/moved")
+        two_processes.go_on(tmp_path / "one/adt")
+    launch(launcher, Path(two_processes.__file__), tmp_path / "two", accumulation, *names)
+    for name in names:
+        for step in (1, 2, 3):
+            assert_equal(tmp_path / "one" / name, tmp_path / "two" / name, step)
+        logs = [(tmp_path / n / name / "metrics.jsonl").read_text().splitlines()[:3] for n in ("one", "two")]
+        same_numbers(*logs)
+    if launcher == "accelerate":
+        assert_equal(tmp_path / "one/adt", tmp_path / "two/moved", 5)
+    if "sadm" in names:
+        refusal = (tmp_path / "two/sadm/drift.txt").read_text()
+        assert refusal.startswith("processes have drifted apart: discriminator/encoder.stages.0.conv.bias of process 1")
+
+
+def assert_equal(folder: Path, folder_2: Path, step: int) -> None:
+    (one, state), (two, state_2) = checkpoint(folder, step), checkpoint(folder_2, step)
+    assert one.keys() == two.keys()
+    differences = [(tensor - two[group][key]).abs().flatten() for group in one for key, tensor in one[group].items()]
+    assert torch.cat(differences).mean() < 1e-10, folder_2
+    assert torch.cat(differences).max() < 1e-8, folder_2
+    assert (state["world"], state_2["world"], state["seed"]) == (1, 2, state_2["seed"])
+    assert state_2["images_seen"] >= state["images_seen"]  # with accumulation a shared fake is made twice
+
+
+def same_numbers(one: list[str], two: list[str]) -> None:
+    for line, line_2 in zip(map(json.loads, one), map(json.loads, two), strict=True):
+        line.pop("seconds_per_step")
+        line_2.pop("seconds_per_step")
+        assert line.keys() == line_2.keys()
+        for key, value in line.items():
+            assert line_2[key] == pytest.approx(value, rel=1e-6, abs=1e-9), key

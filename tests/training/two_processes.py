@@ -1,0 +1,54 @@
+"""Trains tiny runs of several methods, in float64; started by a launcher in two processes, or called in one.
+
+python -m torch.distributed.run --nproc_per_node 2 two_processes.py FOLDER ACCUMULATION METHOD…
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from small_runs import ExactDigits, method, trainer
+
+SETTINGS = {"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 9, "batch_size": 8, "log_every": 1}
+
+
+def run(folder: Path, accumulation: int, names: list[str], rank: int = 0) -> None:
+    """One run folder for each method. Each process starts from other weights: those of the first must win."""
+    for name in names:
+        parts = {"method": method(name, seed=rank).double(), "data": ExactDigits()}
+        trainer(folder / name, accumulation=accumulation, **parts, **SETTINGS).fit()
+        drift(folder / name)
+    if (folder / "moved").is_dir():  # a run that was started by another number of processes
+        go_on(folder / "moved")
+
+
+def go_on(folder: Path) -> None:
+    """Two more steps of an ADT run."""
+    settings = {**SETTINGS, "steps": 5, "method": method("adt").double(), "data": ExactDigits()}
+    trainer(folder, **settings).fit(resume=True)
+
+
+def drift(folder: Path) -> None:
+    """Moves one weight in one process: the next checkpoint must refuse to be written."""
+    run = trainer(folder, steps=5, method=method(folder.name).double(), data=ExactDigits(), batch_size=8)
+    if run.world == 1 or folder.name != "sadm":
+        return
+    inner = run.ema.update
+
+    def update() -> None:
+        inner()
+        with torch.no_grad():
+            run.method.discriminator.encoder.stages[0].conv.bias[1] += 1e-12 * run.rank
+
+    run.ema.update = update
+    try:
+        run.fit(resume=True)
+    except RuntimeError as error:
+        if run.main:
+            (folder / "drift.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:], int(os.environ["RANK"]))
