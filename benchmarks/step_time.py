@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> None:
         inner_32=(2, "steps per measurement, 32x32"),
     )
     started_on = machine()
+    size = 32
     if args.smoke:
+        size = 16
         args.repeats, args.batch, args.batch_32, args.inner, args.inner_32 = 1, 4, 16, 1, 1
     parts = []
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         for precision in ("fp32", "bf16"):
             note(f"peers, {precision} …")
             parts.append(
-                peers(Path(folder) / precision, precision, args.batch_32, args.repeats, args.clock, args.inner_32)
+                peers(Path(folder) / precision, precision, size, args.batch_32, args.repeats, args.clock, args.inner_32)
             )
     publish("step_time", parts, args, started_on)
 
@@ -71,11 +73,12 @@ def network_calls(trainer: Trainer, batch: int) -> float:
     return sum(denoiser.images_seen for denoiser in trainer.method.denoisers()) / batch / trainer.step
 
 
-def peers(folder: Path, precision: str, batch: int, repeats: int, clock: str, inner: int) -> str:
-    """The table of plain diffusion on the 32x32 network of the recipe diffusion-32, against its floor and the peers."""
+def peers(folder: Path, precision: str, size: int, batch: int, repeats: int, clock: str, inner: int) -> str:
+    """The table of plain diffusion on the network of the recipe diffusion-32, against its floor and the peers."""
     folder.mkdir()
-    flags = (f"--trainer.batch_size={batch}", f"--trainer.precision={precision}")
-    data = random_images(4 * batch, 32)
+    of_size = f"--denoiser.net.init_args.sample_size={size}"
+    flags = (f"--trainer.batch_size={batch}", f"--trainer.precision={precision}", of_size)
+    data = random_images(4 * batch, size)
     trainer = trainer_of("diffusion-32", folder, data, flags)
     images = data[list(range(batch))][0].to(trainer.device)
     net = trainer.method.generator.net
@@ -93,7 +96,7 @@ def peers(folder: Path, precision: str, batch: int, repeats: int, clock: str, in
             missing.append([lucidrains, f"not measured: {error}", "", ""])
         times = in_turns(calls, repeats, clock, inner)
     rows = [row(times, name) for name in calls]
-    header = [f"32x32, {parameters(net)}, batch {batch}, {precision}", "ms per step", "times the bare network"]
+    header = [f"{size}x{size}, {parameters(net)}, batch {batch}, {precision}", "ms per step", "times the bare network"]
     return table([*header, "times ours"], rows + missing)
 
 
