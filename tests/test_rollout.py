@@ -252,6 +252,7 @@ def test_without_gradient_there_is_no_graph_and_the_image_is_the_same():
     with torch.no_grad():
         still = simulate(denoiser, batch_of(), scheduler, num_steps=4, grad_steps=[2])
     assert not still.requires_grad
+    assert not any(output.requires_grad for _, _, output in denoiser.net.calls)
     assert torch.equal(still, simulate(denoiser, batch_of(), scheduler, num_steps=4, grad_steps=[2]).detach())
 
 
@@ -371,6 +372,15 @@ def test_splitting_the_batch_changes_nothing_for_a_deterministic_sampler(schedul
     split = generate(denoiser, scheduler, 5, latents=latents, batch_size=4)
     torch.testing.assert_close(split, whole, rtol=0, atol=1e-6 if scheduler_name != "ddim" else 1e-12)
     assert not whole.requires_grad
+
+
+def test_the_path_can_be_watched_from_the_latents_to_the_image():
+    denoiser, states = Denoiser(Tiny(), VP(), "v"), []
+    latents = batch_of(3).images
+    image = generate(denoiser, VP().scheduler("heun", "v"), 4, latents=latents, batch_size=2, watch=states.append)
+    assert [len(state) for state in states] == [2] * 8 + [1] * 8  # before the first call and after each of seven
+    assert torch.equal(states[0], latents[:2] * VP().scheduler("heun", "v").init_noise_sigma)
+    assert torch.equal(torch.cat([states[7], states[15]]), image)
 
 
 @pytest.mark.parametrize(("pipeline", "scheduler_name"), [(DDPMPipeline, "ddpm"), (DDIMPipeline, "ddim")])

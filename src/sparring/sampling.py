@@ -80,16 +80,17 @@ class Sampler:
         noise = torch.Generator().manual_seed(seed)
         latents = torch.randn((n, *self.shape), generator=noise).to(self.device)
         started = time.perf_counter()
-        images = generate(
-            self.denoiser,
-            stepper,
-            steps,
-            latents=latents,
-            labels=self.classes(labels, n),
-            generator=noise,
-            batch_size=batch_size,
-            watch=watch,
-        )
+        with torch.inference_mode():
+            images = generate(
+                self.denoiser,
+                stepper,
+                steps,
+                latents=latents,
+                labels=self.classes(labels, n),
+                generator=noise,
+                batch_size=batch_size,
+                watch=watch,
+            )
         seconds = time.perf_counter() - started
         name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
         return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)

@@ -161,6 +161,12 @@ def test_unpaired_compares_with_another_image():
     fake = adt(denoiser(), reference="unpaired").rollout(batch_of())
     assert torch.equal(fake.reference, images_of()[[5, 0, 1, 2, 3, 4]])
     assert torch.equal(adt(denoiser()).rollout(batch_of()).reference, images_of())
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, reference="unpaired")
+    fake, judge, draws = method.rollout(batch_of()), method.discriminator, Draws(0)
+    hinge = (1 - judge(images_of(), fake.reference, draws)).relu() + (
+        1 + judge(fake.image, fake.reference, draws)
+    ).relu()
+    torch.testing.assert_close(method.discriminator_loss(batch_of(), fake)["adversarial"], hinge.mean())
 
 
 def test_its_denoising_loss_is_that_of_plain_diffusion_with_the_same_draws():
