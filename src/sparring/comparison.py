@@ -70,41 +70,56 @@ def measured(rows: list[dict[str, Any]], arm: str, setting: Setting) -> Measured
 
 
 def judge(method: Measured, control: Measured) -> dict[str, Any]:
-    """The paired verdict over the seeds both have; one seed is judged by the spread of its samples."""
+    """The paired difference over the seeds both have, its interval and the verdict.
+
+    One or two seeds are judged by the spread of their samples (bootstrap).
+    """
     seeds = sorted(set(method.values) & set(control.values), key=str)
     if not seeds:
-        return {"verdict": "no gain", "difference": method.mean - control.mean}
+        difference = method.mean - control.mean
+        return {"verdict": "no gain", "difference": difference, "interval": None, "note": "no seed in common"}
     spread = max((method.widths[s] ** 2 + control.widths[s] ** 2) ** 0.5 for s in seeds)
     return paired_verdict([method.values[s] for s in seeds], [control.values[s] for s in seeds], spread=spread)
 
 
-def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
 
-    The control is, at each setting, the best of the plain arms. A gain inside the spread is no gain.
+    The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
+    trained too little or too long. A gain inside the spread is no gain. Where no plain arm spent as many network calls
+    in training, the sentence says so.
+
+    Returns:
+        Two for each arm: "name", "sentence", "verdict", and "comparisons": one for each setting with "scheduler",
+        "nfe", "frechet", "control", "difference", "interval" and "verdict".
     """
     arms = list(dict.fromkeys(r["arm"] for r in rows))
+    calls = {arm: max(r["network_calls"] for r in rows if r["arm"] == arm) for arm in arms}
     plain = [arm for arm in arms if all(r["method"] == "Diffusion" for r in rows if r["arm"] == arm)]
     every = settings(rows)
-    calls = sorted({nfe for _, nfe in every})
-    found = []
-    for arm in arms:
-        if arm in plain or not plain:
-            continue
-        equal: list[tuple[Setting, Measured, Measured]] = []
-        best: list[tuple[Setting, Measured, Measured]] = []
-        for setting in every:
-            mine, theirs = measured(rows, arm, setting), best_of(rows, plain, [setting])
-            if mine and theirs:
-                equal.append((setting, mine, theirs))
-        for nfe in calls:
+    found: list[dict[str, Any]] = []
+    for arm in [arm for arm in arms if arm not in plain and plain]:
+        equal = [compared(setting, rows, [arm], plain, [setting]) for setting in every]
+        best = []
+        for nfe in sorted({nfe for _, nfe in every}):
             at = [setting for setting in every if setting[1] == nfe]
-            mine, theirs = best_of(rows, [arm], at), best_of(rows, plain, at)
-            if mine and theirs:
-                best.append((("any", nfe), mine, theirs))
-        found.append(sentence(arm, "At equal scheduler", equal))
-        found.append(sentence(arm, "Against the best scheduler for each number of calls", best))
+            best.append(compared(("any", nfe), rows, [arm], plain, at))
+        cheap = "" if max(calls[p] for p in plain) >= calls[arm] else " (no plain arm spent as many network calls)"
+        found.append(in_words(arm, f"At equal scheduler{cheap}", equal))
+        found.append(in_words(arm, f"Against the best scheduler for each number of calls{cheap}", best))
     return found
+
+
+def compared(
+    name: Setting, rows: list[dict[str, Any]], mine: list[str], plain: list[str], at: list[Setting]
+) -> dict[str, Any] | None:
+    """The best of some arms against the best of the plain ones, each over the given settings."""
+    method, control = best_of(rows, mine, at), best_of(rows, plain, at)
+    if method is None or control is None:
+        return None
+    result = judge(method, control)
+    numbers = {"scheduler": name[0], "nfe": name[1], "frechet": method.mean, "control": control.mean}
+    return numbers | {key: result.get(key) for key in ("difference", "interval", "verdict", "note")}
 
 
 def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting]) -> Measured | None:
@@ -113,16 +128,25 @@ def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting]) -> M
     return min(candidates, key=lambda m: m.mean, default=None)
 
 
-def sentence(arm: str, heading: str, pairs: list[tuple[Setting, Measured, Measured]]) -> dict[str, str]:
-    """One verdict in words."""
-    sorted_out: dict[str, list[str]] = {"gain": [], "worse": [], "no gain": []}
-    for (scheduler, nfe), mine, theirs in pairs:
-        where = f"{nfe} calls" if scheduler == "any" else f"{scheduler} {nfe}"
-        numbers = f" ({mine.mean:.2f} against {theirs.mean:.2f})"
-        verdict = judge(mine, theirs)["verdict"]
-        sorted_out[verdict].append(where + (numbers if verdict != "no gain" else ""))
+def in_words(arm: str, heading: str, comparisons: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """One verdict: gain where something was gained and nothing lost, worse in the reverse case, else no gain."""
+    known = [c for c in comparisons if c is not None]
+    places: dict[str, list[str]] = {"gain": [], "worse": [], "no gain": []}
+    for c in known:
+        where = (
+            f"{c['nfe']} call{'s' if c['nfe'] > 1 else ''}"
+            if c["scheduler"] == "any"
+            else f"{c['scheduler']} {c['nfe']}"
+        )
+        if c["verdict"] != "no gain":
+            where += f" ({c['frechet']:.2f} against {c['control']:.2f}"
+            where += f", difference {c['difference']:+.2f} in [{c['interval'][0]:+.2f}, {c['interval'][1]:+.2f}])"
+        places[c["verdict"]].append(where)
     words = {"gain": "helps at", "worse": "worse at", "no gain": "no gain at"}
-    parts = [f"{words[kind]} {', '.join(places)}" for kind, places in sorted_out.items() if places]
-    gains, losses = len(sorted_out["gain"]), len(sorted_out["worse"])
+    parts = [f"{words[kind]} {', '.join(at)}" for kind, at in places.items() if at]
+    gains, losses = bool(places["gain"]), bool(places["worse"])
     verdict = "gain" if gains and not losses else "worse" if losses and not gains else "no gain"
-    return {"name": arm, "sentence": f"{heading}: {'; '.join(parts) or 'nothing to compare'}.", "verdict": verdict}
+    if gains and losses:
+        parts.append("so it depends on the number of calls")
+    sentence = f"{heading}: {'; '.join(parts) or 'nothing to compare'}."
+    return {"name": arm, "sentence": sentence, "verdict": verdict, "comparisons": known}
