@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from sparring.cli import main, quiet
-from sparring.comparison import measured, row, settings, verdicts
+from sparring.comparison import row, settings, verdicts
+from sparring.tables import distance
 
 CONTROLS = {
     "plain-short": ["plain-digits"],  # as many steps as SADM, ADT and DDO
@@ -55,14 +56,7 @@ def markdown(rows: list[dict]) -> str:
     for arm in arms:
         mine = [r for r in rows if r["arm"] == arm]
         cost = [f"{1000 * sum(r['seconds_per_step'] for r in mine) / len(mine):.0f}", str(mine[0]["network_calls"])]
-        cells = []
-        for setting in every:
-            found = measured(rows, arm, setting)
-            if found is None:
-                cells.append("")
-                continue
-            spread = (sum((v - found.mean) ** 2 for v in found.values.values()) / max(len(found.values) - 1, 1)) ** 0.5
-            cells.append(f"{found.mean:.2f} ± {spread:.2f}")
+        cells = [distance(rows, arm, setting) for setting in every]
         lines.append(f"| {arm} | " + " | ".join([*cost, *cells]) + " |")
     return "\n".join(lines)
 

@@ -34,7 +34,7 @@ def test_a_gain_with_one_scheduler_is_none_against_the_best_one():
     equal = verdict_of(found, "At equal scheduler")
     assert equal["verdict"] == "gain"
     assert abs(equal["comparisons"][0]["difference"] + 0.4) < 1e-9
-    assert "0.60 against 1.00, difference -0.40" in equal["sentence"]
+    assert "ddim 5 (0.60 against 1.00)" in equal["sentence"]
     assert verdict_of(found, "Against the best")["verdict"] == "no gain"
 
 

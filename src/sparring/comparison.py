@@ -139,8 +139,7 @@ def in_words(arm: str, heading: str, comparisons: list[dict[str, Any] | None]) -
             else f"{c['scheduler']} {c['nfe']}"
         )
         if c["verdict"] != "no gain":
-            where += f" ({c['frechet']:.2f} against {c['control']:.2f}"
-            where += f", difference {c['difference']:+.2f} in [{c['interval'][0]:+.2f}, {c['interval'][1]:+.2f}])"
+            where += f" ({c['frechet']:.2f} against {c['control']:.2f})"
         places[c["verdict"]].append(where)
     words = {"gain": "helps at", "worse": "worse at", "no gain": "no gain at"}
     parts = [f"{words[kind]} {', '.join(at)}" for kind, at in places.items() if at]

@@ -90,9 +90,9 @@ def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
     """Every scheduler and number of calls of one arm, from the same latents; the images of each go into the page."""
     sampler = Sampler(run)
     student = type(sampler.own_scheduler).__name__.startswith("LCM")
-    plan = [("lcm", calls) for calls in STUDENT_CALLS]
-    if not student:
-        plan += [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
+    plan = [] if student else [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
+    if student or row(run)["method"] == "Diffusion":  # the student's own rule, and its control
+        plan += [("lcm", calls) for calls in STUDENT_CALLS]
     done = {(result["scheduler"], result["nfe"], result["n"]) for result in read_results(run)}
     missing = [(scheduler, calls) for scheduler, calls in plan if (scheduler, calls, n) not in done]
     if missing:

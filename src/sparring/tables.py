@@ -1,12 +1,14 @@
 """Results on the terminal: one table of a comparison, a few lines of one evaluation."""
 
+import math
 import sys
+from statistics import stdev
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from sparring.comparison import measured, settings
+from sparring.comparison import Setting, measured, settings
 
 WIDEST = 160
 
@@ -35,60 +37,70 @@ def print_result(name: str, result: dict[str, Any]) -> None:
     console().print(table)
 
 
-def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, str]]) -> None:
-    """Frechet distance with precision/recall, for every arm, scheduler and number of calls; cost; verdicts."""
+def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> None:
+    """Frechet distance, precision and recall of every arm, scheduler and number of calls; cost; verdicts.
+
+    One table where the terminal is wide enough, else one for the distance and one for the shares.
+    """
     out = console()
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     some = next((result for r in rows for result in r["results"]), None)
-    table = Table(title="Frechet distance (precision / recall)", title_justify="left", caption_justify="left")
-    table.add_column("scheduler, calls")
-    for arm in arms:
-        table.add_column(arm, justify="right")
-    for scheduler, nfe in settings(rows):
-        table.add_row(f"{scheduler} {nfe}", *[cell(rows, arm, scheduler, nfe) for arm in arms])
-    table.add_section()
-    for label, key, scale, form in (
-        ("training: ms per step", "seconds_per_step", 1000, ".0f"),
-        ("training: network calls", "network_calls", 1, ".0f"),
-        ("sampling: images/s, best", "images_per_second", 1, ".0f"),
-    ):
-        table.add_row(label, *[mean_of(rows, arm, key, scale, form) for arm in arms])
+    if out.width >= 30 + 20 * len(arms):
+        kinds = [("Frechet distance (precision/recall)", distance_and_shares)]
+    else:
+        kinds = [("Frechet distance", distance), ("Precision/recall", shares)]
+    for title, write in kinds:
+        table = Table(title=title, title_justify="left", caption_justify="left")
+        table.add_column("scheduler, calls")
+        for arm in arms:
+            table.add_column(arm, justify="right")
+        for setting in settings(rows):
+            table.add_row(f"{setting[0]} {setting[1]}", *[write(rows, arm, setting) for arm in arms])
+        if write is not shares:
+            table.add_section()
+            table.add_row("ms per training step", *[mean_of(rows, arm, "seconds_per_step", 1000) for arm in arms])
+            table.add_row("training calls", *[mean_of(rows, arm, "network_calls") for arm in arms])
+            table.add_row("images/s, fastest", *[mean_of(rows, arm, "images_per_second") for arm in arms])
+        out.print(table)
     if some:
         floor = some.get("floor") or {}
-        table.caption = (
-            f"features: {some['features']}, n = {some['n']} against {some.get('n_reference')} held-out images; "
-            f"floor (real against real): {floor.get('frechet', float('nan')):.2f} "
-            f"({floor.get('precision', float('nan')):.2f} / {floor.get('recall', float('nan')):.2f}). "
-            "Lower distance is better; it is no FID."
+        out.print(
+            f"Lower distance is better; it is no FID. Features: {some['features']}; n = {some['n']} against "
+            f"{some.get('n_reference')} held-out images; floor (real against real): "
+            f"{floor.get('frechet', math.nan):.2f} ({floor.get('precision', math.nan):.2f}/{floor.get('recall', math.nan):.2f}).",
+            highlight=False,
         )
-    out.print(table)
     colours = {"gain": "green", "worse": "red", "no gain": "yellow"}
     for verdict in verdicts:
+        colour = colours[verdict["verdict"]]
         out.print(
-            f"[bold]{verdict['name']}[/] [{colours[verdict['verdict']]}]{verdict['verdict']}[/]  {verdict['sentence']}"
+            f"[bold]{verdict['name']}[/] [{colour}]{verdict['verdict']}[/]  {verdict['sentence']}", highlight=False
         )
 
 
-def cell(rows: list[dict[str, Any]], arm: str, scheduler: str, nfe: int) -> str:
-    """Mean and spread over seeds of one arm at one setting."""
-    found = measured(rows, arm, (scheduler, nfe))
+def distance_and_shares(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
+    far = distance(rows, arm, setting)
+    return f"{far} ({shares(rows, arm, setting)})" if far else ""
+
+
+def distance(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
+    """Mean and standard deviation over seeds of one arm at one setting."""
+    found = measured(rows, arm, setting)
     if found is None:
         return ""
-    results = [
-        result
-        for r in rows
-        for result in r["results"]
-        if r["arm"] == arm and (result["scheduler"], result["nfe"]) == (scheduler, nfe)
-    ]
-    precision = sum(result["precision"] for result in results) / len(results)
-    recall = sum(result["recall"] for result in results) / len(results)
-    spread = ""
-    if len(found.values) > 1:
-        variance = sum((v - found.mean) ** 2 for v in found.values.values()) / (len(found.values) - 1)
-        spread = f"±{variance**0.5:.2f}"
-    return f"{found.mean:.2f}{spread} ({precision:.2f}/{recall:.2f})"
+    values = list(found.values.values())
+    return f"{found.mean:.2f}" + (f"±{stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def mean_of(rows: list[dict[str, Any]], arm: str, key: str, scale: float, form: str) -> str:
+def shares(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
+    """Precision and recall, means over seeds."""
+    mine = [result for r in rows if r["arm"] == arm for result in r["results"]]
+    mine = [result for result in mine if (result["scheduler"], result["nfe"]) == setting]
+    if not mine:
+        return ""
+    return "/".join(f"{sum(result[key] for result in mine) / len(mine):.2f}" for key in ("precision", "recall"))
+
+
+def mean_of(rows: list[dict[str, Any]], arm: str, key: str, scale: float = 1) -> str:
     values = [r[key] for r in rows if r["arm"] == arm and r.get(key) is not None]
-    return format(scale * sum(values) / len(values), form) if values else ""
+    return f"{scale * sum(values) / len(values):.0f}" if values else ""
