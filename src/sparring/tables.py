@@ -64,10 +64,11 @@ def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]])
         out.print(table)
     if some:
         floor = some.get("floor") or {}
+        near, precise, covered = (floor.get(key, math.nan) for key in ("frechet", "precision", "recall"))
         out.print(
             f"Lower distance is better; it is no FID. Features: {some['features']}; n = {some['n']} against "
-            f"{some.get('n_reference')} held-out images; floor (real against real): "
-            f"{floor.get('frechet', math.nan):.2f} ({floor.get('precision', math.nan):.2f}/{floor.get('recall', math.nan):.2f}).",
+            f"{some.get('n_reference')} held-out images; floor (real against real): {near:.2f} "
+            f"({precise:.2f}/{covered:.2f}).",
             highlight=False,
         )
     colours = {"gain": "green", "worse": "red", "no gain": "yellow"}
