@@ -41,6 +41,8 @@ class Simulated:
 class ADT(Method):
     """Adversarial tuning on the simulated sampler.
 
+    A network that predicts x_0 ("x0") gets gradient from the sampler's last step alone: give it `choose="last"`.
+
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
