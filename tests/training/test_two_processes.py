@@ -15,6 +15,8 @@ import torch
 import two_processes
 from small_runs import METHODS, checkpoint
 
+from sparring.training.checkpoint import steps_in
+
 
 def launch(launcher: str, *arguments: object) -> None:
     """Runs a script in two processes; whatever is left of them is ended."""
@@ -57,6 +59,9 @@ def test_two_processes_equal_one(tmp_path, launcher, accumulation):
         same_numbers(*logs)
     if launcher == "accelerate":
         assert_equal(tmp_path / "one/adt", tmp_path / "two/moved", 5)
+    told = [(tmp_path / f"two/stopped/{rank}.txt").read_text() for rank in (0, 1)]
+    assert told == [f"stopped by {name} after step 2; go on with --resume" for name in ("SIGTERM", "SIGINT")]
+    assert steps_in(tmp_path / "two/stopped/checkpoints") == [2]
     if "sadm" in names:
         refusal = (tmp_path / "two/sadm/drift.txt").read_text()
         assert refusal.startswith("processes have drifted apart: discriminator/encoder.stages.0.conv.bias of process 1")

@@ -4,11 +4,14 @@ python -m torch.distributed.run --nproc_per_node 2 two_processes.py FOLDER ACCUM
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from small_runs import ExactDigits, method, trainer
+
+from sparring.training import Interrupted
 
 SETTINGS = {"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 9, "batch_size": 8, "log_every": 1}
 
@@ -21,6 +24,23 @@ def run(folder: Path, accumulation: int, names: list[str], rank: int = 0) -> Non
         drift(folder / name)
     if (folder / "moved").is_dir():  # a run that was started by another number of processes
         go_on(folder / "moved")
+
+
+def stop_one(folder: Path) -> None:
+    """A signal to one process alone ends all of them after the same step."""
+    run = trainer(folder / "stopped", "adt", steps=9, batch_size=8)
+    inner = run.train_step
+
+    def step(window: list) -> None:
+        if run.step == 1 and run.rank == run.world - 1:
+            run.stop(signal.SIGINT)
+        inner(window)
+
+    run.train_step = step
+    try:
+        run.fit()
+    except Interrupted as stopped:
+        (folder / f"stopped/{run.rank}.txt").write_text(str(stopped))
 
 
 def go_on(folder: Path) -> None:
@@ -52,3 +72,4 @@ def drift(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:], int(os.environ["RANK"]))
+    stop_one(Path(sys.argv[1]))

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 STATE = "state.json"
-NEEDED = ("step", "seed", "batch_size", "seconds", "images_seen", "skipped", "ema_updates", "files")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -39,7 +38,8 @@ def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state:
             save_tensors(path, group)
             sync(path)
             files[path.name] = digest(path)
-    (draft / STATE).write_text(json.dumps({**state, "files": files}, indent=1))
+    state = {**state, "files": files}
+    (draft / STATE).write_text(json.dumps({**state, "digest": digest_of_state(state)}, indent=1))
     sync(draft / STATE)
     sync(draft)
     remove_checkpoint(folder)
@@ -72,9 +72,8 @@ def read_checkpoint(
     """
     try:
         state = json.loads((folder / STATE).read_text())
-        missing = [name for name in NEEDED if name not in state]
-        if missing:
-            raise KeyError(missing[0])
+        if state.pop("digest") != digest_of_state(state):
+            raise ValueError(f"{STATE} is not what was written")
         tensors = {}
         for name, expected in state["files"].items():
             if digest(folder / name) != expected:
@@ -94,6 +93,10 @@ def steps_in(folder: Path) -> list[int]:
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_state(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:
