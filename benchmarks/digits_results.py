@@ -22,6 +22,8 @@ CONTROLS = {
     "adt-dead": ["adt-digits", "--trainer.discriminator_optimizer.lr=1e-12"],  # heads stay at their random start
     "add-alone": ["add-digits", "--method.adversarial_weight=0"],  # distillation without its adversary
 }
+ORDER = ("baseline", "plain", "plain-short", "sadm", "sadm-frozen", "sadm-random", "adt", "adt-random", "adt-dead")
+ORDER += ("ddo", "add", "add-alone")
 
 
 def make(out: Path, seed: int) -> list[Path]:
@@ -44,7 +46,7 @@ def make(out: Path, seed: int) -> list[Path]:
 
     for name in CONTROLS:
         measure(Console(stderr=True), evaluator, folder / name, 1000)
-    return sorted(run for run in folder.iterdir() if (run / "config.yaml").is_file())
+    return [folder / name for name in ORDER]
 
 
 def markdown(rows: list[dict]) -> str:
