@@ -100,7 +100,7 @@ def _headline(verdicts: Sequence[dict[str, str]]) -> str:
     found = {name: kind.pop() if len(kind) == 1 else "mixed" for name, kind in kinds.items()}
     parts = []
     for kind, label in (
-        ("gain", "Gain"),
+        ("gain", "Helps at the settings named below"),
         ("mixed", "Depends on the comparison"),
         ("no gain", "No gain"),
         ("worse", "Worse"),
