@@ -64,3 +64,11 @@ def test_a_dearer_method_is_marked():
 
 def test_without_a_plain_arm_there_is_no_verdict():
     assert verdicts(rows("adt", "ADT", {("ddim", 5): [0.6, 0.7, 0.5]})) == []
+
+
+def test_an_equal_budget_leaves_out_plain_arms_that_spent_less():
+    long = rows("plain-long", "Diffusion", {("ddim", 5): [1.5, 1.6, 1.4]}, calls=1000)
+    dear = rows("adt", "ADT", {("ddim", 5): [1.2, 1.3, 1.1]}, calls=500)
+    assert verdict_of(verdicts(PLAIN + long + dear), "At equal scheduler")["verdict"] == "worse"
+    assert verdict_of(verdicts(PLAIN + long + dear, budget="calls"), "At equal scheduler")["verdict"] == "gain"
+    assert "nothing to compare" in verdicts(PLAIN + dear, budget="calls")[0]["sentence"]

@@ -141,6 +141,11 @@ def parser() -> argparse.ArgumentParser:
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders; NAME-s0, NAME-s1 … are seeds of one arm"
     )
     sub.add_argument("--out", type=Path, help="also write the page, an HTML file")
+    sub.add_argument(
+        "--budget",
+        choices=["calls", "seconds"],
+        help="judge against plain runs that spent at least as much on training (default: against all plain runs)",
+    )
     sub.add_argument("--json", action="store_true", help="print the rows as JSON")
 
     sub = command(demo, "train a baseline on real digits, tune it by every method, and say what helped")
@@ -293,7 +298,7 @@ def compare(options: argparse.Namespace) -> int:
     rows = [row(run) for run in options.runs if run.is_dir() or not run.suffix]
     if not rows:
         raise ValueError("no run folder given")
-    found = verdicts(rows)
+    found = verdicts(rows, options.budget)
     if options.out:
         from sparring.report import write_comparison
 

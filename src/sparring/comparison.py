@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sparring.evaluation import is_run, read_results
 from sparring.metrics import paired_verdict
@@ -82,39 +82,53 @@ def judge(method: Measured, control: Measured) -> dict[str, Any]:
     return paired_verdict([method.values[s] for s in seeds], [control.values[s] for s in seeds], spread=spread)
 
 
-def verdicts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | None = None) -> list[dict[str, Any]]:
     """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
 
     The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
     trained too little or too long. A gain inside the spread is no gain. Where no plain arm spent as many network calls
     in training, the sentence says so.
 
+    Args:
+        rows: one for each run, see `row`.
+        budget: compare only with plain arms that spent at least as much on their training, in network calls or in
+            seconds (the equal-budget protocol of Lucic et al. 2018, "Are GANs Created Equal?"); None: with all of them.
+
     Returns:
         Two for each arm: "name", "sentence", "verdict", and "comparisons": one for each setting with "scheduler",
         "nfe", "frechet", "control", "difference", "interval" and "verdict".
     """
     arms = list(dict.fromkeys(r["arm"] for r in rows))
-    calls = {arm: max(r["network_calls"] for r in rows if r["arm"] == arm) for arm in arms}
+    spent = {arm: max(cost(r, budget or "calls") for r in rows if r["arm"] == arm) for arm in arms}
     plain = [arm for arm in arms if all(r["method"] == "Diffusion" for r in rows if r["arm"] == arm)]
     every = settings(rows)
     found: list[dict[str, Any]] = []
     for arm in [arm for arm in arms if arm not in plain and plain]:
-        equal = [compared(setting, rows, [arm], plain, [setting]) for setting in every]
+        controls = [p for p in plain if budget is None or spent[p] >= spent[arm]]
+        equal = [compared(setting, rows, arm, controls, [setting]) for setting in every]
         best = []
         for nfe in sorted({nfe for _, nfe in every}):
             at = [setting for setting in every if setting[1] == nfe]
-            best.append(compared(("any", nfe), rows, [arm], plain, at))
-        cheap = "" if max(calls[p] for p in plain) >= calls[arm] else " (no plain arm spent as many network calls)"
-        found.append(in_words(arm, f"At equal scheduler{cheap}", equal))
-        found.append(in_words(arm, f"Against the best scheduler for each number of calls{cheap}", best))
+            best.append(compared(("any", nfe), rows, arm, controls, at))
+        short = all(spent[p] < spent[arm] for p in plain)
+        note = f" (no plain arm spent as many {'seconds' if budget == 'seconds' else 'network calls'})" if short else ""
+        found.append(in_words(arm, f"At equal scheduler{note}", equal))
+        found.append(in_words(arm, f"Against the best scheduler for each number of calls{note}", best))
     return found
 
 
+def cost(run: dict[str, Any], budget: Literal["calls", "seconds"]) -> float:
+    """What the training of a run spent."""
+    if budget == "calls":
+        return run["network_calls"]
+    return (run["seconds_per_step"] or 0.0) * run["step"]
+
+
 def compared(
-    name: Setting, rows: list[dict[str, Any]], mine: list[str], plain: list[str], at: list[Setting]
+    name: Setting, rows: list[dict[str, Any]], arm: str, controls: list[str], at: list[Setting]
 ) -> dict[str, Any] | None:
-    """The best of some arms against the best of the plain ones, each over the given settings."""
-    method, control = best_of(rows, mine, at), best_of(rows, plain, at)
+    """An arm against the best of its controls, each with its best of the given settings."""
+    method, control = best_of(rows, [arm], at), best_of(rows, controls, at)
     if method is None or control is None:
         return None
     result = judge(method, control)
