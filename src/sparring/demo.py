@@ -17,7 +17,7 @@ ARMS = ("sadm", "adt", "ddo", "add")
 CALLS = (2, 5, 10, 50)
 STUDENT_CALLS = (1, 2)
 NUM_IMAGES = 1000
-QUICK = {"baseline": 500, "arms": 80, "images": 500}
+QUICK = {"baseline": 400, "arms": 60, "images": 400}
 
 
 def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> int:
