@@ -29,11 +29,15 @@ class TinyNet(nn.Module):
         super().__init__()
         self.time = nn.Linear(1, width)
         self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.blocks = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1)])
         self.last = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         embedded = self.time(time[:, None].to(x.dtype) / 1000)
-        return self.last(torch.tanh(self.first(x) + embedded[:, :, None, None]))
+        x = torch.tanh(self.first(x) + embedded[:, :, None, None])
+        for block in self.blocks:
+            x = x + torch.tanh(block(x))
+        return self.last(x)
 
 
 def backbone(**settings: Any) -> SmallConvNet:

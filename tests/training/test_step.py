@@ -303,4 +303,6 @@ def test_settings_that_would_train_nothing_are_refused(tmp_path):
         trainer(tmp_path / "run", checkpoint_every=-1)
     with pytest.raises(ValueError, match="`batch_size=16` must be a multiple of 3"):
         trainer(tmp_path / "run", accumulation=3)
+    with pytest.raises(ValueError, match="`sharding=fsdp2` spreads the generator over processes"):
+        trainer(tmp_path / "run", sharding="fsdp2")
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from small_runs import METHODS, checkpoint
+from small_runs import METHODS, TinyNet, checkpoint
 
 from sparring.training.checkpoint import steps_in
 
@@ -46,19 +46,29 @@ def launch(launcher: str, *arguments: object) -> None:
 
 @pytest.mark.parametrize(("launcher", "accumulation"), [("torchrun", 1), ("accelerate", 2)])
 def test_two_processes_equal_one(tmp_path, launcher, accumulation):
+    """The second launch also cuts the half batches into micro-batches, and spreads the generator (FSDP2)."""
     names = METHODS if launcher == "torchrun" else ("diffusion", "sadm-fixed", "adt", "ddo", "add")
     two_processes.run(tmp_path / "one", 1, list(names))
-    if launcher == "accelerate":
+    sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in names]
+    if sharded:  # a run may also go on in another number of processes
         shutil.copytree(tmp_path / "one/adt", tmp_path / "two/moved")
         two_processes.go_on(tmp_path / "one/adt")
-    launch(launcher, Path(two_processes.__file__), tmp_path / "two", accumulation, *names)
-    for name in names:
+    launch(launcher, Path(two_processes.__file__), tmp_path / "two", accumulation, *names, *sharded)
+    for name in [*names, *sharded]:
+        one = tmp_path / "one" / name.removesuffix("+fsdp2")
         for step in (1, 2, 3):
-            assert_equal(tmp_path / "one" / name, tmp_path / "two" / name, step)
-        logs = [(tmp_path / n / name / "metrics.jsonl").read_text().splitlines()[:3] for n in ("one", "two")]
+            assert_equal(one, tmp_path / "two" / name, step)
+        logs = [(run / "metrics.jsonl").read_text().splitlines()[:3] for run in (one, tmp_path / "two" / name)]
         same_numbers(*logs)
-    if launcher == "accelerate":
+        assert (one / "samples/000003.png").read_bytes() == (
+            tmp_path / "two" / name / "samples/000003.png"
+        ).read_bytes()
+    if sharded:
         assert_equal(tmp_path / "one/adt", tmp_path / "two/moved", 5)
+        total = sum(parameter.numel() for parameter in TinyNet().parameters())
+        shares = [int((tmp_path / f"two/diffusion+fsdp2/{rank}.txt").read_text()) for rank in (0, 1)]
+        assert sum(shares) == total
+        assert min(shares) > 0.3 * total
     told = [(tmp_path / f"two/stopped/{rank}.txt").read_text() for rank in (0, 1)]
     assert told == [f"stopped by {name} after step 2; go on with --resume" for name in ("SIGTERM", "SIGINT")]
     assert steps_in(tmp_path / "two/stopped/checkpoints") == [2]

@@ -17,13 +17,21 @@ SETTINGS = {"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 9, "batch_siz
 
 
 def run(folder: Path, accumulation: int, names: list[str], rank: int = 0) -> None:
-    """One run folder for each method. Each process starts from other weights: those of the first must win."""
+    """One run folder for each method, "METHOD+fsdp2" for a sharded generator.
+
+    Each process starts from other weights: those of the first must win.
+    """
     for name in names:
-        parts = {"method": method(name, seed=rank).double(), "data": ExactDigits()}
-        trainer(folder / name, accumulation=accumulation, **parts, **SETTINGS).fit()
+        base, _, sharding = name.partition("+")
+        parts = {"method": method(base, seed=rank).double(), "data": ExactDigits(), "sharding": sharding or "none"}
+        run = trainer(folder / name, accumulation=accumulation, **parts, **SETTINGS)
+        run.fit()
+        if sharding:
+            shares = sum(parameter.to_local().numel() for parameter in run.generator.parameters)
+            (folder / name / f"{rank}.txt").write_text(str(shares))
         drift(folder / name)
     if (folder / "moved").is_dir():  # a run that was started by another number of processes
-        go_on(folder / "moved")
+        go_on(folder / "moved", sharding="fsdp2")
 
 
 def stop_one(folder: Path) -> None:
@@ -43,9 +51,9 @@ def stop_one(folder: Path) -> None:
         (folder / f"stopped/{run.rank}.txt").write_text(str(stopped))
 
 
-def go_on(folder: Path) -> None:
+def go_on(folder: Path, **settings: str) -> None:
     """Two more steps of an ADT run."""
-    settings = {**SETTINGS, "steps": 5, "method": method("adt").double(), "data": ExactDigits()}
+    settings = {**SETTINGS, "steps": 5, "method": method("adt").double(), "data": ExactDigits(), **settings}
     trainer(folder, **settings).fit(resume=True)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparring.training.sharding import local
+
 
 class EMA:
     """A copy of a module that follows it slowly; the copy is what is sampled and shipped.
@@ -39,10 +41,14 @@ class EMA:
         self.warmup = warmup
         self.updates = 0
         self.module: Any = deepcopy(module).eval().requires_grad_(False)
+        self.follow(module)
+
+    def follow(self, module: nn.Module) -> None:
+        """Looks up the tensors of the network and of its copy; again after both were cut into shards."""
         source, copy = state_tensors(module), state_tensors(self.module)
         floating = [name for name, tensor in copy.items() if tensor.is_floating_point()]
-        self.source = [source[name] for name in floating]
-        self.copy = [copy[name] for name in floating]
+        self.source = [local(source[name]) for name in floating]
+        self.copy = [local(copy[name]) for name in floating]
         self.exact = [(source[name], copy[name]) for name in copy if name not in set(floating)]
 
     @torch.no_grad()

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from sparring.training.sharding import like, whole
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Player:
                 )
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
+        self.sharded = isinstance(self.parameters[0], DTensor)
         device = self.parameters[0].device.type
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -100,7 +104,7 @@ class Player:
         """Joint norm of the gradients, which are brought back to their true scale; there must be some."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        return nn.utils.get_total_norm(self.gradients())
+        return whole(nn.utils.get_total_norm(self.gradients()))
 
     def update(self, step: int, norm: float) -> None:
         """Moves the parameters along their gradients, whose joint norm is given, and drops the gradients."""
@@ -145,9 +149,12 @@ class Player:
             by_name.setdefault(name, {})[key] = value
         for name, parameter in zip(self.names, self.parameters, strict=True):
             moments = by_name.pop(name, {})
-            if any(key != "step" and value.shape != parameter.shape for key, value in moments.items()):
+            if any(value.ndim and value.shape != parameter.shape for value in moments.values()):
                 raise ValueError(f"checkpoint of another network: {name} of the {self.role} has another shape")
             if moments:
-                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+                self.optimizer.state[parameter] = {
+                    key: like(value, parameter) if value.ndim else value.to(parameter.device)
+                    for key, value in moments.items()
+                }
         if by_name:
             raise ValueError(f"checkpoint of another network: the {self.role} has no parameter {sorted(by_name)[0]!r}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 BUCKET_BYTES = 32 * 2**20
 
@@ -103,7 +104,8 @@ def copy_from_first(tensors: Sequence[Tensor]) -> None:
     """Overwrites tensors by those of the first process."""
     if world() > 1:
         for tensor in tensors:
-            dist.broadcast(tensor.detach(), 0)
+            if not isinstance(tensor, DTensor):
+                dist.broadcast(tensor.detach(), 0)
 
 
 def check_agreement(tensors: dict[str, Tensor]) -> None:
@@ -112,6 +114,7 @@ def check_agreement(tensors: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: they do not; names the first tensor that differs.
     """
+    tensors = {name: tensor for name, tensor in tensors.items() if not isinstance(tensor, DTensor)}
     if world() == 1 or not tensors:
         return
     device = next(iter(tensors.values())).device

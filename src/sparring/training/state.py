@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sparring.training.sharding import like
+
 if TYPE_CHECKING:
     from sparring.training.trainer import Trainer
 
@@ -130,7 +132,7 @@ def fill(own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
         if tensor.shape != loaded[name].shape:
             was, now = tuple(loaded[name].shape), tuple(tensor.shape)
             raise ValueError(f"checkpoint of another network: {name} has the shape {was} and not {now}")
-        tensor.copy_(loaded[name])
+        tensor.copy_(like(loaded[name], tensor))
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -169,14 +169,17 @@ class Step:
             exact = [value.to(torch.promote_types(value.dtype, torch.float32)) for value in values.values()]
             loss = sum(exact[1:], exact[0]) / num_micro
             self.noted += [(f"{player.role}/{name}", value.detach()) for name, value in values.items()]
-            player.scaled(loss).backward(inputs=player.parameters)
+            # the parameters of a sharded network exist whole only while it computes and cannot be named; its opponent
+            # is out of the graph by `without_gradient`
+            player.scaled(loss).backward(inputs=None if player.sharded else player.parameters)
             loss_sum += loss.detach()
             del values, exact, loss
         return loss_sum
 
     def finish(self, player: Player, loss: Tensor) -> bool:
         """Updates a player with the mean gradient over the processes, if loss and gradient are finite."""
-        processes.average_gradients(player.parameters)
+        if not player.sharded:
+            processes.average_gradients(player.parameters)
         learns = bool(player.gradients())
         norm = player.gradient_norm() if learns else torch.zeros((), device=self.device)
         news = processes.total(torch.stack([loss.double(), torch.full_like(loss, self.stop_asked).double()]))

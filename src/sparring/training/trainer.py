@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Generator
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
 from sparring.data import BatchStream, ImageData
+from sparring.denoiser import Denoiser
 from sparring.methods import Method
 from sparring.pipeline import save_pipeline
 from sparring.training import average, processes
@@ -17,6 +19,7 @@ from sparring.training.folder import RunFolder, writing
 from sparring.training.interrupt import STOPPING, Interrupted, heard_by, leave_to_parent
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.progress import Progress
+from sparring.training.sharding import gather, shard
 from sparring.training.state import changing_tensors, fixed_tensors, put_fixed, put_state, take_state
 from sparring.training.step import Micro, Precision, Step
 from sparring.training.watch import Balance, Means, Watch
@@ -58,6 +61,7 @@ class Trainer:
         discriminator_accuracy: let the discriminator rest in steps in which it is right more often than this.
         gradient_checkpointing: compute the generator's activations twice instead of keeping them; less memory.
         compile: run the denoisers through `torch.compile`; faster after a minute.
+        sharding: "fsdp2" spreads the generator, its moments and its average over the processes.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Trainer:
         discriminator_accuracy: float | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
+        sharding: Literal["none", "fsdp2"] = "none",
     ):
         positive = dict(steps=steps, accumulation=accumulation, discriminator_updates=discriminator_updates)
         positive |= dict(keep_checkpoints=keep_checkpoints, num_samples=num_samples, log_every=log_every)
@@ -139,13 +144,17 @@ class Trainer:
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
             )
         self.method = method.to(self.device).train()
+        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
+        processes.copy_from_first([*method.parameters(), *method.buffers()])
+        self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
+        self.whole_average: Denoiser | None = None
+        if sharding == "fsdp2":
+            self.shard(precision)
         scaled = precision == "fp16"
         self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
         self.players = [self.generator]
         if method.discriminator is not None:
             self.players.append(Player("discriminator", method.discriminator, discriminator_optimizer, steps, scaled))
-        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
-        self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
         self.balance = None if discriminator_accuracy is None else Balance(discriminator_accuracy)
         self.alternate = Step(
             method,
@@ -214,8 +223,9 @@ class Trainer:
         if self.main:
             self.folder.save_frozen(fixed_tensors(self.method))
             self.frozen_digest = self.folder.frozen_digest()
-            self.save_average()
-            self.save_grid()
+        self.save_average()
+        self.save_grid()
+        if self.main:
             self.folder.write_config(self.config)
 
     def resume(self, step: int | None) -> None:
@@ -232,7 +242,7 @@ class Trainer:
         processes.check_agreement(changing_tensors(self.method))
         if self.main:
             self.folder.forget_after(self.step)
-            self.save_average()
+        self.save_average()
         self.accelerator.wait_for_everyone()
 
     def loop(self) -> None:
@@ -341,20 +351,29 @@ class Trainer:
         if self.keep_best:
             state["score"] = average.held_out_error(self.ema.module, self.data, seed=self.seed)
             self.write({"validation/diffusion": state["score"]})
+        groups = gather(groups, keep=self.main)
         if self.main:
             state["frozen"] = self.frozen_digest
             self.folder.save_checkpoint(self.step, groups, state, self.keep_checkpoints, self.keep_best)
-            self.save_average()
+        self.save_average()
         self.accelerator.wait_for_everyone()
         self.saved = self.step
 
     def save_average(self) -> None:
-        with writing("the pipeline", self.folder.pipeline):
-            save_pipeline(self.ema.module, self.folder.pipeline, self.method.sampler)
+        """Writes the average as a pipeline."""
+        denoiser = self.ema.module
+        if self.generator.sharded:
+            state = gather({"net": denoiser.net.state_dict()}, keep=self.main)["net"]
+            denoiser = self.whole_average
+            if denoiser is not None:
+                denoiser.net.load_state_dict(state)
+        if self.main:
+            with writing("the pipeline", self.folder.pipeline):
+                save_pipeline(denoiser, self.folder.pipeline, self.method.sampler)
 
     def save_grid(self) -> None:
         """Samples of the average, from the same latents every time, as a picture."""
-        if self.main:
+        if self.main or self.generator.sharded:
             images = average.samples(
                 self.ema.module,
                 self.data,
@@ -363,7 +382,20 @@ class Trainer:
                 n=self.num_samples,
                 seed=self.seed,
             )
+        if self.main:
             self.folder.save_grid(self.step, images)
+
+    def shard(self, precision: Precision) -> None:
+        """Spreads the generator's network and its average over the processes."""
+        if self.world == 1:
+            raise ValueError("`sharding=fsdp2` spreads the generator over processes: start several, with torchrun")
+        if precision == "fp16":
+            raise ValueError("`sharding=fsdp2` with `precision=fp16`: an overflow is seen in one share only; use bf16")
+        if self.main:
+            self.whole_average = deepcopy(self.ema.module).cpu()
+        for net in (self.method.generator.net, self.ema.module.net):
+            shard(net, self.device)
+        self.ema.follow(self.method.generator)
 
     # -- what a step costs ---------------------------------------------------------------------------------------------
 
