@@ -7,7 +7,7 @@ import torch
 from small_runs import TinyNet, trainer
 from torch import nn
 
-from sparring.training import EMA, AdamW
+from sparring.training import EMA, AdamW, RunFolder
 from sparring.training.optimizer import Player
 from sparring.training.watch import Balance, Means, Watch
 
@@ -191,3 +191,21 @@ def test_player_loads_only_its_own_moments():
         player.load_state({"other/step": torch.tensor(1.0)})
     with pytest.raises(ValueError, match="time.weight of the discriminator has another shape"):
         player.load_state({"time.weight/exp_avg": torch.zeros(3)})
+
+
+def test_a_tracker_that_is_not_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.accelerator.filter_trackers", lambda *_: [])
+    with pytest.raises(ValueError, match="`tracker=wandb` is not installed"):
+        trainer(tmp_path / "run", tracker="wandb")
+
+
+def test_the_tracker_gets_the_lines_of_the_log(tmp_path):
+    run = trainer(tmp_path / "run", tracker="tensorboard").fit()
+    assert list((run / "tensorboard").rglob("events.out.tfevents*"))
+
+
+def test_the_configuration_says_what_a_run_was_made_with(tmp_path):
+    made_with = RunFolder(trainer(tmp_path / "run").fit()).read_config()["made_with"]
+    assert made_with["processes"] == 1
+    assert "threads" in made_with["device"]
+    assert "torch" in made_with["versions"]

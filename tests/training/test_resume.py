@@ -117,7 +117,7 @@ def test_a_finished_run_resumes_to_nothing_and_can_be_made_longer(tmp_path):
 
 def test_a_start_that_was_killed_is_started_again(tmp_path, monkeypatch):
     run = trainer(tmp_path / "run", "ddo")
-    monkeypatch.setattr(run.folder, "write_config", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run.folder, "write_config", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run.fit()
     with pytest.raises(ValueError, match="is not a run of sparring"):

@@ -71,10 +71,11 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"`out={self.path}` cannot be written ({error.strerror}): give another folder") from None
 
-    def write_config(self, config: dict[str, Any]) -> None:
+    def write_config(self, config: dict[str, Any], **hardware: Any) -> None:
         """Writes config.yaml, the last file of a start; from then on the folder is a run."""
+        made_with = {"made_with": provenance() | hardware}
         with writing("the configuration", self.path):
-            replace(self.config, yaml.safe_dump({**config, "made_with": provenance()}, sort_keys=False))
+            replace(self.config, yaml.safe_dump({**config, **made_with}, sort_keys=False))
             (self.path / STARTING).unlink(missing_ok=True)
 
     def read_config(self) -> dict[str, Any]:

@@ -182,8 +182,8 @@ class Step:
             processes.average_gradients(player.parameters)
         learns = bool(player.gradients())
         norm = player.gradient_norm() if learns else torch.zeros((), device=self.device)
-        news = processes.total(torch.stack([loss.double(), torch.full_like(loss, self.stop_asked).double()]))
-        loss_now, stop_now, norm_now = torch.cat([news, norm.double().view(1)]).tolist()
+        news = processes.total(torch.stack([loss, torch.full_like(loss, self.stop_asked)]))
+        loss_now, stop_now, norm_now = torch.cat([news, norm.view(1)]).tolist()  # the one wait for the device
         self.stop_agreed = stop_now > 0
         self.noted.append((f"gradient_norm/{player.role}", norm_now))
         finite = math.isfinite(loss_now) and math.isfinite(norm_now)

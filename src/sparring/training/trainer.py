@@ -114,6 +114,8 @@ class Trainer:
         )  # said aloud: else accelerate takes torchrun's processes for one each
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
         processes.part_at_exit()
+        if tracker is not None and not self.accelerator.log_with:
+            raise ValueError(f"`tracker={tracker}` is not installed: install it, or use tracker: null")
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
@@ -204,11 +206,14 @@ class Trainer:
             self.resume(resume_step)
         else:
             self.start()
-        self.accelerator.init_trackers("tensorboard")
-        with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
-            self.loop()
-        for tracker in self.accelerator.trackers if self.main else []:
-            tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
+        with writing("the tracker's log", self.folder.path):
+            self.accelerator.init_trackers("tensorboard")
+        try:
+            with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
+                self.loop()
+        finally:
+            for tracker in self.accelerator.trackers if self.main else []:
+                tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
         return self.folder.path
 
     def start(self) -> None:
@@ -226,7 +231,7 @@ class Trainer:
         self.save_average()
         self.save_grid()
         if self.main:
-            self.folder.write_config(self.config)
+            self.folder.write_config(self.config, processes=self.world, device=device_name(self.device))
 
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
@@ -421,6 +426,13 @@ def checkpoint_activations(method: Method) -> None:
         net.enable_gradient_checkpointing()  # type: ignore[operator]
     except (AttributeError, ValueError):
         raise ValueError(f"`gradient_checkpointing`: {type(net).__name__} has none; leave it out") from None
+
+
+def device_name(device: torch.device) -> str:
+    """What the run computes on, for its configuration."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def due(step: int, every: int) -> bool:

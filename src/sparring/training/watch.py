@@ -45,8 +45,11 @@ class Means:
 
     def state(self) -> dict[str, list[float]]:
         """All values as numbers, each the mean over the processes."""
-        flat = torch.tensor([float(value) for values in self.values.values() for value in values], dtype=torch.float64)
-        shared = iter((processes.total(flat) / processes.world()).tolist())
+        every = [value for values in self.values.values() for value in values]
+        on_device = [value.detach().float() for value in every if isinstance(value, Tensor)]
+        numbers = iter(torch.stack(on_device).tolist() if on_device else [])  # one transfer
+        own = [next(numbers) if isinstance(value, Tensor) else value for value in every]
+        shared = iter((processes.total(torch.tensor(own, dtype=torch.float64)) / processes.world()).tolist())
         return {name: [next(shared) for _ in values] for name, values in self.values.items()}
 
     def load_state(self, state: dict[str, list[float]]) -> None:
