@@ -23,7 +23,7 @@ from sparring.training import checkpoint
 from sparring.training.checkpoint import read_checkpoint, steps_in
 
 STEPS = 24
-SECONDS_PER_FILE = 0.02  # that writing is made to take, so that kills hit it
+SECONDS_PER_FILE = 0.04  # that writing is made to take, so that kills hit it
 
 
 def train(folder: Path) -> None:
