@@ -1,47 +1,110 @@
-"""What the average of a run can do: its samples from fixed latents, and its denoising error on held-out images."""
+"""The average of a run: shipped as a pipeline, sampled from fixed latents, measured on held-out images."""
+
+from copy import deepcopy
 
 import torch
-from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.denoiser import Denoiser
+from sparring.methods import Method
 from sparring.methods.method import denoising_error
+from sparring.pipeline import save_pipeline
 from sparring.process.times import Uniform
 from sparring.rollout import generate, one_step
+from sparring.training.folder import RunFolder, writing
+from sparring.training.sharding import gather, is_cut
 
 NUM_HELD_OUT = 256
 
 
-def samples(denoiser: Denoiser, data: ImageData, *, sampler: str, num_steps: int, n: int, seed: int) -> Tensor:
-    """[n, C, H, W] images, always from the same latents and, of a conditional network, of one class after the other."""
-    device = next(denoiser.parameters()).device
-    labels = None
-    if denoiser.conditional:
-        labels = (torch.arange(n) % int(data.num_classes or 1)).to(device)
-    return generate(
-        denoiser,
-        denoiser.process.scheduler(sampler, denoiser.prediction),
-        num_steps,
-        latents=Draws(seed, phase="samples", device=device).normal((n, *data.image_shape)),
-        labels=labels,
-        generator=torch.Generator(device).manual_seed(seed),
-    )
+class Average:
+    """The averaged denoiser and its files in the run folder. Every process calls, the main one writes.
 
-
-@torch.no_grad()
-def held_out_error(denoiser: Denoiser, data: ImageData, *, seed: int) -> float:
-    """Mean squared error of the network's output on the same images, times and noise in every call; lower is better.
-
-    The images are up to 256 of the holdout, or of the training set where the data set knows no holdout; times are
-    uniform. It says how well the network denoises, which for a few-step student is not what its samples look like.
+    Args:
+        denoiser: the average.
+        method: says by which sampler, and in how many network calls.
+        data: images trained on.
+        folder: run folder.
+        seed: of latents and of the noise of the error.
+        num_samples: images in a grid.
+        main: whether this process writes.
     """
-    held_out = data.holdout() or data
-    n = min(NUM_HELD_OUT, len(held_out))
-    device = next(denoiser.parameters()).device
-    labels = held_out.labels(n, seed)
-    batch = Batch(
-        held_out.images(n, seed).to(device),
-        None if labels is None else labels.to(device),
-        Draws(seed, phase="held out", device=device),
-    )
-    return float(denoising_error(denoiser, one_step(denoiser, batch, Uniform())).mean())
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        method: Method,
+        data: ImageData,
+        folder: RunFolder,
+        seed: int,
+        num_samples: int,
+        main: bool,
+    ):
+        self.denoiser = denoiser
+        self.sampler, self.sample_steps = method.sampler, method.sample_steps
+        self.data = data
+        self.folder = folder
+        self.seed = seed
+        self.num_samples = num_samples
+        self.main = main
+        self.whole: Denoiser | None = None
+
+    def will_be_sharded(self) -> None:
+        """Keeps a whole copy on the CPU of the main process, through which the average is shipped from then on."""
+        if self.main:
+            self.whole = deepcopy(self.denoiser).cpu()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a share of it, so that all of them must take part in a forward pass."""
+        return is_cut(self.denoiser)
+
+    def ship(self) -> None:
+        """Writes it as a pipeline."""
+        shipped = self.denoiser
+        if self.sharded:
+            state = gather({"net": self.denoiser.net.state_dict()}, keep=self.main)["net"]
+            if self.whole is not None:
+                self.whole.net.load_state_dict(state)
+                shipped = self.whole
+        if self.main:
+            with writing("the pipeline", self.folder.pipeline):
+                save_pipeline(shipped, self.folder.pipeline, self.sampler)
+
+    def draw(self, step: int) -> None:
+        """Writes a picture of samples, always from the same latents; of a conditional network, class after class."""
+        if not (self.main or self.sharded):
+            return
+        device = next(self.denoiser.parameters()).device
+        labels = None
+        if self.denoiser.conditional:
+            labels = (torch.arange(self.num_samples) % int(self.data.num_classes or 1)).to(device)
+        draws = Draws(self.seed, phase="samples", device=device)
+        images = generate(
+            self.denoiser,
+            self.denoiser.process.scheduler(self.sampler, self.denoiser.prediction),
+            self.sample_steps,
+            latents=draws.normal((self.num_samples, *self.data.image_shape)),
+            labels=labels,
+            generator=torch.Generator(device).manual_seed(self.seed),
+        )
+        if self.main:
+            self.folder.save_grid(step, images)
+
+    @torch.no_grad()
+    def error(self) -> float:
+        """Mean squared error of the output on the same images, times and noise in every call; lower is better.
+
+        The images are up to 256 of the holdout, or of the training set where the data set knows no holdout; times are
+        uniform. It says how well the network denoises, which for a few-step student is not what its samples look like.
+        """
+        held_out = self.data.holdout() or self.data
+        n = min(NUM_HELD_OUT, len(held_out))
+        device = next(self.denoiser.parameters()).device
+        labels = held_out.labels(n, self.seed)
+        batch = Batch(
+            held_out.images(n, self.seed).to(device),
+            None if labels is None else labels.to(device),
+            Draws(self.seed, phase="held out", device=device),
+        )
+        return float(denoising_error(self.denoiser, one_step(self.denoiser, batch, Uniform())).mean())

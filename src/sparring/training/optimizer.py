@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from sparring.training.sharding import like, whole
+from sparring.training.sharding import is_cut, like, whole
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Player:
                 )
         self.names = [name for name, _ in named]
         self.parameters = [p for _, p in named]
-        self.sharded = isinstance(self.parameters[0], DTensor)
+        self.sharded = is_cut(module)
         device = self.parameters[0].device.type
         self.optimizer = torch.optim.AdamW(
             self.parameters,

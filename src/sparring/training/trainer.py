@@ -2,21 +2,20 @@
 
 import time
 from collections.abc import Generator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
 
 from sparring.data import BatchStream, ImageData
-from sparring.denoiser import Denoiser
 from sparring.methods import Method
-from sparring.pipeline import save_pipeline
-from sparring.training import average, processes
+from sparring.training import processes
+from sparring.training.average import Average
+from sparring.training.batches import windows
 from sparring.training.ema import EMA
 from sparring.training.folder import RunFolder, writing
-from sparring.training.interrupt import STOPPING, Interrupted, heard_by, leave_to_parent
+from sparring.training.interrupt import STOPPING, Interrupted, heard_by
+from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.progress import Progress
 from sparring.training.sharding import gather, shard
@@ -102,16 +101,15 @@ class Trainer:
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
-        for name, value in dict(
-            checkpoint_every=checkpoint_every, sample_every=sample_every, data_workers=data_workers
-        ).items():
+        for name, value in dict(checkpoint_every=checkpoint_every, sample_every=sample_every).items():
             if value < 0:
-                raise ValueError(f"`{name}={value}` must be 0 or more")
+                raise ValueError(f"`{name}={value}` must be 0 (only at the end) or more")
+        if data_workers < 0:
+            raise ValueError(f"`data_workers={data_workers}` must be 0 or more")
         from accelerate import Accelerator
 
-        cpu = (
-            not torch.accelerator.is_available()
-        )  # said aloud: else accelerate takes torchrun's processes for one each
+        # without `cpu` accelerate would take the processes of torchrun, on a machine without a GPU, for one each
+        cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
         processes.part_at_exit()
         if tracker is not None and not self.accelerator.log_with:
@@ -128,7 +126,6 @@ class Trainer:
         self.keep_checkpoints = keep_checkpoints
         self.keep_best = keep_best
         self.sample_every = sample_every
-        self.num_samples = num_samples
         self.log_every = log_every
         self.max_skipped = max_skipped
         self.data_workers = data_workers
@@ -149,9 +146,12 @@ class Trainer:
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
-        self.whole_average: Denoiser | None = None
+        self.average = Average(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
         if sharding == "fsdp2":
-            self.shard(precision)
+            self.average.will_be_sharded()
+            for net in (method.generator.net, self.ema.module.net):
+                shard(net, self.device, precision)
+            self.ema.follow(method.generator)
         scaled = precision == "fp16"
         self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
         self.players = [self.generator]
@@ -167,15 +167,7 @@ class Trainer:
             discriminator_updates=discriminator_updates,
             balance=self.balance,
         )
-        if self.world > 1:
-            for part in method.modules():
-                if hasattr(part, "gather"):  # a judge of whole batches sees the batch of all processes
-                    setattr(part, "gather", processes.gather_rows)  # noqa: B010
-        if gradient_checkpointing:
-            checkpoint_activations(method)
-        if compile:
-            for denoiser in method.denoisers():
-                denoiser.net.compile()
+        prepare_networks(method, gradient_checkpointing=gradient_checkpointing, compile=compile)
         self.means = Means()
         self.watch = Watch()
         self.step = 0
@@ -228,8 +220,8 @@ class Trainer:
         if self.main:
             self.folder.save_frozen(fixed_tensors(self.method))
             self.frozen_digest = self.folder.frozen_digest()
-        self.save_average()
-        self.save_grid()
+        self.average.ship()
+        self.average.draw(0)
         if self.main:
             self.folder.write_config(self.config, processes=self.world, device=device_name(self.device))
 
@@ -247,7 +239,7 @@ class Trainer:
         processes.check_agreement(changing_tensors(self.method))
         if self.main:
             self.folder.forget_after(self.step)
-        self.save_average()
+        self.average.ship()
         self.accelerator.wait_for_everyone()
 
     def loop(self) -> None:
@@ -263,7 +255,7 @@ class Trainer:
                 self.log()
             self.progress.advance(self.batch_size / elapsed)
             if due(self.step, self.sample_every) or self.step == self.steps:
-                self.save_grid()
+                self.average.draw(self.step)
             if due(self.step, self.checkpoint_every) or self.step == self.steps:
                 self.save()
         windows.close()
@@ -285,23 +277,7 @@ class Trainer:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
         sizes = dict(rank=self.rank, world=self.world, accumulation=self.accumulation)
         stream = BatchStream(len(self.data), self.batch_size, self.seed, self.step, **sizes)
-        loader: Any = DataLoader(
-            self.data,
-            batch_size=None,
-            sampler=stream,
-            num_workers=self.data_workers,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=self.data_workers > 0,
-            worker_init_fn=leave_to_parent,
-        )
-        batches = iter(loader)
-        while True:
-            window = []
-            for micro in range(self.accumulation):
-                images, labels = next(batches)
-                labels = None if labels is None else labels.to(self.device, non_blocking=True)
-                window.append((images.to(self.device, non_blocking=True), labels, stream.rows(micro)))
-            yield window
+        return windows(self.data, stream, self.device, self.data_workers)
 
     def stop(self, number: int) -> None:
         """Ends the run after the current step, with a checkpoint; for signal handlers."""
@@ -317,7 +293,7 @@ class Trainer:
         self.skipped_in_a_row += 1
         what = ", ".join(dict.fromkeys(culprits)) or "the loss"
         if self.skipped_in_a_row == 1:
-            self.warn(f"step {self.step + 1} was left out: {what} was not finite")
+            self.warn(self.step + 1, f"step {self.step + 1} was left out: {what} was not finite")
         if self.skipped_in_a_row >= self.max_skipped:
             raise ValueError(
                 f"{self.skipped_in_a_row} steps in a row up to step {self.step + 1} had a loss or gradient that is not "
@@ -333,7 +309,7 @@ class Trainer:
         self.write(line)
         self.progress.show(line)
         if warning:
-            self.warn(warning)
+            self.warn(self.step, warning)
 
     def write(self, line: dict[str, float]) -> None:
         if self.main:
@@ -341,66 +317,28 @@ class Trainer:
             with writing("the tracker's log", self.folder.path):
                 self.accelerator.log(line, step=self.step)
 
-    def warn(self, text: str) -> None:
+    def warn(self, step: int, text: str) -> None:
         """Says something once, on the screen and in the log."""
         if self.main:
-            self.folder.log({"step": self.step, "warning": text})
+            self.folder.log({"step": step, "warning": text})
             self.progress.say(f"warning: {text}")
 
     def save(self) -> None:
-        """Writes a checkpoint, and the average as a pipeline and as pictures."""
+        """Writes a checkpoint, and the average as a pipeline."""
         if self.saved == self.step:
             return
         groups, state = take_state(self)
         processes.check_agreement({f"{group}/{k}": v for group, tensors in groups.items() for k, v in tensors.items()})
         if self.keep_best:
-            state["score"] = average.held_out_error(self.ema.module, self.data, seed=self.seed)
+            state["score"] = self.average.error()
             self.write({"validation/diffusion": state["score"]})
         groups = gather(groups, keep=self.main)
         if self.main:
             state["frozen"] = self.frozen_digest
             self.folder.save_checkpoint(self.step, groups, state, self.keep_checkpoints, self.keep_best)
-        self.save_average()
+        self.average.ship()
         self.accelerator.wait_for_everyone()
         self.saved = self.step
-
-    def save_average(self) -> None:
-        """Writes the average as a pipeline."""
-        denoiser = self.ema.module
-        if self.generator.sharded:
-            state = gather({"net": denoiser.net.state_dict()}, keep=self.main)["net"]
-            denoiser = self.whole_average
-            if denoiser is not None:
-                denoiser.net.load_state_dict(state)
-        if self.main:
-            with writing("the pipeline", self.folder.pipeline):
-                save_pipeline(denoiser, self.folder.pipeline, self.method.sampler)
-
-    def save_grid(self) -> None:
-        """Samples of the average, from the same latents every time, as a picture."""
-        if self.main or self.generator.sharded:
-            images = average.samples(
-                self.ema.module,
-                self.data,
-                sampler=self.method.sampler,
-                num_steps=self.method.sample_steps,
-                n=self.num_samples,
-                seed=self.seed,
-            )
-        if self.main:
-            self.folder.save_grid(self.step, images)
-
-    def shard(self, precision: Precision) -> None:
-        """Spreads the generator's network and its average over the processes."""
-        if self.world == 1:
-            raise ValueError("`sharding=fsdp2` spreads the generator over processes: start several, with torchrun")
-        if precision == "fp16":
-            raise ValueError("`sharding=fsdp2` with `precision=fp16`: an overflow is seen in one share only; use bf16")
-        if self.main:
-            self.whole_average = deepcopy(self.ema.module).cpu()
-        for net in (self.method.generator.net, self.ema.module.net):
-            shard(net, self.device)
-        self.ema.follow(self.method.generator)
 
     # -- what a step costs ---------------------------------------------------------------------------------------------
 
@@ -413,26 +351,6 @@ class Trainer:
         self.images_before = number
         for denoiser in self.method.denoisers():
             denoiser.images_seen = 0
-
-
-def checkpoint_activations(method: Method) -> None:
-    """Lets the generator's network compute its activations again in the backward pass.
-
-    Raises:
-        ValueError: the network cannot do that.
-    """
-    net = method.generator.net
-    try:
-        net.enable_gradient_checkpointing()  # type: ignore[operator]
-    except (AttributeError, ValueError):
-        raise ValueError(f"`gradient_checkpointing`: {type(net).__name__} has none; leave it out") from None
-
-
-def device_name(device: torch.device) -> str:
-    """What the run computes on, for its configuration."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def due(step: int, every: int) -> bool:

@@ -1,0 +1,41 @@
+"""Batches on their way to a step: read by workers, in the order of the seed, on the device."""
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from sparring.data import BatchStream, ImageData
+from sparring.training.interrupt import leave_to_parent
+from sparring.training.step import Micro
+
+
+def windows(
+    data: ImageData, stream: BatchStream, device: torch.device, workers: int
+) -> Generator[list[Micro], None, None]:
+    """The micro-batches of each step, from the stream's first on, with their rows of the global batch.
+
+    Args:
+        data: what is read.
+        stream: says which rows, for this process.
+        device: where the batches go.
+        workers: processes that read; 0 reads in this one. Their number does not change what is read.
+    """
+    loader: Any = DataLoader(
+        data,
+        batch_size=None,
+        sampler=stream,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_to_parent,
+    )
+    batches = iter(loader)
+    while True:
+        window = []
+        for micro in range(stream.accumulation):
+            images, labels = next(batches)
+            labels = None if labels is None else labels.to(device, non_blocking=True)
+            window.append((images.to(device, non_blocking=True), labels, stream.rows(micro)))
+        yield window
