@@ -87,15 +87,3 @@ def load_pipeline(folder: str | Path) -> tuple[Denoiser, Any]:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type where it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-class Pretrained(Denoiser):
-    """The denoiser of a run or of a diffusers pipeline folder.
-
-    Args:
-        path: run of sparring, or pipeline folder.
-    """
-
-    def __init__(self, path: str):
-        loaded = load_pipeline(path)[0]
-        super().__init__(loaded.net, loaded.process, loaded.prediction)

@@ -100,7 +100,7 @@ def parser(tunes: bool) -> Any:
     from sparring.data import ImageData
     from sparring.denoiser import Denoiser
     from sparring.methods import Method
-    from sparring.pipeline import Pretrained
+    from sparring.pretrained import Pretrained
     from sparring.training import Trainer
 
     options = ArgumentParser(
