@@ -1,0 +1,291 @@
+"""An experiment: arms trained from one baseline over seeds, sampled once, measured in several feature spaces.
+
+`sadm_results.py` and `adt_results.py` list the arms; here is what they share. What is finished is kept, so that every
+command can be stopped and started again, and can run beside itself for other seeds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparring.cli import main, quiet
+from sparring.comparison import measured, row, settings, verdicts
+from sparring.data import Digits, HubData, ImageData
+from sparring.discriminators import SmallConvNet
+from sparring.evaluation import cache_folder, keep_result, read_results
+from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference
+from sparring.sampling import Sampler
+from sparring.tables import distance
+from sparring.training.checkpoint import steps_in
+
+Plan = list[tuple[str, int]]
+"""Schedulers and network calls to sample with."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the experiments.
+
+    Args:
+        data: flags of `sparring fit` that name the training images.
+        baseline: recipe and flags of the model that every arm starts from.
+        shared: flags of every arm: optimiser, average, batch, so that arms differ in the method alone.
+        steps: updates of an arm.
+        n: images that are sampled for a number.
+        plan: schedulers and network calls.
+        real: gives the training images, and those of the split that is measured against.
+        widths: of the small classifiers that judge and that measure.
+    """
+
+    data: Callable[[Path], list[str]]
+    baseline: list[str]
+    shared: list[str]
+    steps: int
+    n: int
+    plan: Plan
+    real: Callable[[Path, str], tuple[ImageData, ImageData]]
+    channels: int = 1
+    num_classes: int | None = 10
+
+
+def fashion(size: int, pad: int = 0) -> dict[str, Any]:
+    """Fashion-MNIST: 10,000 training images; 2,000 test images for choosing, 5,000 others for the final numbers."""
+    shape = [f"--data.size={size}"] if size != 32 else [f"--data.pad={pad}"]
+
+    def data(folder: Path) -> list[str]:
+        return [f"--data={folder / 'fashion_mnist-train-10k.parquet'}", *shape]
+
+    def real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
+        settings: dict[str, Any] = {"size": size} if size != 32 else {"pad": pad}
+        train = HubData(str(folder / "fashion_mnist-train-10k.parquet"), **settings)
+        return train, part(HubData(str(folder / "fashion_mnist-test.parquet"), **settings), split)
+
+    return {"data": data, "real": real}
+
+
+def part(test: ImageData, split: str) -> ImageData:
+    """2,000 images of a test set for choosing ("validation"), 5,000 others for the final numbers ("holdout")."""
+    from sparring.data import StoredImages
+
+    rows = slice(0, 2000) if split == "validation" else slice(2000, 7000)
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[rows].tolist()
+    images, labels = test[order]
+    return StoredImages(images, labels, name=f"{test.name}:{split}", num_classes=test.num_classes)
+
+
+def small_unet(size: int, channels: int, widths: Sequence[int]) -> list[str]:
+    """Flags that make the network of the recipe another one."""
+    net = "--denoiser.net.init_args"
+    down, up = json.dumps(["DownBlock2D"] * len(widths)), json.dumps(["UpBlock2D"] * len(widths))
+    return [
+        *(f"{net}.sample_size={size}", f"{net}.in_channels={channels}", f"{net}.out_channels={channels}"),
+        *(f"{net}.block_out_channels={json.dumps(list(widths))}", f"{net}.down_block_types={down}"),
+        f"{net}.up_block_types={up}",
+    ]
+
+
+CALLS = (2, 3, 5, 10, 20, 50)
+
+SETS: dict[str, DataSet] = {
+    "digits": DataSet(
+        data=lambda _: ["--data=digits"],
+        baseline=["diffusion-digits"],
+        shared=[],
+        steps=300,
+        n=1000,
+        plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS],
+        real=lambda _, split: (Digits(), Digits("validation" if split == "validation" else "holdout")),
+    ),
+    "fashion16": DataSet(
+        **fashion(16),
+        baseline=[
+            "diffusion-digits",
+            *small_unet(16, 1, (16, 32, 32)),
+            *("--trainer.steps=4000", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"),
+        ],
+        shared=["--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4", "--trainer.ema_decay=0.995"],
+        steps=600,
+        n=2000,
+        plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in (3, 5, 10, 20)],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: a recipe of the package and the flags by which it differs.
+
+    Args:
+        recipe: name of the recipe.
+        flags: of `sparring fit`.
+        steps: updates, in units of those of the data set.
+    """
+
+    recipe: str
+    flags: list[str] = field(default_factory=list)
+    steps: float = 1.0
+
+
+class Experiment:
+    """Trains and measures the arms of one seed.
+
+    Args:
+        name: of the data set.
+        images: folder with the parquet files of the data sets that are not embedded.
+        out: folder of the runs.
+        split: "validation" for choosing, "holdout" for the final numbers.
+    """
+
+    def __init__(self, name: str, images: Path, out: Path, split: str):
+        self.name, self.set, self.images, self.split = name, SETS[name], images, split
+        self.out = out / name
+        self.references: list[Reference] = []
+
+    def run(self, arms: dict[str, Arm], seed: int, plan: Plan | None = None) -> None:
+        """Makes what is missing of one seed."""
+        quiet()
+        base = self.out / f"seed{seed}" / "baseline"
+        flags = self.set.data(self.images) + [f"--trainer.seed={seed}", "--trainer.tracker=null"]
+        self.train(base, [*self.set.baseline, *flags])
+        self.measure(base, plan)
+        for name, arm in arms.items():
+            steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
+            self.train(
+                base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *arm.flags]
+            )
+            self.measure(base.with_name(name), plan)
+
+    def train(self, run: Path, arguments: list[str]) -> None:
+        if not steps_in(run / "checkpoints") and main(["fit", *arguments, "--out", str(run)]) != 0:
+            sys.exit(f"{run} failed")
+
+    def measure(self, run: Path, plan: Plan | None = None) -> None:
+        """Samples every setting once, keeps the images, and measures them in every feature space."""
+        for scheduler, calls in plan or self.set.plan:
+            file = run / "images" / f"{scheduler}-{calls}.npy"
+            if not file.is_file():
+                samples = Sampler(run)(self.set.n, calls, scheduler=scheduler, seed=0)
+                file.parent.mkdir(exist_ok=True)
+                np.save(file, ((samples.images + 1) * 127.5).round().byte().numpy())
+            missing = [space for space in self.spaces() if not self.has(run, space, scheduler, calls)]
+            if missing:
+                images = torch.from_numpy(np.load(file)).float() / 127.5 - 1
+            for space in missing:
+                result = {"nfe": calls, "scheduler": scheduler, "seed": 0, "split": self.split}
+                keep_result(run, result | space.evaluate(images, pairs=0))
+
+    def has(self, run: Path, space: Reference, scheduler: str, calls: int) -> bool:
+        key = (space.name, scheduler, calls)
+        return any((old["features"], old["scheduler"], old["nfe"]) == key for old in read_results(run))
+
+    def spaces(self) -> list[Reference]:
+        """The independent classifier, the judge's own encoder, and the pixels, each with the real images."""
+        if not self.references:
+            train, real = self.set.real(self.images, self.split)
+            images, seen = real.images(), train.images()
+            features: list[Features] = [Pixels()]
+            labels, held = train.labels(), real.labels()
+            if labels is not None and held is not None:
+                fitted = ClassifierFeatures.fit(seen, labels, holdout=(images, held), cache=cache_folder())
+                judge = SmallConvNet(in_channels=self.set.channels, num_classes=self.set.num_classes)
+                judge.prepare(seen, labels)
+                features = [fitted, Module(net=judge, name="the judge's encoder"), *features]
+            for network in features:
+                network.name += f", {self.split}"
+                self.references.append(Reference(images, network, train=seen, cache=cache_folder()))
+        return self.references
+
+
+def rows_of(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int], features: str) -> list[dict]:
+    """The rows of `sparring compare` of finished runs, in one feature space, at the settings of the table."""
+    plan = table.plan or SETS[table.set].plan
+    found = []
+    for seed in seeds:
+        for arm in arms:
+            run = out / table.set / f"seed{seed}" / arm
+            if (run / "results.json").is_file():
+                one = row(run)
+                one["results"] = [
+                    result
+                    for result in one["results"]
+                    if result["features"].startswith(features)
+                    and result["features"].endswith(table.split)
+                    and (result["scheduler"], result["nfe"]) in plan
+                ]
+                found.append(one | {"seed": seed})
+    return found
+
+
+def markdown(rows: list[dict]) -> str:
+    """Frechet distance, mean and standard deviation over seeds, for every arm and setting; the best column in bold."""
+    arms = list(dict.fromkeys(r["arm"] for r in rows))
+    every = settings(rows)
+    best = {s: min((m.mean for arm in arms if (m := measured(rows, arm, s))), default=0.0) for s in every}
+    lines = ["| arm | s | calls | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |"]
+    lines.append("|---|--:|--:|" + "--:|" * len(every))
+    for arm in arms:
+        mine = [r for r in rows if r["arm"] == arm]
+        seconds = sum(r["seconds_per_step"] * r["step"] for r in mine) / len(mine)
+        cells = []
+        for setting in every:
+            text, found = distance(rows, arm, setting), measured(rows, arm, setting)
+            cells.append(f"**{text}**" if found and found.mean == best[setting] else text)
+        lines.append(f"| {arm} | {seconds:.0f} | {mine[0]['network_calls']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int]) -> None:
+    """Prints a table and the verdicts for each feature space."""
+    for features in ("classifier", "the judge's encoder", "pixels"):
+        rows = rows_of(out, table, arms, seeds, features)
+        if not any(r["results"] for r in rows):
+            continue
+        example = next(result for r in rows for result in r["results"])
+        floor = f"floor {example['floor']['frechet']:.3f}"
+        print(f"\n{table.set}, {example['features']}; n = {example['n']} against {example['n_reference']}, {floor}\n")
+        print(markdown(rows))
+        print()
+        for verdict in verdicts(rows):
+            print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one command makes: arms on a data set, at the settings of the data set or at fewer.
+
+    Args:
+        set: name of the data set.
+        arms: by name; they and the baseline make the rows.
+        plan: schedulers and network calls; None: those of the data set.
+        split: "validation" for choosing, "holdout" for the final numbers.
+    """
+
+    set: str
+    arms: dict[str, Arm]
+    plan: Plan | None = None
+    split: str = "holdout"
+
+
+def command(doc: str | None, tables: dict[str, Table]) -> None:
+    """The command line of an experiment: makes a table's runs, seed after seed, and prints it."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=list(tables), help="which table")
+    parser.add_argument("--images", type=Path, default=Path("data"), help="folder of the parquet files (data)")
+    parser.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="*", help="these arms alone")
+    parser.add_argument("--print", action="store_true", help="print what is there and stop")
+    options = parser.parse_args()
+    table = tables[options.table]
+    chosen = {name: arm for name, arm in table.arms.items() if options.arms is None or name in options.arms}
+    experiment = Experiment(table.set, options.images, options.out, table.split)
+    for seed in options.seeds if not options.print else []:
+        experiment.run(chosen, seed, table.plan)
+    report(options.out, table, ["baseline", *chosen], options.seeds)

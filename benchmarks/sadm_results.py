@@ -1,0 +1,56 @@
+"""SADM's tables of docs/results.md: arms and controls from one baseline, over seeds, in three feature spaces.
+
+    python benchmarks/sadm_results.py digits --seeds 0 1 2 3 4
+    python benchmarks/sadm_results.py digits-curves
+    python benchmarks/sadm_results.py fashion16 --images DATA
+
+DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label).
+"""
+
+from arms import Arm, Table, command
+
+FROZEN = ["--method.mode=frozen"]
+JUDGE = "--method.discriminator.init_args"
+ENCODER = f"{JUDGE}.encoder.init_args"
+WEIGHT = "--method.structure_weight"
+
+
+def frozen(*flags: str) -> Arm:
+    return Arm("sadm-digits", [*FROZEN, *flags])
+
+
+ARMS = {
+    "plain": Arm("plain-digits"),  # equal network calls
+    "plain-long": Arm("plain-digits", steps=3.0),  # at least equal wall clock
+    "sadm": Arm("sadm-digits"),
+    "sadm-frozen": frozen(),
+    "sadm-random": frozen(f"{ENCODER}.pretrain=none"),
+}
+CURVES = {
+    "plain": Arm("plain-digits"),
+    "sadm-frozen": frozen(),
+    **{f"weight {w}": frozen(f"{WEIGHT}={w}") for w in (0.1, 1.0, 2.0)},
+    **{f"matrix {size}": frozen(f"{JUDGE}.structure_batch={size}") for size in (16, 32, 64)},
+    "batch 512": frozen("--trainer.batch_size=512"),
+    **{f"affinity {name}": frozen(f"{JUDGE}.affinity={name}") for name in ("euclidean", "rbf", "softmax")},
+    "distance l2": frozen(f"{JUDGE}.distance=l2"),
+    "noise constant": frozen("--method.structure_weighting=Constant"),
+    # the largest weight over noise levels is that of the default, 0.5
+    "noise low": frozen(
+        "--method.structure_weighting=Sigmoid", "--method.structure_weighting.bias=2", f"{WEIGHT}=0.07"
+    ),
+    "noise high": frozen(
+        "--method.structure_weighting=Sigmoid", "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"
+    ),
+}
+FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
+
+if __name__ == "__main__":
+    command(
+        __doc__,
+        {
+            "digits": Table("digits", ARMS),
+            "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
+            "fashion16": Table("fashion16", ARMS),
+        },
+    )
