@@ -5,8 +5,11 @@ Every discriminator has two hooks for the trainer: `prepare(images, labels)`, on
 """
 
 from sparring.discriminators.augment import DiffAugment
-from sparring.discriminators.backbones import Backbone, CifarResNet, DINOv2, SmallConvNet, fit_classifier, freeze
+from sparring.discriminators.backbones import Backbone, freeze
+from sparring.discriminators.convnet import SmallConvNet, fit_classifier
+from sparring.discriminators.dinov2 import DINOv2
 from sparring.discriminators.projected import ProjectedDiscriminator
+from sparring.discriminators.resnet import CifarResNet
 from sparring.discriminators.siamese import SiameseDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator, structure_distance
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sparring.discriminators.backbones import CifarResNet, DINOv2, SmallConvNet
+from sparring.discriminators import CifarResNet, DINOv2, SmallConvNet
 from sparring.metrics import cache as store
 
 
