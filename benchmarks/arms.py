@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from sparring.discriminators import SmallConvNet
 from sparring.evaluation import cache_folder, keep_result, read_results
 from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference
 from sparring.sampling import Sampler
-from sparring.tables import distance
 from sparring.training.checkpoint import steps_in
 
 Plan = list[tuple[str, int]]
@@ -41,7 +41,8 @@ class DataSet:
         n: images that are sampled for a number.
         plan: schedulers and network calls.
         real: gives the training images, and those of the split that is measured against.
-        widths: of the small classifiers that judge and that measure.
+        channels: of the images.
+        num_classes: None without labels.
     """
 
     data: Callable[[Path], list[str]]
@@ -93,16 +94,25 @@ def small_unet(size: int, channels: int, widths: Sequence[int]) -> list[str]:
 
 CALLS = (2, 3, 5, 10, 20, 50)
 
-SETS: dict[str, DataSet] = {
-    "digits": DataSet(
+
+def digits(*baseline: str) -> DataSet:
+    """scikit-learn's digits, with flags that make the baseline another one."""
+    return DataSet(
         data=lambda _: ["--data=digits"],
-        baseline=["diffusion-digits"],
+        baseline=["diffusion-digits", *baseline],
         shared=[],
         steps=300,
         n=1000,
         plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS],
         real=lambda _, split: (Digits(), Digits("validation" if split == "validation" else "holdout")),
-    ),
+    )
+
+
+SETS: dict[str, DataSet] = {
+    "digits": digits(),
+    "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
+    "digits-small": digits("--denoiser.net.init_args.block_out_channels=[8,16]"),  # 41 k parameters
+    "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
     "fashion16": DataSet(
         **fashion(16),
         baseline=[
@@ -112,7 +122,7 @@ SETS: dict[str, DataSet] = {
         ],
         shared=["--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4", "--trainer.ema_decay=0.995"],
         steps=600,
-        n=2000,
+        n=1000,
         plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in (3, 5, 10, 20)],
     ),
 }
@@ -171,12 +181,13 @@ class Experiment:
         for scheduler, calls in plan or self.set.plan:
             file = run / "images" / f"{scheduler}-{calls}.npy"
             if not file.is_file():
-                samples = Sampler(run)(self.set.n, calls, scheduler=scheduler, seed=0)
+                steps = (calls + 1) // 2 if scheduler == "heun" else calls
+                samples = Sampler(run)(self.set.n, steps, scheduler=scheduler, seed=0)
                 file.parent.mkdir(exist_ok=True)
                 np.save(file, ((samples.images + 1) * 127.5).round().byte().numpy())
             missing = [space for space in self.spaces() if not self.has(run, space, scheduler, calls)]
             if missing:
-                images = torch.from_numpy(np.load(file)).float() / 127.5 - 1
+                images = torch.from_numpy(np.load(file)[: self.set.n]).float() / 127.5 - 1
             for space in missing:
                 result = {"nfe": calls, "scheduler": scheduler, "seed": 0, "split": self.split}
                 keep_result(run, result | space.evaluate(images, pairs=0))
@@ -235,10 +246,18 @@ def markdown(rows: list[dict]) -> str:
         seconds = sum(r["seconds_per_step"] * r["step"] for r in mine) / len(mine)
         cells = []
         for setting in every:
-            text, found = distance(rows, arm, setting), measured(rows, arm, setting)
+            found = measured(rows, arm, setting)
+            text = "" if found is None else digits_of(list(found.values.values()))
             cells.append(f"**{text}**" if found and found.mean == best[setting] else text)
         lines.append(f"| {arm} | {seconds:.0f} | {mine[0]['network_calls']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def digits_of(values: list[float]) -> str:
+    """Mean and standard deviation, with three digits that mean something."""
+    mean = sum(values) / len(values)
+    places = 2 if mean >= 1 else 3
+    return f"{mean:.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
 
 
 def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int]) -> None:

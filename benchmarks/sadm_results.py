@@ -12,6 +12,7 @@ from arms import Arm, Table, command
 FROZEN = ["--method.mode=frozen"]
 JUDGE = "--method.discriminator.init_args"
 ENCODER = f"{JUDGE}.encoder.init_args"
+NOISE = ["--method.structure_weighting=Sigmoid"]
 WEIGHT = "--method.structure_weight"
 
 
@@ -52,5 +53,6 @@ if __name__ == "__main__":
             "digits": Table("digits", ARMS),
             "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
             "fashion16": Table("fashion16", ARMS),
+            **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
         },
     )

@@ -1,0 +1,59 @@
+"""ADT's tables of docs/results.md: arms, ablations and unseen samplers from one baseline, in three feature spaces.
+
+    python benchmarks/adt_results.py digits --seeds 0 1 2 3 4
+    python benchmarks/adt_results.py digits-ablations
+    python benchmarks/adt_results.py digits-samplers --seeds 0 1 2 3 4
+    python benchmarks/adt_results.py fashion16 --images DATA
+
+DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label).
+"""
+
+from arms import Arm, Table, command
+
+JUDGE = "--method.discriminator.init_args"
+
+
+def adt(*flags: str, steps: float = 1.0) -> Arm:
+    return Arm("adt-digits", list(flags), steps)
+
+
+def method(**settings: object) -> list[str]:
+    return [f"--method.{name}={value}" for name, value in settings.items()]
+
+
+DPM = method(scheduler="dpm", num_steps=10)
+ARMS = {
+    "plain": Arm("plain-digits"),  # equal steps
+    "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
+    "adt": adt(),
+    "adt-10": adt(*method(num_steps=10)),
+    "adt-dpm": adt(*DPM),
+    "adt-random": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
+}
+ABLATIONS = {
+    "adt": adt(),
+    "start from noise": adt(*method(start="noise")),
+    "no diffusion loss": adt(*method(diffusion_weight=0)),
+    "one-image judge": adt(f"{JUDGE}.mode=single"),
+    "unpaired": adt(*method(reference="unpaired")),
+    "k = 2": adt(*method(num_grad_steps=2)),
+    "k = 4": adt(*method(num_grad_steps=4)),
+    "last step": adt(*method(choose="last")),
+    "random backbone": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
+    "weight 0.1": adt(*method(adversarial_weight=0.1)),
+    "weight 2": adt(*method(adversarial_weight=2)),
+}
+SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
+SAMPLERS += [("heun", 9), ("heun", 19)]
+FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
+
+if __name__ == "__main__":
+    command(
+        __doc__,
+        {
+            "digits": Table("digits", ARMS),
+            "digits-ablations": Table("digits", ABLATIONS, plan=FEW),
+            "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
+            "fashion16": Table("fashion16", ARMS),
+        },
+    )
