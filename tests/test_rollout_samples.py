@@ -106,7 +106,7 @@ def test_classes_reach_the_network_in_every_rollout():
         few_step(denoiser, batch_of(labels=labels), levels[1:]).prediction.x0,
         posterior_step(denoiser, batch_of(labels=labels), levels).prediction.x0,
         simulate(denoiser, batch_of(labels=labels), VP().scheduler("ddim", "x0"), num_steps=4),
-        generate(denoiser, VP().scheduler("ddim", "x0"), 4, latents=batch_of().images, labels=labels, batch_size=2),
+        generate(denoiser, VP().scheduler("ddim", "x0"), 4, latents=batch_of().images, condition=labels, batch_size=2),
     ):
         torch.testing.assert_close(x_0.detach(), expected)
     assert denoiser.training  # and `generate` ran in eval mode, see the network

@@ -8,15 +8,18 @@ so x_0 and eps follow by solving two linear equations, for every type and every 
 """
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import get_args
 
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DModel
+from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from sparring.process import EDM, VP, Kind, Process, per_image
+from sparring.condition import Condition, Prompts, TextCondition, where
+from sparring.data import Batch, ImageData
+from sparring.process import EDM, VP, Kind, Latents, Process, per_image
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
 SMALLEST = 1e-5  # alpha (type eps) and sigma (type x0) are held above this where they divide
@@ -108,22 +111,36 @@ class Prediction:
 
 
 class Denoiser(nn.Module):
-    """A network, its process and its prediction type: `denoiser(x_t, t, labels)` gives a `Prediction`.
+    """A network, its process and its prediction type: `denoiser(x_t, t, condition)` gives a `Prediction`.
 
     The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; a module called as `net(x, time)`; or one
-    with an argument for labels too (class_labels, labels, label or y). It returns a tensor, a tuple, or something with
-    `.sample`; of 2C channels (a learned variance) the first C are kept. Labels given to a network without classes are
-    not passed on: training without conditions on labelled data is normal.
+    with an argument for labels too (class_labels, labels, label or y); or, with `text`, the network of a text-to-image
+    pipeline. It returns a tensor, a tuple, or something with `.sample`; of 2C channels (a learned variance) the first C
+    are kept. Labels given to a network without classes are not passed on: training without conditions on labelled data
+    is normal.
 
-    In training mode a DiT drops labels at random (diffusers' default: a tenth of them), by torch's global generator.
+    In training mode a DiT drops labels at random (diffusers' default: a tenth of them), by torch's global generator;
+    with `condition_dropout` it leaves that to us.
 
     Args:
         net: the network.
         process: how its images were noised.
         prediction: what it predicts; "edm" belongs to the EDM process and only to it.
+        space: the latents in which it works; None: pixels.
+        text: makes of captions what it takes; None: it takes none.
+        condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
+            what guidance needs. A UNet2DModel says "none" by its last class.
     """
 
-    def __init__(self, net: nn.Module, process: Process, prediction: Kind) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        prediction: Kind,
+        space: Latents | None = None,
+        text: Prompts | None = None,
+        condition_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if prediction not in get_args(Kind):
             raise ValueError(f"prediction={prediction!r} is unknown; it is one of {', '.join(get_args(Kind))}")
@@ -134,8 +151,19 @@ class Denoiser(nn.Module):
         self.net = net
         self.process = process
         self.prediction: Kind = prediction
+        self.space = space
+        self.text = text
+        self.condition_dropout = condition_dropout
         self.images_seen = 0
-        self._label_name, self._needs_labels = _label_argument(net)
+        self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
+        if not 0 <= condition_dropout < 1:
+            raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
+        if condition_dropout > 0:
+            if text is None:
+                self.null_class  # noqa: B018  (raises where there is none)
+            for module in net.modules():
+                if isinstance(module, LabelEmbedding):
+                    module.dropout_prob = 0.0
 
     @property
     def conditional(self) -> bool:
@@ -155,26 +183,87 @@ class Denoiser(nn.Module):
         value = getattr(self.net, "num_classes", None)
         return None if value is None else int(value)
 
-    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
-        """The prediction for noisy images x_t [B, C, H, W] at times t [B], with class labels [B] if it has them."""
-        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), labels)
-        return Prediction(_at_least_float32(output), _at_least_float32(x_t), t, self.prediction, self.process)
+    @property
+    def null_class(self) -> int:
+        """The class that means "none": beyond the classes of a DiT, the last class of any other network.
 
-    def network(self, x_in: Tensor, model_time: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        Raises:
+            ValueError: the network takes no classes, or does not say how many.
+        """
+        if self.num_classes is None:
+            raise ValueError(f"{type(self.net).__name__} takes neither classes nor captions: no guidance, no dropout")
+        return self.num_classes - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
+
+    def embed(self, batch: Batch) -> Batch:
+        """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
+
+        Latents are a sample of the encoder's Gaussian, by noise from `batch.draws`.
+        """
+        if self.space is None and self.text is None:
+            return batch
+        channels, height, width = batch.images.shape[1:]
+        if self.space is not None:
+            noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
+            batch = replace(batch, x_0=self.space.encode(batch.images, noise))
+        if self.text is not None:
+            if batch.texts is None:
+                raise ValueError(f"{type(self.net).__name__} takes captions and the batch has none")
+            batch = replace(batch, condition=self.text(batch.texts, (height, width), batch.images.device))
+        return batch
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images [B, C, H, W] of what is diffused [B, c, h, w]; gradient passes. In pixel space `x_0` itself."""
+        return x_0 if self.space is None else self.space.decode(x_0)
+
+    def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(c, h, w) of what is diffused for images (C, H, W).
+
+        Raises:
+            ValueError: the autoencoder does not take such images.
+        """
+        return image_shape if self.space is None else self.space.shape(image_shape)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """The condition that says "none", in as many rows: the null class, or the empty prompt."""
+        if isinstance(condition, TextCondition):
+            assert self.text is not None
+            return self.text.empty(condition)
+        if condition is None:
+            raise ValueError(f"guidance of {type(self.net).__name__} needs classes or captions, and there are none")
+        return torch.full_like(condition, self.null_class)
+
+    def dropped(self, batch: Batch) -> Condition:
+        """The batch's condition, in training mode with a random `condition_dropout` of its rows turned to "none"."""
+        if self.condition_dropout == 0 or not self.training:
+            return batch.condition
+        drop = batch.draws.uniform((len(batch),)) < self.condition_dropout
+        return where(drop, self.unconditional(batch.condition), batch.condition)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Prediction:
+        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions."""
+        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
+        return Prediction(at_least_float32(output), at_least_float32(x_t), t, self.prediction, self.process)
+
+    def network(self, x_in: Tensor, model_time: Tensor | float, condition: Condition = None) -> Tensor:
         """The raw output [B, C, H, W] for images and times already in the network's own terms.
 
         What a diffusers sampling loop calls: `x_in = scheduler.scale_model_input(x, time)`, `model_time = time` (one
         number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
         in float32. `images_seen` grows by B.
         """
-        if labels is None and self._needs_labels:
+        if condition is None and self._needs_labels:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
+        if self.text is not None and not isinstance(condition, TextCondition):
+            raise ValueError(f"{type(self.net).__name__} takes captions and none were given: call `embed` first")
         self.images_seen += len(x_in)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         time = torch.as_tensor(model_time, dtype=time_dtype, device=x_in.device).expand(len(x_in))
-        kwargs = {} if labels is None or self._label_name is None else {self._label_name: labels}
-        output = self.net(x_in.to(dtype), time, **kwargs)
+        if isinstance(condition, TextCondition):
+            output = self.net(x_in.to(dtype), timestep=time, **condition.arguments(dtype))
+        else:
+            kwargs = {} if condition is None or self._label_name is None else {self._label_name: condition}
+            output = self.net(x_in.to(dtype), time, **kwargs)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
         return output[:, : x_in.shape[1]] if output.shape[1] == 2 * x_in.shape[1] else output
@@ -193,29 +282,51 @@ class Denoiser(nn.Module):
             return torch.ones_like(self.process.sigma(t))
         return self.process.sigma(t) / _determinant(self.prediction, self.process, t).abs()
 
+    def check_condition(self, data: ImageData) -> None:
+        """Raises ValueError where the network needs classes or captions that the data does not have, or the reverse."""
+        name = type(self.net).__name__
+        if self.text is not None and not data.text:
+            raise ValueError(
+                f"{name} takes captions and `{data.name}` has none: name its column with --data.text_column"
+            )
+        if self.text is None and data.text:
+            raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
+        if self.conditional and data.num_classes is None:
+            raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
+        if self.condition_dropout > 0 and self.text is None and self.null_class < (data.num_classes or 0):
+            raise ValueError(
+                f"`condition_dropout={self.condition_dropout}`: {name} has {self.num_classes} classes, as many as "
+                f'`{data.name}`, and none to say "none" by: build it with one more'
+            )
+
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
+
+        A text-to-image network may be tuned at another size than its configuration says.
 
         Raises:
             ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.
         """
         config = getattr(self.net, "config", {})
         size, channels = config.get("sample_size"), config.get("in_channels")
-        made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else image_shape
-        if tuple(made_for) != tuple(image_shape):
+        shape = self.latent_shape(image_shape)
+        made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else shape
+        if tuple(made_for) != tuple(shape) and self.text is None:
             raise ValueError(
-                f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(image_shape)}: set "
+                f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
                 "`sample_size`, `in_channels`, `out_channels` of the network or `size`, `pad`, `channels` of the data"
             )
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
-        x_t, t = torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.1, device=device)
-        labels = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
+        x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
+        condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
+        if self.text is not None:
+            condition = self.text([""], (image_shape[1], image_shape[2]), device)
         modes = {module: module.training for module in self.net.modules()}
         images_seen, name = self.images_seen, type(self.net).__name__
         self.net.eval()
         try:
             with torch.no_grad():
-                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), labels)
+                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
@@ -249,5 +360,6 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
     return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel))
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is finer."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.condition import Condition, joined
 from sparring.data import Batch
-from sparring.denoiser import Denoiser, Prediction
+from sparring.denoiser import Denoiser, Prediction, at_least_float32
 from sparring.process import Process, initial_sample, per_image, scheduler_input, set_timesteps
 from sparring.process.times import Times
 
 
 @dataclass
 class Noised:
-    """Real images at a noise level: `x_t = alpha(t) x_0 + sigma(t) eps`, images [B, C, H, W], `t` [B] in (0, 1]."""
+    """Real images or latents at a noise level: `x_t = alpha(t) x_0 + sigma(t) eps`, [B, C, H, W], `t` [B] in (0, 1]."""
 
     x_0: Tensor
     eps: Tensor
@@ -46,20 +47,23 @@ class PosteriorStep:
 
 
 def noise(process: Process, batch: Batch, t: Tensor) -> Noised:
-    """Noises the images of a batch at times `t` [B], with noise from `batch.draws`."""
+    """Noises what is diffused of a batch at times `t` [B], with noise from `batch.draws`."""
     eps = standard_normal(batch)
-    return Noised(x_0=batch.images, eps=eps, t=t, x_t=process.add_noise(batch.images, eps, t))
+    return Noised(x_0=batch.x_0, eps=eps, t=t, x_t=process.add_noise(batch.x_0, eps, t))
 
 
 def standard_normal(batch: Batch) -> Tensor:
-    """Noise of the shape and precision of the images of a batch, from its draws."""
-    return batch.draws.normal(tuple(batch.images.shape)).to(batch.images)
+    """Noise of the shape and precision of what is diffused of a batch, from its draws."""
+    return batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
 
 
 def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
-    """One prediction of the clean image at a drawn noise level, as in ordinary denoising training (fake of SADM)."""
+    """One prediction of the clean image at a drawn noise level, as in ordinary denoising training (fake of SADM).
+
+    In training, `denoiser.condition_dropout` of the labels or captions are left out, for guidance.
+    """
     noised = noise(denoiser.process, batch, times(denoiser.process, batch.draws, len(batch)))
-    return OneStep(noised, denoiser(noised.x_t, noised.t, batch.labels))
+    return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.dropped(batch)))
 
 
 def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> PosteriorStep:
@@ -75,13 +79,13 @@ def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Posterio
     """
     process = denoiser.process
     index = batch.draws.integers(len(levels) - 1, (len(batch),))
-    levels = levels.to(batch.images.device)
+    levels = levels.to(batch.x_0.device)
     s, t = levels[index], levels[index + 1]
     x_s = noise(process, batch, s).x_t
     scale = process.alpha(t) / process.alpha(s)
     variance = process.sigma(t).square() - (scale * process.sigma(s)).square()
     x_t = per_image(scale, x_s) * x_s + per_image(variance.sqrt(), x_s) * standard_normal(batch)
-    prediction = denoiser(x_t, t, batch.labels)
+    prediction = denoiser(x_t, t, batch.condition)
     mean, std = process.posterior(prediction.x0, x_t, s, t)
     x_s_fake = mean + std * standard_normal(batch)
     return PosteriorStep(x_s_real=x_s, x_s_fake=x_s_fake, x_t=x_t, s=s, t=t, prediction=prediction)
@@ -90,8 +94,8 @@ def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Posterio
 def few_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> OneStep:
     """One prediction of a few-step student: the level of each image is drawn from the student's own `levels` [N]."""
     index = batch.draws.integers(len(levels), (len(batch),))
-    noised = noise(denoiser.process, batch, levels.to(batch.images.device)[index])
-    return OneStep(noised, denoiser(noised.x_t, noised.t, batch.labels))
+    noised = noise(denoiser.process, batch, levels.to(batch.x_0.device)[index])
+    return OneStep(noised, denoiser(noised.x_t, noised.t, batch.condition))
 
 
 def simulate(
@@ -102,6 +106,7 @@ def simulate(
     num_steps: int,
     start: int = 0,
     grad_steps: list[int] | None = None,
+    guidance: float = 1.0,
 ) -> Tensor:
     """Runs the sampler from a noised real image to the end, with a bounded backward path (ADT, arXiv 2504.11423).
 
@@ -122,9 +127,11 @@ def simulate(
         num_steps: length of the inference path (number of sampler steps from pure noise).
         start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
         grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
+        guidance: scale w of classifier-free guidance, see `network_output`; 1 is none.
 
     Returns:
-        [B, C, H, W] the sampler's final image, differentiable with respect to the denoiser's parameters.
+        [B, C, H, W] the sampler's final image, or latent where the denoiser works on latents; differentiable with
+        respect to the denoiser's parameters.
 
     Raises:
         ValueError: `start` outside the path.
@@ -132,16 +139,16 @@ def simulate(
     if not 0 <= start < num_steps:
         raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
     scheduler = copy(scheduler)  # its history belongs to this rollout
-    set_timesteps(scheduler, num_steps, batch.images.device)
+    set_timesteps(scheduler, num_steps, batch.x_0.device)
     first = start * scheduler.order  # Heun: two calls a step, but for the last
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    x = scheduler_start(scheduler, batch.images, standard_normal(batch), scheduler.timesteps[first])
+    x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
     for call in range(first, len(scheduler.timesteps)):
         timestep = scheduler.timesteps[call]
         carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
         with torch.set_grad_enabled(carries):
-            output = network_output(denoiser, scheduler, x, timestep, batch.labels)
+            output = network_output(denoiser, scheduler, x, timestep, batch.condition, guidance)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
     return x
 
@@ -153,10 +160,20 @@ def scheduler_start(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) 
     return scheduler.add_noise(x_0, eps, timestep.expand(1))
 
 
-def network_output(denoiser: Denoiser, scheduler: Any, x: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
-    """The network's raw output, at least float32, for the scheduler's sample `x`; no gradient passes to `x`."""
-    output = denoiser.network(scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x)), labels)
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+def network_output(
+    denoiser: Denoiser, scheduler: Any, x: Tensor, timestep: Tensor, condition: Condition, guidance: float = 1.0
+) -> Tensor:
+    """The network's raw output, at least float32, for the scheduler's sample `x`; no gradient passes to `x`.
+
+    With a guidance w other than 1 it is f(none) + w (f(condition) - f(none)), both of one pass over a joined batch
+    (Ho and Salimans, arXiv 2207.12598, in the form of diffusers' pipelines); gradient passes to both.
+    """
+    x_in, times = scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x))
+    if guidance == 1.0:
+        return at_least_float32(denoiser.network(x_in, times, condition))
+    both = joined(denoiser.unconditional(condition), condition)
+    none, told = at_least_float32(denoiser.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
+    return none + guidance * (told - none)
 
 
 @torch.no_grad()
@@ -166,25 +183,28 @@ def generate(
     num_steps: int,
     *,
     latents: Tensor,
-    labels: Tensor | None = None,
+    condition: Condition = None,
+    guidance: float = 1.0,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Samples images from pure noise with a diffusers scheduler.
+    """Samples from pure noise with a diffusers scheduler; latents are to be decoded by `denoiser.decode`.
 
     Args:
         denoiser: the network, its process and its prediction type.
         scheduler: a diffusers scheduler, configured for the denoiser.
         num_steps: sampler steps; one network call each (Heun: two, but for the last step).
         latents: [n, C, H, W] standard normal noise.
-        labels: [n] classes of a conditional network.
+        condition: [n] classes or embedded captions of a conditional network.
+        guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
         generator: source of the noise that stochastic schedulers add on the way.
         batch_size: images that pass through the network at once.
         watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
     Returns:
-        [n, C, H, W] images, nominally in [-1, 1] (not clamped), in the precision of the latents (at least float32).
+        [n, C, H, W] images, nominally in [-1, 1] (not clamped), or latents of images; in the precision of `latents` (at
+        least float32).
     """
     training = denoiser.training
     denoiser.eval()
@@ -197,7 +217,8 @@ def generate(
         if watch is not None:
             watch(x)
         for timestep in scheduler.timesteps:
-            output = network_output(denoiser, scheduler, x, timestep, None if labels is None else labels[rows])
+            told = None if condition is None else condition[rows]
+            output = network_output(denoiser, scheduler, x, timestep, told, guidance)
             x = scheduler.step(output, timestep, x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)

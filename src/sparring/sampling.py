@@ -86,7 +86,7 @@ class Sampler:
                 stepper,
                 steps,
                 latents=latents,
-                labels=self.classes(labels, n),
+                condition=self.classes(labels, n),
                 generator=noise,
                 batch_size=batch_size,
                 watch=watch,

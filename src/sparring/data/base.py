@@ -28,6 +28,7 @@ class ImageData(Dataset, ABC):
     image_shape: tuple[int, int, int]
     num_classes: int | None = None
     class_names: list[str] | None = None
+    text: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...

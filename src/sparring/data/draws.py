@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ class Draws:
         self.rows = rows
         self.total = total
         self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0", as images say it
+
+    @property
+    def first(self) -> int:
+        """The place of the first local row in the global batch."""
+        return 0 if self.rows is None else self.rows.start
 
     @cached_property
     def _per_row(self) -> torch.Generator:
@@ -119,26 +125,43 @@ def _is_part(rows: slice, total: int) -> bool:
 
 @dataclass
 class Batch:
-    """What a method gets in one step: images, perhaps labels, and the step's random numbers, all on one device.
+    """What a method gets in one step: images, perhaps what they show, and the step's random numbers, on one device.
 
     Attributes:
         images: (B, C, H, W) float32 in [-1, 1].
         labels: (B,) int64 class numbers, or None.
         draws: moved to the images' device if they are elsewhere.
+        texts: B captions, or None.
+        x_0: what is diffused, (B, c, h, w): the images, or their latents once `Denoiser.embed` has seen the batch.
+        condition: what the network is told: the labels, or the embedded captions once `Denoiser.embed` has seen them.
     """
 
     images: Tensor
     labels: Tensor | None = None
     draws: Draws = field(default_factory=Draws)
+    texts: list[str] | None = None
+    x_0: Tensor = None  # type: ignore[assignment]
+    condition: Any = None
 
     def __post_init__(self) -> None:
         self.draws = self.draws.to(self.images.device)
+        if self.x_0 is None:
+            self.x_0 = self.images
+        if self.condition is None:
+            self.condition = self.labels
+
+    @classmethod
+    def of(cls, images: Tensor, condition: "Tensor | list[str] | None", draws: Draws) -> "Batch":
+        """A batch as a data set gives it: images with class labels, captions or nothing."""
+        if isinstance(condition, list):
+            return cls(images, draws=draws, texts=condition)
+        return cls(images, None if condition is None else condition.to(images.device), draws)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on another device. Draws start again from their first call if the device changes."""
+        """The batch on another device, not yet embedded. Draws start again from their first call if it changes."""
         pinned = self.images.is_pinned()
         labels = None if self.labels is None else self.labels.to(device, non_blocking=pinned)
-        return Batch(self.images.to(device, non_blocking=pinned), labels, self.draws)
+        return Batch(self.images.to(device, non_blocking=pinned), labels, self.draws, self.texts)

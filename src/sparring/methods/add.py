@@ -12,6 +12,8 @@ predict, noise again, predict. c(t) = alpha_t is one of the paper's forms; featu
 settings (see docs/methods/add.md).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -78,7 +80,8 @@ class ADD(Method):
         maps_real = self.discriminator.feature_maps(batch.images, batch.draws)
         maps_real = [m.detach().requires_grad_(self.r1_gamma > 0) for m in maps_real]
         logits_real = self.discriminator.logits_from_maps(maps_real, batch.labels)
-        logits_fake = self.discriminator(fake.prediction.x0.detach(), batch.draws, batch.labels)
+        image = self.generator.decode(fake.prediction.x0.detach())
+        logits_fake = self.discriminator(image, batch.draws, batch.labels)
         self.log(**discriminator_statistics(logits_real, logits_fake))
         losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
         if self.r1_gamma > 0:
@@ -89,7 +92,7 @@ class ADD(Method):
         x_0_pred = fake.prediction.x0
         losses: Losses = {}
         if self.discriminator is not None:
-            logits_fake = self.discriminator(x_0_pred, batch.draws, batch.labels)
+            logits_fake = self.discriminator(self.generator.decode(x_0_pred), batch.draws, batch.labels)
             logits_real = None
             if self.objective.needs_real:
                 logits_real = self.discriminator(batch.images, batch.draws, batch.labels)
@@ -99,11 +102,11 @@ class ADD(Method):
         return losses
 
     def distillation(self, batch: Batch, x_0_pred: Tensor) -> Tensor:
-        """Weighted squared distance of the student's image to what the teacher makes of it after noising it again."""
+        """Weighted squared distance of the student's image or latent to what the teacher makes of it after noising."""
         process = self.teacher.process
-        student = Batch(x_0_pred.detach(), batch.labels, batch.draws)
+        student = replace(batch, x_0=x_0_pred.detach())
         with torch.no_grad():
             noised = noise(process, student, self.times(process, batch.draws, len(batch)))
-            target = self.teacher(noised.x_t, noised.t, batch.labels).x0
+            target = self.teacher(noised.x_t, noised.t, batch.condition).x0
         error = (x_0_pred - target).square().flatten(1).mean(1)
         return (process.alpha(noised.t) * error).mean()

@@ -18,6 +18,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from sparring.condition import Condition
 from sparring.data import Batch
 from sparring.denoiser import Denoiser
 from sparring.discriminators import SiameseDiscriminator
@@ -36,6 +37,7 @@ class Simulated:
     image: Tensor | None
     reference: Tensor
     noised: Noised
+    condition: Condition
 
 
 class ADT(Method):
@@ -111,15 +113,16 @@ class ADT(Method):
 
     def rollout(self, batch: Batch) -> Simulated:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
+        condition = self.generator.dropped(batch)
         reference = batch.images if self.reference == "paired" else batch.images.roll(1, 0)
         if self.discriminator is None:
-            return Simulated(None, reference, noised)
+            return Simulated(None, reference, noised, condition)
         start = batch.draws.one_integer(self.num_steps) if self.start == "uniform" else 0
         grad_steps = [start + i for i in self.chosen(batch, self.num_steps - start)] if self.strength > 0 else []
-        image = simulate(
+        x_0 = simulate(
             self.generator, batch, self.scheduler, num_steps=self.num_steps, start=start, grad_steps=grad_steps
         )
-        return Simulated(image, reference, noised)
+        return Simulated(self.generator.decode(x_0), reference, noised, condition)
 
     @property
     def strength(self) -> float:
@@ -150,11 +153,11 @@ class ADT(Method):
                 logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
             losses["adversarial"] = self.strength * self.objective.generator(logits_fake, logits_real)
         if self.diffusion_weight > 0:
-            noised = fake.noised
-            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, batch.labels)
+            noised, condition = fake.noised, fake.condition
+            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, condition)
         return losses
 
-    def diffusion(self, noised: Noised, labels: Tensor | None) -> Tensor:
+    def diffusion(self, noised: Noised, condition: Condition) -> Tensor:
         """The ordinary denoising loss, one forward pass of its own."""
-        prediction = self.generator(noised.x_t, noised.t, labels)
+        prediction = self.generator(noised.x_t, noised.t, condition)
         return denoising_error(self.generator, OneStep(noised, prediction), self.weighting).mean()

@@ -96,8 +96,8 @@ class DDO(Method):
             self.reference,
             self.reference.process.scheduler(self.sampler, self.reference.prediction),
             self.num_steps,
-            latents=draws.normal((self.num_fakes, *data.image_shape)),
-            labels=labels,
+            latents=draws.normal((self.num_fakes, *self.generator.latent_shape(data.image_shape))),
+            condition=labels,
             generator=torch.Generator(device).manual_seed(0),
         ).clamp(-1, 1)
 
@@ -119,7 +119,9 @@ class DDO(Method):
 
     def error(self, denoiser: Denoiser, batch: Batch, noised: Noised) -> Tensor:
         """[B] weighted squared error of one of the two models."""
-        return denoising_error(denoiser, OneStep(noised, denoiser(noised.x_t, noised.t, batch.labels)), self.weighting)
+        return denoising_error(
+            denoiser, OneStep(noised, denoiser(noised.x_t, noised.t, batch.condition)), self.weighting
+        )
 
     def generator_loss(self, batch: Batch, fake: Ratio) -> Losses:
         self.log(ratio_real=fake.real.mean(), ratio_fake=fake.fake.mean())

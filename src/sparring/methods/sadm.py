@@ -84,7 +84,8 @@ class SADM(Method):
 
     def discriminator_loss(self, batch: Batch, fake: OneStep) -> Losses:
         assert self.structure is not None
-        distance = self.structure(batch.images, fake.prediction.x0.detach(), self.pair_weight(fake))
+        image = self.generator.decode(fake.prediction.x0.detach())
+        distance = self.structure(batch.images, image, self.pair_weight(fake))
         self.log(structure=distance)
         return dict(self.structure.losses(distance))
 
@@ -92,7 +93,8 @@ class SADM(Method):
         losses: Losses = {"diffusion": denoising_error(self.generator, fake, self.weighting).mean()}
         strength = self.structure_weight * self.ramp(self.ramp_steps, self.delay_steps)
         if self.structure is not None and strength > 0:
-            distance = self.structure(batch.images, fake.prediction.x0, self.pair_weight(fake))
+            image = self.generator.decode(fake.prediction.x0)
+            distance = self.structure(batch.images, image, self.pair_weight(fake))
             losses["structure"] = strength * distance
         return losses
 

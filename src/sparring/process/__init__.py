@@ -1,7 +1,9 @@
-"""Noising: how images become noise (`gaussian`), which times are trained (`times`) and how much (`weighting`)."""
+"""Noising: how images become noise (`gaussian`), which times are trained (`times`), how much (`weighting`), and
+where it happens (`space`)."""
 
 from sparring.process.gaussian import EDM, VP, Process, RectifiedFlow, from_scheduler, per_image
 from sparring.process.schedulers import Kind, initial_sample, scheduler_input, set_timesteps
+from sparring.process.space import Latents
 from sparring.process.times import LogitNormal, LogNormal, Times, Uniform
 from sparring.process.weighting import (
     P2,
@@ -25,6 +27,7 @@ __all__ = [
     "Debiased",
     "EDMWeighting",
     "Kind",
+    "Latents",
     "LogNormal",
     "LogitNormal",
     "MinSNR",

@@ -85,7 +85,7 @@ class Average:
             self.denoiser.process.scheduler(self.sampler, self.denoiser.prediction),
             self.sample_steps,
             latents=draws.normal((self.num_samples, *self.data.image_shape)),
-            labels=labels,
+            condition=labels,
             generator=torch.Generator(device).manual_seed(self.seed),
         )
         if self.main:

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparring.data import BatchStream, ImageData
@@ -35,7 +36,8 @@ def windows(
     while True:
         window = []
         for micro in range(stream.accumulation):
-            images, labels = next(batches)
-            labels = None if labels is None else labels.to(device, non_blocking=True)
-            window.append((images.to(device, non_blocking=True), labels, stream.rows(micro)))
+            images, condition = next(batches)
+            if isinstance(condition, Tensor):
+                condition = condition.to(device, non_blocking=True)
+            window.append((images.to(device, non_blocking=True), condition, stream.rows(micro)))
         yield window

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,8 @@ from sparring.training.state import changing_tensors
 from sparring.training.watch import Balance, Noted
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Micro = tuple[Tensor, Tensor | None, slice]
-"""Images, labels and rows of the global batch of one micro-batch, on the device."""
+Micro = tuple[Tensor, Tensor | list[str] | None, slice]
+"""Images, labels or captions, and rows of the global batch of one micro-batch, on the device."""
 
 LAST = -1  # the number of the rollout that both players share
 
@@ -80,12 +81,12 @@ class Step:
         self.step = self.method.step = step
         self.noted = []
         self.before.take()
-        if self.update_both(window):
+        if self.update_both([self.embedded(micro) for micro in window]):
             return True, self.noted
         self.before.restore()
         return False, self.noted
 
-    def update_both(self, window: list[Micro]) -> bool:
+    def update_both(self, window: list[Batch]) -> bool:
         fake = None
         if self.discriminator is not None:
             for update in range(self.discriminator_updates):
@@ -97,7 +98,7 @@ class Step:
                     return False
         return self.generator_update(window, fake)
 
-    def discriminator_update(self, window: list[Micro], update: int, last: bool) -> tuple[Any, bool]:
+    def discriminator_update(self, window: list[Batch], update: int, last: bool) -> tuple[Any, bool]:
         """Updates the discriminator; the fake whose graph the generator goes on with, where it can, and whether all
         numbers were finite."""
         assert self.discriminator is not None
@@ -126,7 +127,7 @@ class Step:
                 after_update()
         return (fake if keep_graph else None), True
 
-    def generator_update(self, window: list[Micro], fake: Any) -> bool:
+    def generator_update(self, window: list[Batch], fake: Any) -> bool:
         """Updates the generator, with the fake of the discriminator's update or with the same one made again."""
         loss = torch.zeros((), device=self.device)
         with without_gradient(self.discriminator):
@@ -139,20 +140,26 @@ class Step:
                 self.note_statistics()
         return self.finish(self.generator, loss)
 
-    def rollout(self, micro: Micro, number: int) -> Any:
+    def embedded(self, micro: Micro) -> Batch:
+        """A micro-batch as the networks take it: latents and embedded captions are made once for the whole step."""
+        images, condition, rows = micro
+        return self.method.generator.embed(Batch.of(images, condition, self.draws("embed", rows)))
+
+    def rollout(self, micro: Batch, number: int) -> Any:
         """The fake of a micro-batch. Dropout, which knows nothing of rows, follows torch's own generators."""
-        seed = derived_seed(self.seed, self.step, f"dropout {number}", micro[2].start)
+        seed = derived_seed(self.seed, self.step, f"dropout {number}", micro.draws.first)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         with self.autocast():
             return self.method.rollout(self.batch(micro, f"rollout {number}"))
 
-    def batch(self, micro: Micro, phase: str) -> Batch:
+    def batch(self, micro: Batch, phase: str) -> Batch:
         """A micro-batch with the random numbers of one phase of this step."""
-        images, labels, rows = micro
-        draws = Draws(self.seed, step=self.step, phase=phase, rows=rows, total=self.batch_size, device=self.device)
-        return Batch(images, labels, draws)
+        return replace(micro, draws=self.draws(phase, micro.draws.rows))
+
+    def draws(self, phase: str, rows: slice | None) -> Draws:
+        return Draws(self.seed, step=self.step, phase=phase, rows=rows, total=self.batch_size, device=self.device)
 
     def backward(self, player: Player, losses: Any, num_micro: int) -> Tensor:
         """Adds the gradient of the losses to the player's parameters and to nobody else's; returns their sum."""

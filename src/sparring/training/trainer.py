@@ -136,8 +136,7 @@ class Trainer:
         BatchStream(len(data), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
         method.check(batch_size // (self.world * accumulation))
         method.generator.check(data.image_shape)
-        if method.generator.conditional and data.num_classes is None:
-            raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
+        method.generator.check_condition(data)
         if discriminator_accuracy is not None and method.discriminator is None:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
