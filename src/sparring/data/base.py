@@ -11,9 +11,12 @@ from torch.utils.data import Dataset
 
 from sparring.data.order import Indices
 
+Condition = Tensor | list[str] | None
+"""What comes with a batch of images: class numbers (B,) int64, captions, or nothing."""
+
 
 class ImageData(Dataset, ABC):
-    """Images in [-1, 1], perhaps with class labels, read a batch at a time.
+    """Images in [-1, 1], perhaps with class labels or captions, read a batch at a time.
 
     A new data set sets the four attributes and writes `__len__` and `__getitem__`.
 
@@ -22,6 +25,7 @@ class ImageData(Dataset, ABC):
         image_shape: (C, H, W).
         num_classes: None without labels.
         class_names: one per class, where they are known.
+        text: whether each image has a caption; such a set has no labels.
     """
 
     name: str
@@ -34,8 +38,8 @@ class ImageData(Dataset, ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """The images (B, C, H, W), float32 in [-1, 1], and labels (B,), int64 or None, of a *list* of indices."""
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
+        """The images (B, C, H, W), float32 in [-1, 1], and their labels or captions, of a *list* of indices."""
 
     def images(self, n: int | None = None, seed: int = 0) -> Tensor:
         """(n, C, H, W) float32 in [-1, 1]: the first n of a seeded permutation; all, in their order, when None."""
@@ -47,9 +51,13 @@ class ImageData(Dataset, ABC):
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         """(n,) int64: the labels of the rows that `images(n, seed)` gives, or None without labels."""
-        if self.num_classes is None:
-            return None
-        return self[self._chosen(n, seed)][1]
+        condition = None if self.num_classes is None else self[self._chosen(n, seed)][1]
+        return condition if isinstance(condition, Tensor) else None
+
+    def captions(self, n: int | None = None, seed: int = 0) -> list[str] | None:
+        """The captions of the rows that `images(n, seed)` gives, or None without captions."""
+        condition = self[self._chosen(n, seed)][1] if self.text else None
+        return condition if isinstance(condition, list) else None
 
     def holdout(self) -> "ImageData | None":
         """The split to evaluate against, never trained on, or None where the data set knows none."""

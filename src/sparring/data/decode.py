@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparring.data.base import ImageData, flip_in_place, in_range
+from sparring.data.base import Condition, ImageData, flip_in_place, in_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +41,7 @@ class DecodedImages(ImageData):
         name: for tables and reports.
         rows: numbers of the images in the source.
         labels: (source rows,) int64, or None.
+        captions: one per source row, or None; an image whose caption is missing or blank cannot be used.
         class_names: one per class, where they are known.
         num_classes: None without labels.
         size: width and height to resize to. None: images stay as they are and must all have one size.
@@ -60,6 +61,7 @@ class DecodedImages(ImageData):
         name: str,
         rows: list[int],
         labels: Tensor | None,
+        captions: list[str | None] | None,
         class_names: list[str] | None,
         num_classes: int | None,
         size: int | None,
@@ -84,6 +86,8 @@ class DecodedImages(ImageData):
         self.size, self.pad, self.channels, self.flip, self.on_error = size, pad, channels, flip, on_error
         self._rows = rows
         self._source_labels = labels
+        self._source_captions = captions
+        self.text = captions is not None
         self._stored: Tensor | None = None
         self._prepare()
 
@@ -98,24 +102,35 @@ class DecodedImages(ImageData):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
         if self._stored is None:
             images, rows = self._decode_now(indices)
         else:
             images, rows = self._stored[torch.as_tensor(indices, dtype=torch.int64)], [self._rows[i] for i in indices]
         if self.flip:
             flip_in_place(images, indices)
-        return in_range(images), None if self._source_labels is None else self._source_labels[rows]
+        return in_range(images), self._captions_of(rows) if self.text else self._labels_of(rows)
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
-        rows = [self._rows[i] for i in self._chosen(n, seed)]
+        return self._labels_of([self._rows[i] for i in self._chosen(n, seed)])
+
+    def captions(self, n: int | None = None, seed: int = 0) -> list[str] | None:
+        return self._captions_of([self._rows[i] for i in self._chosen(n, seed)])
+
+    def _labels_of(self, rows: list[int]) -> Tensor | None:
         return None if self._source_labels is None else self._source_labels[rows]
+
+    def _captions_of(self, rows: list[int]) -> list[str] | None:
+        captions = self._source_captions
+        return None if captions is None else [captions[row] or "" for row in rows]
 
     def _prepare(self) -> None:
         """Finds the common shape, decodes small sets, and leaves in `_rows` the images that can be used."""
         bad: dict[int, str] = {}
+        if self._source_captions is not None:
+            bad |= {row: "no caption" for row in self._rows if not (self._source_captions[row] or "").strip()}
         headers: dict[int, tuple[int, tuple[int, int]]] = {}
-        for row, source in self._each(self._rows):
+        for row, source in self._each([row for row in self._rows if row not in bad]):
             try:
                 headers[row] = _header(source)
             except Exception as error:  # Pillow raises nearly anything on a broken file

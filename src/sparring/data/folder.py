@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from sparring.data.captions import captions_beside
 from sparring.data.decode import DecodedImages, Source, check_same_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -24,13 +25,14 @@ class ImageFolder(DecodedImages):
         pad: black pixels added on each side, after resizing.
         channels: 1 grey, 3 RGB, None: grey when all images are grey, RGB otherwise.
         labels: take the first subfolder's name as the class.
+        captions: take captions from metadata.jsonl or metadata.csv (file_name, text), or from a .txt beside each image.
         flip: turn half of the training images left to right.
         on_error: "stop" at images that cannot be used, or "skip" them with a warning.
         holdout: another folder, with the images to evaluate against.
 
     Raises:
-        ValueError: no such folder, no images in it, labels asked of images without a class folder, images that cannot
-            be used (counted and named).
+        ValueError: no such folder, no images in it, labels asked of images without a class folder, labels and
+            captions at once, captions that cannot be read, images that cannot be used (counted and named).
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class ImageFolder(DecodedImages):
         pad: int = 0,
         channels: Literal[1, 3] | None = None,
         labels: bool = False,
+        captions: bool = False,
         flip: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
         holdout: str | None = None,
     ):
+        if labels and captions:
+            raise ValueError("`labels=True` and `captions=True`: a network takes one of them")
         self.path = Path(path)
         if not self.path.is_dir():
             raise ValueError(f"`path={path}` is not a folder" + (": it is a file" if self.path.exists() else ""))
@@ -67,6 +72,7 @@ class ImageFolder(DecodedImages):
             name=self.path.resolve().name,
             rows=list(range(len(self._files))),
             labels=numbers,
+            captions=captions_beside(self.path, self._files) if captions else None,
             class_names=classes,
             num_classes=None if classes is None else len(classes),
             size=size,
@@ -85,6 +91,7 @@ class ImageFolder(DecodedImages):
             pad=self.pad,
             channels=1 if self.image_shape[0] == 1 else 3,
             labels=self.num_classes is not None,
+            captions=self.text,
             on_error=self.on_error,
         )
         check_same_kind(self, other)

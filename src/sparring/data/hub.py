@@ -4,12 +4,13 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
+from sparring.data.columns import captions_in, image_column_of, labels_in, rows_where, split_off
 from sparring.data.decode import DecodedImages, Source, check_same_kind, one_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class HubData(DecodedImages):
         split: which split; parquet files are one split called train.
         image_column: None: the first column that holds images.
         label_column: a column of class names or numbers. None: a column called label, where it is one of class names.
+        text_column: a column of captions, which then take the place of labels.
         size: width and height to resize to (centre square). None: images stay as they are and must all have one size.
         pad: black pixels added on each side, after resizing: Fashion-MNIST is 28x28, `pad=2` makes it 32x32.
         channels: 1 grey, 3 RGB, None: grey when all images are grey, RGB otherwise.
@@ -36,10 +38,15 @@ class HubData(DecodedImages):
         on_error: "stop" at images that cannot be used, or "skip" them with a warning.
         holdout: the images to evaluate against: another parquet file (or pattern), or a split. None: the split test or
             validation, where there is one.
+        holdout_share: for sets without such a split: about this share of the groups is held out and not trained on.
+        group_column: rows with the same value here stay on the same side. None: each row is a group.
+        group_separator: only what stands before it in that column names the group: of "1f469-1f3fb" and "1f469" with
+            "-" both are in the group 1f469.
 
     Raises:
-        ValueError: nothing there, or not readable; an unknown split or column; no row left by `where`; labels missing;
-            images that cannot be used (counted and named).
+        ValueError: nothing there, or not readable; an unknown split or column; no row left by `where` or on one side of
+            the holdout; labels missing; settings that exclude each other; images that cannot be used (counted and
+            named).
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class HubData(DecodedImages):
         split: str = "train",
         image_column: str | None = None,
         label_column: str | None = None,
+        text_column: str | None = None,
         size: int | None = None,
         pad: int = 0,
         channels: Literal[1, 3] | None = None,
@@ -57,37 +65,57 @@ class HubData(DecodedImages):
         flip: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
         holdout: str | None = None,
+        holdout_share: float | None = None,
+        group_column: str | None = None,
+        group_separator: str | None = None,
     ):
         import datasets
 
         if limit is not None and limit < 1:
             raise ValueError(f"`limit={limit}` must be at least 1, or left out for all rows")
+        if label_column is not None and text_column is not None:
+            raise ValueError(
+                f"`label_column={label_column}` and `text_column={text_column}`: a network takes one of them"
+            )
+        if holdout_share is None and (group_column or group_separator):
+            raise ValueError(f"`group_column={group_column}` belongs to `holdout_share`, such as 0.1")
+        if holdout_share is not None and not 0 < holdout_share < 1:
+            raise ValueError(f"`holdout_share={holdout_share}` must lie between 0 and 1, such as 0.1")
+        if holdout_share is not None and holdout is not None:
+            raise ValueError(f"`holdout_share={holdout_share}` and `holdout={holdout}`: give one of them")
         self.path = path
         self.split = split
         splits = _open_splits(path)
         if split not in splits:
             raise ValueError(f"`split={split}` is not in {path}, which has: {', '.join(splits)}")
-        self._settings: dict[str, Any] = {"label_column": label_column, "size": size, "pad": pad, "where": where}
+        self._settings: dict[str, Any] = {"label_column": label_column, "text_column": text_column, "where": where}
+        self._settings |= {"size": size, "pad": pad}
         self._holdout = holdout or next(
             (name for name in ("test", "validation") if name in splits and name != split), None
         )
         table = splits[split]
         if len(table) == 0:
             raise ValueError(f"split {split} of {path} has no rows")
-        image_column = _image_column(table, image_column)
-        rows = _rows_where(table, where or {})
+        image_column = image_column_of(table, image_column)
+        rows = rows_where(table, where or {})
+        self._held_out: list[int] = []
+        if holdout_share is not None:
+            rows, self._held_out = split_off(table, rows, holdout_share, group_column, group_separator)
         if limit is not None:
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit]
             rows = [rows[i] for i in order.sort().values.tolist()]
-        labels, class_names, num_classes = _labels(table, label_column)
-        if labels is not None and (missing := int((labels[rows] < 0).sum())):
-            raise ValueError(f"{missing} of {len(rows)} rows of {path} have no label")
+        captions = None if text_column is None else captions_in(table, text_column)
+        labels, class_names, num_classes = labels_in(table, label_column) if captions is None else (None, None, None)
+        used = rows + self._held_out
+        if labels is not None and (missing := int((labels[used] < 0).sum())):
+            raise ValueError(f"{missing} of {len(used)} rows of {path} have no label")
         self._folder = _root(path)
         self._table = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
         super().__init__(
             name=_name(path, split),
             rows=rows,
             labels=labels,
+            captions=captions,
             class_names=class_names,
             num_classes=num_classes,
             size=size,
@@ -98,6 +126,8 @@ class HubData(DecodedImages):
         )
 
     def holdout(self) -> "HubData | None":
+        if self._held_out:
+            return self._other_side()
         if self._holdout is None:
             return None
         elsewhere = self._holdout.endswith(".parquet")
@@ -109,6 +139,15 @@ class HubData(DecodedImages):
             on_error=self.on_error,
             **self._settings,
         )
+        check_same_kind(self, other)
+        return other
+
+    def _other_side(self) -> "HubData":
+        """The rows that `holdout_share` took out, as a set of their own."""
+        other = copy(self)
+        other.name, other.flip, other.channels = f"{self.name}:holdout", False, 1 if self.image_shape[0] == 1 else 3
+        other._rows, other._held_out, other._holdout, other._stored = self._held_out, [], None, None
+        other._prepare()
         check_same_kind(self, other)
         return other
 
@@ -188,70 +227,3 @@ def _root(path: str) -> Path | None:
 def _name(path: str, split: str) -> str:
     stem = Path(path).stem if path.endswith(".parquet") else Path(path).name
     return stem if split == "train" else f"{stem}:{split}"
-
-
-def _image_column(table: "datasets.Dataset", asked: str | None) -> str:
-    columns = [name for name, feature in table.features.items() if _holds_images(feature)]
-    if asked is None and columns:
-        return columns[0]
-    if asked in columns and asked is not None:
-        return asked
-    there = f"columns with images: {', '.join(columns)}" if columns else "no column holds images"
-    raise ValueError(f"`image_column={asked}`: {there}; all columns: {', '.join(table.column_names)}")
-
-
-def _holds_images(feature: Any) -> bool:
-    """An image column, or what one looks like where the file does not say so."""
-    import datasets
-
-    plain = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    return plain or isinstance(feature, datasets.Image) or feature == datasets.Value("binary")
-
-
-def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
-    if name not in table.column_names:
-        raise ValueError(f"`{setting}` names the column {name}, which is not there: {', '.join(table.column_names)}")
-    return table.select_columns([name])[:][name]
-
-
-def _rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str] | list[int]]) -> list[int]:
-    import datasets
-
-    keep = list(range(len(table)))
-    for name, value in where.items():
-        cells = _column(table, "where", name)
-        feature = table.features[name]
-        if isinstance(feature, datasets.ClassLabel):
-            cells = [cell if cell is None or cell < 0 else feature.int2str(cell) for cell in cells]
-        allowed = list(value) if isinstance(value, list) else [value]
-        keep = [row for row in keep if cells[row] in allowed]
-        if not keep:
-            there = sorted({str(cell) for cell in cells})
-            raise ValueError(
-                f"`where` leaves no row: {name} is never {' or '.join(map(str, allowed))}; "
-                f"it is {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}"
-            )
-    return keep
-
-
-def _labels(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | None, list[str] | None, int | None]:
-    """(rows,) int64 with -1 where a label is missing, class names, number of classes; None without labels."""
-    import datasets
-
-    if asked is None:
-        if not isinstance(table.features.get("label"), datasets.ClassLabel):
-            return None, None, None
-        asked = "label"
-    cells = _column(table, "label_column", asked)
-    feature = table.features[asked]
-    if isinstance(feature, datasets.ClassLabel):
-        names = list(feature.names)
-        return torch.tensor([-1 if cell is None else cell for cell in cells]), names, len(names)
-    if all(cell is None or isinstance(cell, str) for cell in cells):
-        names = sorted({cell for cell in cells if cell is not None})
-        numbers = {name: number for number, name in enumerate(names)}
-        return torch.tensor([-1 if cell is None else numbers[cell] for cell in cells]), names, len(names)
-    if all(cell is None or (isinstance(cell, int) and not isinstance(cell, bool)) for cell in cells):
-        numbers_or_none = torch.tensor([-1 if cell is None else cell for cell in cells])
-        return numbers_or_none, None, int(numbers_or_none.max()) + 1
-    raise ValueError(f"`label_column={asked}` holds {feature}; labels are class names or whole numbers from 0")

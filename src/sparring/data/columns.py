@@ -1,0 +1,116 @@
+"""What the columns of a table mean: images, labels, captions, filters and groups that must stay together."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparring.data.draws import derived_seed
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def image_column_of(table: "datasets.Dataset", asked: str | None) -> str:
+    columns = [name for name, feature in table.features.items() if _holds_images(feature)]
+    if asked is None and columns:
+        return columns[0]
+    if asked in columns and asked is not None:
+        return asked
+    there = f"columns with images: {', '.join(columns)}" if columns else "no column holds images"
+    raise ValueError(f"`image_column={asked}`: {there}; all columns: {', '.join(table.column_names)}")
+
+
+def _holds_images(feature: Any) -> bool:
+    """An image column, or what one looks like where the file does not say so."""
+    import datasets
+
+    plain = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    return plain or isinstance(feature, datasets.Image) or feature == datasets.Value("binary")
+
+
+def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
+    if name not in table.column_names:
+        raise ValueError(f"`{setting}` names the column {name}, which is not there: {', '.join(table.column_names)}")
+    return table.select_columns([name])[:][name]
+
+
+def rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str] | list[int]]) -> list[int]:
+    import datasets
+
+    keep = list(range(len(table)))
+    for name, value in where.items():
+        cells = _column(table, "where", name)
+        feature = table.features[name]
+        if isinstance(feature, datasets.ClassLabel):
+            cells = [cell if cell is None or cell < 0 else feature.int2str(cell) for cell in cells]
+        allowed = list(value) if isinstance(value, list) else [value]
+        keep = [row for row in keep if cells[row] in allowed]
+        if not keep:
+            there = sorted({str(cell) for cell in cells})
+            raise ValueError(
+                f"`where` leaves no row: {name} is never {' or '.join(map(str, allowed))}; "
+                f"it is {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}"
+            )
+    return keep
+
+
+def labels_in(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | None, list[str] | None, int | None]:
+    """(rows,) int64 with -1 where a label is missing, class names, number of classes; None without labels."""
+    import datasets
+
+    if asked is None:
+        if not isinstance(table.features.get("label"), datasets.ClassLabel):
+            return None, None, None
+        asked = "label"
+    cells = _column(table, "label_column", asked)
+    feature = table.features[asked]
+    if isinstance(feature, datasets.ClassLabel):
+        names = list(feature.names)
+        return torch.tensor([-1 if cell is None else cell for cell in cells]), names, len(names)
+    if all(cell is None or isinstance(cell, str) for cell in cells):
+        names = sorted({cell for cell in cells if cell is not None})
+        numbers = {name: number for number, name in enumerate(names)}
+        return torch.tensor([-1 if cell is None else numbers[cell] for cell in cells]), names, len(names)
+    if all(cell is None or (isinstance(cell, int) and not isinstance(cell, bool)) for cell in cells):
+        numbers_or_none = torch.tensor([-1 if cell is None else cell for cell in cells])
+        return numbers_or_none, None, int(numbers_or_none.max()) + 1
+    raise ValueError(f"`label_column={asked}` holds {feature}; labels are class names or whole numbers from 0")
+
+
+def captions_in(table: "datasets.Dataset", column: str) -> list[str | None]:
+    """The captions of all rows, None where one is missing; raises ValueError for a column of anything else."""
+    import datasets
+
+    cells = _column(table, "text_column", column)
+    if table.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+        raise ValueError(f"`text_column={column}` holds {table.features[column]}; captions are strings")
+    return cells
+
+
+def split_off(
+    table: "datasets.Dataset", rows: list[int], share: float, column: str | None, separator: str | None
+) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out; all rows of a group lie on one side, which its name alone decides.
+
+    Args:
+        table: says which group a row belongs to.
+        rows: what is split.
+        share: of the groups that is held out, about.
+        column: of the groups' names; None: each row is a group.
+        separator: what follows the group's name within a cell; None: nothing.
+
+    Raises:
+        ValueError: no such column, a cell that is empty, or one side without rows.
+    """
+    names = [str(row) for row in range(len(table))] if column is None else _column(table, "group_column", column)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row in rows:
+        if names[row] is None:
+            raise ValueError(f"`group_column={column}`: row {row} is in no group")
+        group = str(names[row]).split(separator)[0] if separator else str(names[row])
+        sides[derived_seed("holdout", group) < share * 2**63].append(row)
+    if not all(sides):
+        empty = "hold out" if sides[0] else "train on"
+        raise ValueError(f"`holdout_share={share}` leaves no row to {empty}: {len(rows)} rows in too few groups")
+    return sides
