@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_pipelines import TinyPipelines
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -16,3 +17,9 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyPipelines:
+    """Folders of tiny pipelines by kind: `tiny("sd15")`, "sdxl", "sd3", "dit"; built when first asked for."""
+    return TinyPipelines(tmp_path_factory.mktemp("pipelines"))
