@@ -9,7 +9,7 @@ from rollout_parts import PATHS, Gaussian, Tiny, batch_of, closed_form, levels_o
 from sparring.data import Batch, Draws
 from sparring.denoiser import Denoiser
 from sparring.process import VP, set_timesteps
-from sparring.rollout import generate, network_output, simulate
+from sparring.rollout import coefficients, draw_path, generate, network_output, simulate
 
 
 def gradient_of(image, network, direction):
@@ -69,6 +69,34 @@ def test_gradient_through_multistep_and_heun_is_the_derivative_of_the_solver(nam
     for chosen in subsets(4):
         image = simulate(denoiser, batch_of(), scheduler, num_steps=4, grad_steps=chosen)
         assert_close_relative(gradient_of(image, network, direction), sum(steps[i] for i in chosen), 1e-5)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("start", [0, 2])
+def test_coefficients_are_the_closed_form_and_the_derivative_of_the_solver(name, start):
+    """float32 inside diffusers' solvers: 4e-6 of the largest comes out, for DPM-Solver++ on EDM's range of sigma."""
+    process, kind, scheduler_name = PATHS[name]
+    c = torch.tensor(coefficients(process.scheduler(scheduler_name, kind), 4, start), dtype=torch.float64)
+    first = 2 * start if scheduler_name == "heun" else start
+    outputs = [torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in c[first:]]
+    image = written_out(PATHS[name], 4, start, torch.ones(1).double(), torch.ones(1).double(), outputs)
+    expected = torch.cat([torch.zeros(first).double(), *torch.autograd.grad(image.sum(), outputs)])
+    torch.testing.assert_close(c, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    if scheduler_name in ("ddim", "euler"):
+        closed = closed_form(PATHS[name], 4)[start:]
+        torch.testing.assert_close(c[start:], closed, rtol=0, atol=1e-5 * closed.abs().max().item())
+
+
+def test_gradients_of_the_calls_are_scaled_and_the_image_is_not():
+    network, direction, scales = Tiny(), torch.randn(3, 1, 4, 4, dtype=torch.float64), [2.0, 0.0, -1.0, 0.5]
+    denoiser, scheduler = Denoiser(network, VP(), "v"), VP().scheduler("ddim", "v")
+    plain = simulate(denoiser, batch_of(), scheduler, num_steps=4)
+    c = closed_form(PATHS["ddim-v"], 4)
+    steps = [gradient_of(output, network, direction) for _, _, output in network.calls]
+    image = simulate(denoiser, batch_of(), scheduler, num_steps=4, grad_scales=scales)
+    assert torch.equal(image, plain)
+    expected = sum(s * x * g for s, x, g in zip(scales, c, steps, strict=True))
+    assert_close_relative(gradient_of(image, network, direction), expected, 2e-6)
 
 
 @pytest.mark.parametrize("scheduler_name", ["ddim", "dpm", "heun", "euler"])
@@ -175,6 +203,23 @@ def test_from_the_noisiest_level_of_a_black_image_it_is_generate_from_the_same_n
     image = simulate(denoiser, batch, scheduler, num_steps=10)
     expected = generate(denoiser, scheduler, 10, latents=noise_of(batch))
     torch.testing.assert_close(image.detach(), expected, rtol=0, atol=3e-3 if name == "dpm-flow" else 5e-4)
+
+
+def test_paths_start_uniformly_and_carry_gradient_in_k_of_the_steps_walked():
+    """All starts and all subsets come up; fewer than k steps all carry gradient; one path serves a whole batch."""
+    for choose in ("random", "last", "first"):
+        seen = {draw_path(Draws(0, step=i, phase="test"), 5, 3, choose=choose) for i in range(300)}
+        assert {path.start for path in seen} == set(range(5))
+        for path in seen:
+            walked = range(path.start, 5)
+            assert len(path.grad_steps) == min(3, len(walked))
+            assert set(path.grad_steps) <= set(walked)
+            assert choose != "last" or path.grad_steps[-1] == 4
+            assert choose != "first" or path.grad_steps[0] == path.start
+        assert len(seen) == (10 + 4 + 1 + 1 + 1 if choose == "random" else 5)
+    parts = [Draws(0, step=7, phase="test", rows=slice(i, i + 2), total=4) for i in (0, 2)]
+    assert len({draw_path(part, 20, 2) for part in parts}) == 1
+    assert draw_path(Draws(0), 5, 2, start="noise", choose="first").grad_steps == (0, 1)
 
 
 def test_a_start_outside_the_path_is_refused():

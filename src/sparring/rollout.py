@@ -1,16 +1,16 @@
 """How a fake is made from real images: one step, a posterior step, a simulated sampler, a few-step student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sparring.condition import Condition, joined
-from sparring.data import Batch
+from sparring.data import Batch, Draws
 from sparring.denoiser import Denoiser, Prediction, at_least_float32
 from sparring.process import Process, initial_sample, per_image, scheduler_input, set_timesteps
 from sparring.process.times import Times
@@ -98,6 +98,40 @@ def few_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> OneStep:
     return OneStep(noised, denoiser(noised.x_t, noised.t, batch.condition))
 
 
+@dataclass(frozen=True)
+class Path:
+    """The part of an inference path that a rollout walks: from step `start` on; `grad_steps` carry gradient."""
+
+    start: int
+    grad_steps: tuple[int, ...]
+
+
+def draw_path(
+    draws: Draws,
+    num_steps: int,
+    num_grad_steps: int,
+    *,
+    choose: Literal["random", "last", "first"] = "random",
+    start: Literal["uniform", "noise"] = "uniform",
+) -> Path:
+    """Draws a path for a whole batch: the same for all of its rows, so that all take the same number of steps.
+
+    Args:
+        draws: random numbers of the step.
+        num_steps: length m of the inference path.
+        num_grad_steps: k; all steps carry gradient where fewer than k are walked.
+        choose: which k of the steps that are walked: a random subset, the last or the first.
+        start: "uniform" draws the first step from the path, "noise" walks all of it.
+    """
+    first = draws.one_integer(num_steps) if start == "uniform" else 0
+    num_run = num_steps - first
+    k = min(num_grad_steps, num_run)
+    if choose == "random":
+        return Path(first, tuple(first + i for i in draws.subset(num_run, k)))
+    begin = num_steps - k if choose == "last" else first
+    return Path(first, tuple(range(begin, begin + k)))
+
+
 def simulate(
     denoiser: Denoiser,
     batch: Batch,
@@ -105,7 +139,8 @@ def simulate(
     *,
     num_steps: int,
     start: int = 0,
-    grad_steps: list[int] | None = None,
+    grad_steps: Sequence[int] | None = None,
+    grad_scales: Sequence[float] | None = None,
     guidance: float = 1.0,
 ) -> Tensor:
     """Runs the sampler from a noised real image to the end, with a bounded backward path (ADT, arXiv 2504.11423).
@@ -127,6 +162,7 @@ def simulate(
         num_steps: length of the inference path (number of sampler steps from pure noise).
         start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
         grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
+        grad_scales: one for each network call of the whole path: factors of the gradients that enter the calls.
         guidance: scale w of classifier-free guidance, see `network_output`; 1 is none.
 
     Returns:
@@ -136,21 +172,46 @@ def simulate(
     Raises:
         ValueError: `start` outside the path.
     """
-    if not 0 <= start < num_steps:
-        raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
-    scheduler = copy(scheduler)  # its history belongs to this rollout
-    set_timesteps(scheduler, num_steps, batch.x_0.device)
-    first = start * scheduler.order  # Heun: two calls a step, but for the last
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
+    scheduler, first = begun(scheduler, num_steps, start, batch.x_0.device)
     x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
     for call in range(first, len(scheduler.timesteps)):
         timestep = scheduler.timesteps[call]
         carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
         with torch.set_grad_enabled(carries):
             output = network_output(denoiser, scheduler, x, timestep, batch.condition, guidance)
+        if carries and grad_scales is not None:
+            output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
     return x
+
+
+def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
+    """c_i of `simulate`: the derivative of the final image with respect to each network output of the whole path.
+
+    Found by walking the scheduler itself, which is affine with the same numbers at each pixel, over a single pixel; 0
+    for the calls before `start`.
+    """
+    scheduler, first = begun(scheduler, num_steps, start)
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    outputs = [torch.zeros_like(x, requires_grad=True) for _ in scheduler.timesteps]
+    with torch.enable_grad():
+        for call in range(first, len(outputs)):
+            scheduler_input(scheduler, x.detach(), scheduler.timesteps[call])  # some schedulers warn without
+            x = scheduler.step(outputs[call], scheduler.timesteps[call], x, return_dict=False)[0]
+        x.backward()
+    return [0.0 if output.grad is None else output.grad.item() for output in outputs]
+
+
+def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:
+    """A scheduler of one's own, about to take step `start` of its path, and the network call with which that begins."""
+    if not 0 <= start < num_steps:
+        raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
+    scheduler = copy(scheduler)  # its history belongs to this rollout
+    set_timesteps(scheduler, num_steps, device)
+    first = start * scheduler.order  # Heun: two calls a step, but for the last
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler, first
 
 
 def scheduler_start(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
