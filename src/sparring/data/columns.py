@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     import datasets
 
 
-def image_column_of(table: "datasets.Dataset", asked: str | None) -> str:
-    columns = [name for name, feature in table.features.items() if _holds_images(feature)]
+def image_column_of(features: "datasets.Features", asked: str | None) -> str:
+    """The column of images that is asked for, or the first one; raises ValueError where there is none."""
+    columns = [name for name, feature in features.items() if _holds_images(feature)]
     if asked is None and columns:
         return columns[0]
     if asked in columns and asked is not None:
         return asked
     there = f"columns with images: {', '.join(columns)}" if columns else "no column holds images"
-    raise ValueError(f"`image_column={asked}`: {there}; all columns: {', '.join(table.column_names)}")
+    raise ValueError(f"`image_column={asked}`: {there}; all columns: {', '.join(features)}")
 
 
 def _holds_images(feature: Any) -> bool:
@@ -36,6 +37,7 @@ def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
 
 
 def rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str] | list[int]]) -> list[int]:
+    """Numbers of the rows whose cells have these values; raises ValueError where none is left."""
     import datasets
 
     keep = list(range(len(table)))

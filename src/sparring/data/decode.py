@@ -1,31 +1,20 @@
-"""From image files to tensors: what every data set that holds PNG, JPEG and the like shares."""
+"""Data sets whose images are decoded from files, with every header read before anything starts."""
 
-import io
 import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparring.data.base import Condition, ImageData, flip_in_place, in_range
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from sparring.data.pixels import Source, check_settings, decode_into, header, one_line, reason
 
 STORED_BYTES = 512 * 2**20
 """Sets up to this size are decoded once and kept as uint8; larger ones are decoded batch by batch."""
-
-# Named, so that Pillow never starts a program to read a file (as it does for PostScript).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B")
-
-Source = Path | bytes | None
-"""Where one image's bytes are: a file, the bytes themselves, or nowhere."""
 
 
 class DecodedImages(ImageData):
@@ -70,16 +59,7 @@ class DecodedImages(ImageData):
         flip: bool,
         on_error: Literal["stop", "skip"],
     ):
-        if size is not None and size < 1:
-            raise ValueError(f"`size={size}` must be at least 1, or left out to keep the images' own size")
-        if pad < 0:
-            raise ValueError(f"`pad={pad}` must not be negative")
-        if channels not in (None, 1, 3):
-            raise ValueError(
-                f"`channels={channels}` must be 1 (grey) or 3 (RGB), or left out to keep what the images are"
-            )
-        if on_error not in ("stop", "skip"):
-            raise ValueError(f"`on_error={on_error}` must be stop or skip")
+        check_settings(size, pad, channels, on_error)
         self.name = name
         self.class_names = class_names
         self.num_classes = num_classes
@@ -132,9 +112,9 @@ class DecodedImages(ImageData):
         headers: dict[int, tuple[int, tuple[int, int]]] = {}
         for row, source in self._each([row for row in self._rows if row not in bad]):
             try:
-                headers[row] = _header(source)
+                headers[row] = header(source)
             except Exception as error:  # Pillow raises nearly anything on a broken file
-                bad[row] = _reason(error)
+                bad[row] = reason(error)
         if headers:
             common = Counter(size for _, size in headers.values()).most_common(1)[0][0]
             width, height = common if self.size is None else (self.size, self.size)
@@ -161,10 +141,10 @@ class DecodedImages(ImageData):
         count = 0
         for row, source in self._each(rows):
             try:
-                self._decode(source, images[count])
+                decode_into(images[count], source, self.size, self.pad)
                 count += 1
             except Exception as error:
-                bad[row] = _reason(error)
+                bad[row] = reason(error)
         return torch.from_numpy(images)[:count]
 
     def _decode_now(self, indices: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -175,29 +155,17 @@ class DecodedImages(ImageData):
             for shift in range(len(self)):
                 row = self._rows[(index + shift) % len(self)]
                 try:
-                    self._decode(self._sources([row])[0], images[place])
+                    decode_into(images[place], self._sources([row])[0], self.size, self.pad)
                     rows.append(row)
                     break
                 except Exception as error:
-                    complaint = self._complaint({row: _reason(error)}, len(self))
+                    complaint = self._complaint({row: reason(error)}, len(self))
                     if self.on_error == "stop":
                         raise ValueError(f"{complaint}; repair or remove it, or set `on_error=skip`") from error
                     warnings.warn(f"{complaint}; the next image takes its place", stacklevel=3)
             else:
                 raise ValueError(f"no image of {self.name} can be decoded any more")
         return torch.from_numpy(images), rows
-
-    def _decode(self, source: Source, out: np.ndarray) -> None:
-        """Writes the image into `out`, uint8 zeros (C, H, W)."""
-        inner = out[:, self.pad : out.shape[1] - self.pad, self.pad : out.shape[2] - self.pad]
-        colours, height, width = inner.shape
-        with _open(source) as image:
-            if image.mode != ("L" if colours == 1 else "RGB") or "transparency" in image.info:
-                image = _converted(image, colours)
-            image = _upright(image)
-            if self.size is not None and image.size != (self.size, self.size):
-                image = _square(image, self.size)
-            inner[:] = np.asarray(image).reshape(height, width, colours).transpose(2, 0, 1)
 
     def _each(self, rows: list[int]) -> Iterator[tuple[int, Source]]:
         for first in range(0, len(rows), 256):
@@ -220,66 +188,3 @@ def check_same_kind(data: ImageData, holdout: ImageData) -> None:
         )
     if holdout.class_names != data.class_names:
         raise ValueError(f"holdout {holdout.name} has other classes than {data.name}: {holdout.class_names}")
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks."""
-    return " ".join(text.split())
-
-
-def _open(source: Source) -> "Image":
-    from PIL import Image
-
-    if source is None:
-        raise ValueError("no image bytes, and no file inside the data set")
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
-
-
-def _header(source: Source) -> tuple[int, tuple[int, int]]:
-    """Channels (1 or 3) and (width, height), without decoding."""
-    with _open(source) as image:
-        width, height = image.size
-        turned = _has_orientation(image) and image.getexif().get(0x0112, 1) >= 5
-        return 1 if image.mode in GREY_MODES else 3, (height, width) if turned else (width, height)
-
-
-def _has_orientation(image: "Image") -> bool:
-    return image.format in ("JPEG", "MPO")  # asking other formats would decode the whole image
-
-
-def _upright(image: "Image") -> "Image":
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(image) if _has_orientation(image) else image
-
-
-def _converted(image: "Image", channels: int) -> "Image":
-    """The image in mode L or RGB: transparency on white, 16 bits cut to 8."""
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is unknown")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-def _square(image: "Image", size: int) -> "Image":
-    """The centre square, resized with antialias."""
-    from PIL import Image
-
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-
-
-def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return getattr(error, "strerror", None) or one_line(str(error)) or type(error).__name__

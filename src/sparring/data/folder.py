@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from sparring.data.captions import captions_beside
-from sparring.data.decode import DecodedImages, Source, check_same_kind
+from sparring.data.decode import DecodedImages, check_same_kind
+from sparring.data.pixels import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 

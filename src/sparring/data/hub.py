@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from sparring.data.columns import captions_in, image_column_of, labels_in, rows_where, split_off
-from sparring.data.decode import DecodedImages, Source, check_same_kind, one_line
+from sparring.data.decode import DecodedImages, check_same_kind
+from sparring.data.pixels import Source, one_line
 
 if TYPE_CHECKING:
     import datasets
@@ -96,7 +97,7 @@ class HubData(DecodedImages):
         table = splits[split]
         if len(table) == 0:
             raise ValueError(f"split {split} of {path} has no rows")
-        image_column = image_column_of(table, image_column)
+        image_column = image_column_of(table.features, image_column)
         rows = rows_where(table, where or {})
         self._held_out: list[int] = []
         if holdout_share is not None:
