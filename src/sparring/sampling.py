@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sparring.condition import Condition
 from sparring.denoiser import Denoiser
 from sparring.pipeline import load_pipeline
 from sparring.rollout import generate
@@ -34,13 +35,20 @@ class Sampler:
     Args:
         source: run of sparring or pipeline folder.
         device: where to run.
+        size: width and height of the images, where the network can make others than its configuration says.
+
+    Raises:
+        ValueError: what `load_pipeline` refuses; a size that the network cannot make.
     """
 
-    def __init__(self, source: str | Path, device: str | torch.device | None = None):
+    def __init__(self, source: str | Path, device: str | torch.device | None = None, size: int | None = None):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.denoiser, self.own_scheduler = load_pipeline(source)
         self.denoiser.to(self.device).eval()
         self.shape = image_shape(self.denoiser)
+        if size is not None and size != self.shape[-1]:
+            self.shape = (self.shape[0], size, size)
+            self.denoiser.check(self.shape)
 
     def __call__(
         self,
@@ -50,13 +58,16 @@ class Sampler:
         scheduler: str | None = None,
         seed: int = 0,
         labels: list[int] | None = None,
+        prompts: list[str] | None = None,
+        guidance: float = 1.0,
         batch_size: int = 256,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Samples:
         """Samples n images.
 
-        The latents are `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`: equal for every
-        scheduler and model, and those that a diffusers pipeline draws from this generator for a batch of n.
+        The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
+        where the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
+        from this generator for a batch of n.
 
         Args:
             n: number of images.
@@ -64,11 +75,14 @@ class Sampler:
             scheduler: "ddim", "dpm" …; the pipeline's own when None.
             seed: of the latents and of the noise of stochastic schedulers.
             labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
+            prompts: captions, repeated to n images. Only for a text-to-image pipeline, and needed there.
+            guidance: scale of classifier-free guidance; 1 is none.
             batch_size: images at once.
-            watch: called with the state of a batch before the first and after every step.
+            watch: called with the state of a batch, as images, before the first and after every step.
 
         Raises:
-            ValueError: n or steps below 1, a scheduler that the process does not have, classes out of range.
+            ValueError: n or steps below 1; a scheduler that the process does not have; classes out of range; prompts
+                that are missing or of no use; guidance of a network without classes and captions.
         """
         for name, value in (("n", n), ("steps", steps)):
             if value < 1:
@@ -77,42 +91,71 @@ class Sampler:
             stepper = self.own_scheduler
         else:
             stepper = self.denoiser.process.scheduler(scheduler, self.denoiser.prediction)
+        told = self.captions(prompts, n) or self.classes(labels, n, guidance)
         noise = torch.Generator().manual_seed(seed)
-        latents = torch.randn((n, *self.shape), generator=noise).to(self.device)
+        latents = torch.randn((n, *self.denoiser.latent_shape(self.shape)), generator=noise).to(self.device)
         started = time.perf_counter()
+        images = []
         with torch.inference_mode():
-            images = generate(
-                self.denoiser,
-                stepper,
-                steps,
-                latents=latents,
-                condition=self.classes(labels, n),
-                generator=noise,
-                batch_size=batch_size,
-                watch=watch,
-            )
+            for first in range(0, n, batch_size):
+                rows = slice(first, first + batch_size)
+                x_0 = generate(
+                    self.denoiser,
+                    stepper,
+                    steps,
+                    latents=latents[rows],
+                    condition=self.condition(told and told[rows]),
+                    guidance=guidance,
+                    generator=noise,
+                    watch=None if watch is None else lambda state: watch(self.denoiser.decode(state)),
+                )
+                images.append(self.denoiser.decode(x_0).clamp(-1, 1).cpu())
         seconds = time.perf_counter() - started
         name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
-        return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)
+        return Samples(torch.cat(images), name, len(stepper.timesteps), seconds)
 
-    def classes(self, labels: list[int] | None, n: int) -> Tensor | None:
-        """[n] class numbers for a conditional network, None for another."""
+    def condition(self, told: list[int] | list[str] | None) -> Condition:
+        """What the network takes for classes or captions."""
+        if told is None:
+            return None
+        if self.denoiser.text is None:
+            return torch.tensor(told, device=self.device)
+        return self.denoiser.text([str(text) for text in told], self.shape[1:], self.device)
+
+    def captions(self, prompts: list[str] | None, n: int) -> list[str] | None:
+        """n captions for a text-to-image network, None for another."""
+        if self.denoiser.text is None and prompts is not None:
+            raise ValueError(f"`prompt`: {type(self.denoiser.net).__name__} takes no captions; leave it out")
+        if self.denoiser.text is not None and not prompts:
+            raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
+        return None if prompts is None else [prompts[i % len(prompts)] for i in range(n)]
+
+    def classes(self, labels: list[int] | None, n: int, guidance: float) -> list[int] | None:
+        """n class numbers for a conditional network, None for another; with guidance, never the class for "none"."""
         if not self.denoiser.conditional:
+            if guidance != 1 and self.denoiser.text is None:
+                raise ValueError(
+                    f"`guidance={guidance}`: {type(self.denoiser.net).__name__} takes neither classes nor captions"
+                )
             return None
         total = self.denoiser.num_classes
+        if guidance != 1:
+            total = self.denoiser.null_class
         chosen = labels if labels is not None else list(range(total or 1))
         for label in chosen:
             if label < 0 or (total is not None and label >= total):
                 raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
-        return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=self.device)
+        return [chosen[i % len(chosen)] for i in range(n)]
 
 
 def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
-    """(C, H, W) of what the network makes, from its configuration."""
+    """(C, H, W) of the images that come out, from the configuration of the network and of its autoencoder."""
     config: Any = denoiser.net.config
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    return config.in_channels, height, width
+    if denoiser.space is None:
+        return config.in_channels, height, width
+    return denoiser.space.vae.config.out_channels, height * denoiser.space.factor, width * denoiser.space.factor
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
