@@ -47,13 +47,12 @@ SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls
 SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
 
+TABLES = {
+    "digits": Table("digits", ARMS),
+    "digits-ablations": Table("digits", ABLATIONS, plan=FEW),
+    "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
+    "fashion16": Table("fashion16", ARMS),
+}
+
 if __name__ == "__main__":
-    command(
-        __doc__,
-        {
-            "digits": Table("digits", ARMS),
-            "digits-ablations": Table("digits", ABLATIONS, plan=FEW),
-            "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
-            "fashion16": Table("fashion16", ARMS),
-        },
-    )
+    command(__doc__, TABLES)

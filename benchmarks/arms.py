@@ -18,7 +18,7 @@ import torch
 
 from sparring.cli import main, quiet
 from sparring.comparison import measured, row, settings, verdicts
-from sparring.data import Digits, HubData, ImageData
+from sparring.data import Digits, HubData, ImageData, StoredImages
 from sparring.discriminators import SmallConvNet
 from sparring.evaluation import cache_folder, keep_result, read_results
 from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference
@@ -43,6 +43,7 @@ class DataSet:
         real: gives the training images, and those of the split that is measured against.
         channels: of the images.
         num_classes: None without labels.
+        first: flags that name other training images, for the baseline alone; None: the same.
     """
 
     data: Callable[[Path], list[str]]
@@ -54,17 +55,22 @@ class DataSet:
     real: Callable[[Path, str], tuple[ImageData, ImageData]]
     channels: int = 1
     num_classes: int | None = 10
+    first: Callable[[Path], list[str]] | None = None
 
 
-def fashion(size: int, pad: int = 0) -> dict[str, Any]:
-    """Fashion-MNIST: 10,000 training images; 2,000 test images for choosing, 5,000 others for the final numbers."""
-    shape = [f"--data.size={size}"] if size != 32 else [f"--data.pad={pad}"]
+TOPS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+REST = ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+
+
+def fashion(classes: list[str] | None = None, **shape: int) -> dict[str, Any]:
+    """Fashion-MNIST, of the classes: 10,000 training images; a fifth of the test images is for choosing."""
+    settings: dict[str, Any] = shape | ({} if classes is None else {"where": {"label": classes}})
 
     def data(folder: Path) -> list[str]:
-        return [f"--data={folder / 'fashion_mnist-train-10k.parquet'}", *shape]
+        flags = [f"--data.{name}={json.dumps(value)}" for name, value in settings.items()]
+        return [f"--data={folder / 'fashion_mnist-train-10k.parquet'}", *flags]
 
     def real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
-        settings: dict[str, Any] = {"size": size} if size != 32 else {"pad": pad}
         train = HubData(str(folder / "fashion_mnist-train-10k.parquet"), **settings)
         return train, part(HubData(str(folder / "fashion_mnist-test.parquet"), **settings), split)
 
@@ -72,10 +78,8 @@ def fashion(size: int, pad: int = 0) -> dict[str, Any]:
 
 
 def part(test: ImageData, split: str) -> ImageData:
-    """2,000 images of a test set for choosing ("validation"), 5,000 others for the final numbers ("holdout")."""
-    from sparring.data import StoredImages
-
-    rows = slice(0, 2000) if split == "validation" else slice(2000, 7000)
+    """A fifth of a test set for choosing ("validation"), half of it for the final numbers ("holdout")."""
+    rows = slice(0, len(test) // 5) if split == "validation" else slice(len(test) // 5, len(test) * 7 // 10)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[rows].tolist()
     images, labels = test[order]
     return StoredImages(images, labels, name=f"{test.name}:{split}", num_classes=test.num_classes)
@@ -108,23 +112,30 @@ def digits(*baseline: str) -> DataSet:
     )
 
 
-SETS: dict[str, DataSet] = {
-    "digits": digits(),
-    "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
-    "digits-small": digits("--denoiser.net.init_args.block_out_channels=[8,16]"),  # 41 k parameters
-    "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
-    "fashion16": DataSet(
-        **fashion(16),
+def fashion16(classes: list[str] | None = None, *, lr: float = 2e-4, ema: float = 0.995, **further: Any) -> DataSet:
+    """Fashion-MNIST at 16x16, a network of 263 k parameters; `lr` and `ema` are those of the arms."""
+    return DataSet(
+        **fashion(classes, size=16),
+        **further,
         baseline=[
             "diffusion-digits",
             *small_unet(16, 1, (16, 32, 32)),
             *("--trainer.steps=4000", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"),
         ],
-        shared=["--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4", "--trainer.ema_decay=0.995"],
+        shared=["--trainer.precision=bf16", f"--trainer.generator_optimizer.lr={lr}", f"--trainer.ema_decay={ema}"],
         steps=600,
         n=1000,
         plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in (3, 5, 10, 20)],
-    ),
+    )
+
+
+SETS: dict[str, DataSet] = {
+    "digits": digits(),
+    "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
+    "digits-small": digits("--denoiser.net.init_args.block_out_channels=[8,16]"),  # 41 k parameters
+    "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
+    "fashion16": fashion16(),
+    "fashion16-moved": fashion16(REST, lr=1e-3, ema=0.99, first=fashion(TOPS, size=16)["data"]),
 }
 
 
@@ -162,8 +173,9 @@ class Experiment:
         """Makes what is missing of one seed."""
         quiet()
         base = self.out / f"seed{seed}" / "baseline"
-        flags = self.set.data(self.images) + [f"--trainer.seed={seed}", "--trainer.tracker=null"]
-        self.train(base, [*self.set.baseline, *flags])
+        run = [f"--trainer.seed={seed}", "--trainer.tracker=null"]
+        self.train(base, [*self.set.baseline, *(self.set.first or self.set.data)(self.images), *run])
+        flags = self.set.data(self.images) + run
         self.measure(base, plan)
         for name, arm in arms.items():
             steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
@@ -292,7 +304,7 @@ class Table:
     split: str = "holdout"
 
 
-def command(doc: str | None, tables: dict[str, Table]) -> None:
+def command(doc: str | None, tables: dict[str, Table], argv: list[str] | None = None) -> None:
     """The command line of an experiment: makes a table's runs, seed after seed, and prints it."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=list(tables), help="which table")
@@ -301,7 +313,7 @@ def command(doc: str | None, tables: dict[str, Table]) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="*", help="these arms alone")
     parser.add_argument("--print", action="store_true", help="print what is there and stop")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     table = tables[options.table]
     chosen = {name: arm for name, arm in table.arms.items() if options.arms is None or name in options.arms}
     experiment = Experiment(table.set, options.images, options.out, table.split)

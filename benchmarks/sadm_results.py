@@ -46,13 +46,12 @@ CURVES = {
 }
 FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
 
+TABLES = {
+    "digits": Table("digits", ARMS),
+    "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
+    "fashion16": Table("fashion16", ARMS),
+    **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
+}
+
 if __name__ == "__main__":
-    command(
-        __doc__,
-        {
-            "digits": Table("digits", ARMS),
-            "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
-            "fashion16": Table("fashion16", ARMS),
-            **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
-        },
-    )
+    command(__doc__, TABLES)

@@ -1,0 +1,67 @@
+"""The experiments behind docs/results.md: their arms are settings that exist, and a small one runs from end to end."""
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparring import recipe
+from sparring.data import Digits, StoredImages
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+        yield {name: importlib.import_module(name) for name in ("arms", "sadm_results", "adt_results")}
+
+
+def test_every_arm_names_settings_that_exist(scripts):
+    arms = [
+        (name, arm)
+        for script in ("sadm_results", "adt_results")
+        for table in scripts[script].TABLES.values()
+        for name, arm in table.arms.items()
+    ]
+    tried = []
+    for name, arm in arms:
+        if arm in tried:
+            continue
+        tried.append(arm)
+        settings = recipe.read(arm.recipe) | {"denoiser": {"path": "anywhere"}}
+        recipe.parse(settings, [*scripts["arms"].SETS["digits"].shared, *arm.flags], tunes=True), name
+
+
+def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsys):
+    arms = scripts["arms"]
+    quick = ["--trainer.steps=2", "--trainer.num_samples=4"]
+    images, labels = Digits()[list(range(200))]
+    halves = [StoredImages(images[rows], labels[rows]) for rows in (slice(0, 100), slice(100, 200))]
+    small = replace(
+        arms.SETS["digits"],
+        baseline=["diffusion-digits", *quick],
+        shared=quick,
+        n=32,
+        plan=[("ddim", 2), ("heun", 3)],
+        real=lambda _, split: tuple(halves),
+    )
+    monkeypatch.setitem(arms.SETS, "digits", small)
+    monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
+    table = arms.Table("digits", {"plain": arms.Arm("plain-digits"), "twice": arms.Arm("plain-digits", steps=1 / 150)})
+    words = ["few", "--out", str(tmp_path / "runs"), "--seeds", "0"]
+    arms.command("", {"few": table}, words)
+    printed = capsys.readouterr().out
+    for space in ("classifier 32-64-64, holdout", "the judge's encoder, holdout", "pixels pooled to 4x4, holdout"):
+        assert f"digits, {space}; n = 32 against 100" in printed
+    assert printed.count("| plain | ") == 3
+    assert "| ddim 2 | heun 3 |" in printed
+
+    run = tmp_path / "runs" / "digits" / "seed0" / "plain"
+    results = json.loads((run / "results.json").read_text())
+    assert len(results) == 6
+    written = (run / "results.json").stat().st_mtime_ns
+    arms.command("", {"few": table}, words)
+    assert (run / "results.json").stat().st_mtime_ns == written  # what is finished is kept
+    assert capsys.readouterr().out.split("digits,", 1)[1] == printed.split("digits,", 1)[1]
