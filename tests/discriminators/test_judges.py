@@ -187,6 +187,20 @@ def test_augmentations_of_candidate_and_reference_are_independent(backbone, draw
     assert (d(x, x, draws(4)) < 10).all()
 
 
+def test_candidates_share_one_reference_and_one_pass_of_the_backbone(backbone, draws):
+    """Two candidates at once have the logits of each alone, without augmentation and, in the maps, with it."""
+    d = siamese(backbone, augment="")
+    a, b, r = pictures(), pictures().tanh(), pictures().roll(1, 0)
+    *candidates, reference = d.feature_maps([a, b, r], draws(4))
+    together = d.logits_from_maps(candidates, reference)
+    for logits, x in zip(together, (a, b), strict=True):
+        torch.testing.assert_close(logits, d(x, r, draws(4)))
+    augmented, one_by_one = siamese(backbone), draws(4)
+    for maps, x in zip(augmented.feature_maps([a, b], draws(4)), (a, b), strict=True):
+        for m, alone in zip(maps, backbone(augmented.augment(x, one_by_one)), strict=True):
+            torch.testing.assert_close(m, alone)
+
+
 def test_single_ignores_the_reference(backbone, draws):
     d = siamese(backbone, mode="single")
     x = pictures()
@@ -221,12 +235,13 @@ def test_unconditional_projected_judge_ignores_labels(backbone, draws):
 def test_r1_at_the_inputs_of_the_heads(kind, backbone, draws):
     """The penalty reaches the heads, its gradient agrees with finite differences along a random direction."""
     d, _ = judge(kind, backbone)
-    maps = [m.detach().requires_grad_() for m in d.feature_maps(pictures(), draws(4))]
-    reference = [m.flip(0) for m in maps]
-    extra = {"projected": (torch.arange(4) % 3,), "siamese": ([m.detach() for m in reference],), "single": ()}[kind]
+    maps = [m.detach().requires_grad_() for m in d.feature_maps([pictures()], draws(4))[0]]
+    reference = [m.detach().flip(0) for m in maps]
 
     def penalty():
-        return r1_penalty(d.logits_from_maps(maps, *extra), maps)
+        if kind == "projected":
+            return r1_penalty(d.logits_from_maps(maps, torch.arange(4) % 3), maps)
+        return r1_penalty(d.logits_from_maps([maps], reference)[0], maps)
 
     heads = [p for p in d.parameters() if p.requires_grad]
     grads = torch.autograd.grad(penalty(), heads, allow_unused=True, materialize_grads=True)

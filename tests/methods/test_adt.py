@@ -53,24 +53,6 @@ def test_start_noise_always_walks_the_whole_path():
     assert len(net.times) == 20
 
 
-@pytest.mark.parametrize("choose", ["random", "last", "first"])
-def test_k_steps_carry_gradient_or_all_where_fewer_run(choose):
-    method = adt(denoiser(), num_steps=5, num_grad_steps=3, choose=choose)
-    seen = set()
-    for step in range(60):
-        for num_run in range(1, 6):
-            chosen = method.chosen(drawn(step), num_run)
-            assert len(set(chosen)) == len(chosen) == min(3, num_run)
-            assert set(chosen) <= set(range(num_run))
-            if choose == "last":
-                assert chosen == list(range(num_run))[-3:]
-            if choose == "first":
-                assert chosen == list(range(num_run))[:3]
-            if num_run == 5:
-                seen.add(tuple(chosen))
-    assert len(seen) == (10 if choose == "random" else 1)  # all 5 choose 3 come up
-
-
 @pytest.mark.parametrize(
     ("scheduler", "calls"), [("ddim", (4, 1)), ("dpm", (4, 1)), ("euler", (4, 1)), ("heun", (7, 1))]
 )
@@ -147,6 +129,23 @@ def test_its_losses_are_hinge_on_pairs_of_candidate_and_reference():
     torch.testing.assert_close(loss["adversarial"], -0.5 * fake_logit.mean())
 
 
+def test_the_backbone_sees_every_image_once_a_step():
+    """Real and reference in one pass without a graph, the fake in another; both updates use these maps."""
+    method = adt(denoiser(), objective=Relativistic())
+    seen = []
+    method.discriminator.backbone.register_forward_hook(lambda _, x, maps: seen.append((len(x[0]), maps[0])))
+    fake = method.rollout(batch_of())
+    method.discriminator_loss(batch_of(phase="discriminator"), fake)
+    method.generator_loss(batch_of(phase="generator"), fake)
+    assert [(n, maps.requires_grad) for n, maps in seen] == [(12, False), (6, True)]
+    assert torch.equal(torch.cat([fake.real[0], fake.reference[0]]), seen[0][1])
+    assert not torch.equal(fake.real[0], fake.reference[0])  # augmented each by itself
+    single = ADT(denoiser(), siamese(mode="single"), num_steps=4)
+    single.discriminator.backbone.register_forward_hook(lambda _, x, maps: seen.append((len(x[0]), maps[0])))
+    single.rollout(batch_of())
+    assert [n for n, _ in seen[2:]] == [6, 6]
+
+
 def test_a_relativistic_objective_gets_the_logits_of_the_reals():
     judge = siamese(augment="")
     method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=Relativistic())
@@ -158,14 +157,10 @@ def test_a_relativistic_objective_gets_the_logits_of_the_reals():
 
 
 def test_unpaired_compares_with_another_image():
-    fake = adt(denoiser(), reference="unpaired").rollout(batch_of())
-    assert torch.equal(fake.reference, images_of()[[5, 0, 1, 2, 3, 4]])
-    assert torch.equal(adt(denoiser()).rollout(batch_of()).reference, images_of())
-    method = ADT(denoiser(), siamese(augment=""), num_steps=4, reference="unpaired")
-    fake, judge, draws = method.rollout(batch_of()), method.discriminator, Draws(0)
-    hinge = (1 - judge(images_of(), fake.reference, draws)).relu() + (
-        1 + judge(fake.image, fake.reference, draws)
-    ).relu()
+    judge, draws, others = siamese(augment=""), Draws(0), images_of()[[5, 0, 1, 2, 3, 4]]
+    method = ADT(denoiser(), judge, num_steps=4, reference="unpaired")
+    fake = method.rollout(batch_of())
+    hinge = (1 - judge(images_of(), others, draws)).relu() + (1 + judge(fake.image, others, draws)).relu()
     torch.testing.assert_close(method.discriminator_loss(batch_of(), fake)["adversarial"], hinge.mean())
 
 

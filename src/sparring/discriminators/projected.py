@@ -1,13 +1,14 @@
 """The projected judge: small heads on the maps of a frozen backbone, one logit per position of each map."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sparring.discriminators.augment import DiffAugment, Draws
 from sparring.discriminators.backbones import Backbone, freeze
-from sparring.discriminators.heads import Head, advance_spectral_norms
+from sparring.discriminators.heads import Head, advance_spectral_norms, backbone_maps
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -59,17 +60,19 @@ class ProjectedDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, draws: Draws, labels: Tensor | None = None) -> Tensor:
         """Logits [B,M], float32, of images [B,C,H,W] in [-1,1]; M counts the positions of all maps."""
-        return self.logits_from_maps(self.feature_maps(images, draws), labels)
+        return self.logits_from_maps(self.feature_maps([images], draws)[0], labels)
 
-    def feature_maps(self, images: Tensor, draws: Draws) -> list[Tensor]:
-        """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
-        return self.backbone(self.augment(images, draws))
+    def feature_maps(self, images: Sequence[Tensor], draws: Draws) -> list[list[Tensor]]:
+        """The backbone's maps of each batch of images, augmented one by one and seen in one pass.
+
+        They are the inputs of the heads, where R1 is cheap.
+        """
+        return backbone_maps(self.backbone, [self.augment(x, draws) for x in images])
 
     def logits_from_maps(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Logits [B,M] from `feature_maps`.
+        """Logits [B,M] from the `feature_maps` of a batch.
 
-        For R1 at the heads' inputs: `maps = [m.detach().requires_grad_() for m in d.feature_maps(real, draws)]`,
-        then `r1_penalty(d.logits_from_maps(maps, labels), maps)`.
+        For R1 at the heads' inputs: maps with requires_grad=True, then `r1_penalty(logits, maps)`.
         """
         if self.classes is not None and labels is None:
             raise ValueError("`ProjectedDiscriminator(num_classes=...)` judges with labels, but the batch has none")

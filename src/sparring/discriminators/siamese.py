@@ -1,5 +1,6 @@
 """The siamese judge of ADT: is the candidate image like the real reference, in the eyes of a frozen backbone?"""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.discriminators.augment import DiffAugment, Draws
 from sparring.discriminators.backbones import Backbone, freeze
-from sparring.discriminators.heads import Head, SpectralConv2d, advance_spectral_norms
+from sparring.discriminators.heads import Head, SpectralConv2d, advance_spectral_norms, backbone_maps
 
 
 class SiameseDiscriminator(nn.Module):
@@ -71,37 +72,65 @@ class SiameseDiscriminator(nn.Module):
 
     def forward(self, candidate: Tensor, reference: Tensor | None, draws: Draws) -> Tensor:
         """Logits [B], float32, of images [B,C,H,W] in [-1,1]; `reference` may be None in mode "single"."""
-        maps = self.feature_maps(candidate, draws)
-        if self.mode == "single":
-            return self.logits_from_maps(maps)
-        if reference is None or reference.shape != candidate.shape:
-            given = None if reference is None else tuple(reference.shape)
-            raise ValueError(f"reference images {given}, candidates {tuple(candidate.shape)}: give one reference each")
-        return self.logits_from_maps(maps, self.feature_maps(reference, draws))
+        images = [candidate]
+        if self.mode == "siamese":
+            if reference is None or reference.shape != candidate.shape:
+                given = None if reference is None else tuple(reference.shape)
+                raise ValueError(
+                    f"reference images {given}, candidates {tuple(candidate.shape)}: give one reference each"
+                )
+            images.append(reference)
+        maps = self.feature_maps(images, draws)
+        return self.logits_from_maps(maps[:1], maps[-1])[0]
 
-    def feature_maps(self, images: Tensor, draws: Draws) -> list[Tensor]:
-        """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
-        return self.backbone(self.augment(images, draws))
+    def feature_maps(self, images: Sequence[Tensor], draws: Draws) -> list[list[Tensor]]:
+        """The backbone's maps of each batch of images, augmented one by one and seen in one pass.
 
-    def logits_from_maps(self, candidate: list[Tensor], reference: list[Tensor] | None = None) -> Tensor:
-        """Logits [B] from `feature_maps` of candidates and references."""
+        They are the inputs of the heads, where R1 is cheap.
+        """
+        return backbone_maps(self.backbone, [self.augment(x, draws) for x in images])
+
+    def logits_from_maps(self, candidates: Sequence[list[Tensor]], reference: list[Tensor]) -> list[Tensor]:
+        """Logits [B] of each candidate from `feature_maps`, all compared with one reference, whose heads run once.
+
+        Args:
+            candidates: maps of one or more candidates.
+            reference: maps of the references; ignored in mode "single".
+        """
         if self.mode == "single":
-            layers = zip(self.candidate_heads, self.outputs, candidate, strict=True)
-            scores = [_exact(output(head(a))).mean((1, 2, 3)) for head, output, a in layers]
-            return torch.stack(scores).mean(0)
-        assert reference is not None
+            return [self._single(maps) for maps in candidates]
+        heads = zip(self.reference_heads, reference, strict=True)
+        directions = [self._directions(_exact(head(maps))) for head, maps in heads]
+        return [self._similarity(maps, directions) for maps in candidates]
+
+    def _single(self, maps: list[Tensor]) -> Tensor:
+        layers = zip(self.candidate_heads, self.outputs, maps, strict=True)
+        return torch.stack([_exact(output(head(a))).mean((1, 2, 3)) for head, output, a in layers]).mean(0)
+
+    def _similarity(self, maps: list[Tensor], directions: list[list[Tensor]]) -> Tensor:
+        """Mean over maps of `scale_l * cos + bias_l`, [B], where cos compares with the reference's directions."""
         scores = []
-        pairs = zip(self.candidate_heads, self.reference_heads, candidate, reference, strict=True)
-        for i, (head_a, head_r, a, r) in enumerate(pairs):
-            scores.append(self.scale[i] * self._similarity(_exact(head_a(a)), _exact(head_r(r))) + self.bias[i])
+        for i, (head, a) in enumerate(zip(self.candidate_heads, maps, strict=True)):
+            scored = zip(self._scored(_exact(head(a))), directions[i], strict=True)
+            with torch.autocast(a.device.type, enabled=False):
+                cosines = [_cosine(vectors, unit).mean(1) for vectors, unit in scored]
+                scores.append(self.scale[i] * torch.stack(cosines).mean(0) + self.bias[i])
         return torch.stack(scores).mean(0)
 
-    def _similarity(self, a: Tensor, r: Tensor) -> Tensor:
-        """Cosine similarity [B] in [-1,1] of maps [B,K,g,g]."""
-        with torch.autocast(a.device.type, enabled=False):
-            spatial = F.cosine_similarity(a, r, dim=1).mean((1, 2))
-            pooled = F.cosine_similarity(a.mean((2, 3)), r.mean((2, 3)), dim=1)
-        return {"spatial": spatial, "pooled": pooled, "both": (spatial + pooled) / 2}[self.score]
+    def _directions(self, r: Tensor) -> list[Tensor]:
+        """What is compared of a reference, as unit vectors over channels."""
+        with torch.autocast(r.device.type, enabled=False):
+            return [F.normalize(vectors, dim=1) for vectors in self._scored(r)]
+
+    def _scored(self, x: Tensor) -> list[Tensor]:
+        """What is compared of a head's map [B,K,g,g]: the vectors at its positions [B,K,g*g], their mean [B,K,1]."""
+        vectors = x.flatten(2)
+        return [vectors] * (self.score != "pooled") + [vectors.mean(2, keepdim=True)] * (self.score != "spatial")
+
+
+def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
+    """Cosine over dimension 1 of vectors and unit vectors, in [-1,1]; 0 for a vector of length 0."""
+    return (vectors * unit).sum(1) / torch.linalg.vector_norm(vectors, dim=1).clamp_min(1e-8)
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ predict, noise again, predict. c(t) = alpha_t is one of the paper's forms; featu
 settings (see docs/methods/add.md).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,19 @@ from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_p
 from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.rollout import OneStep, few_step, noise
+
+
+@dataclass
+class Judged(OneStep):
+    """A student's prediction and what the judge's frozen backbone makes of it and of the real images, once a step.
+
+    Attributes:
+        fake: feature maps of the prediction, with its graph; empty where nobody judges.
+        real: of the real images.
+    """
+
+    fake: list[Tensor] = field(default_factory=list)
+    real: list[Tensor] = field(default_factory=list)
 
 
 class ADD(Method):
@@ -72,31 +85,37 @@ class ADD(Method):
         self.objective = objective or Hinge()
         self.times = times or Uniform()
 
-    def rollout(self, batch: Batch) -> OneStep:
-        return few_step(self.generator, batch, self.levels)
+    def rollout(self, batch: Batch) -> Judged:
+        step = few_step(self.generator, batch, self.levels)
+        if self.discriminator is None:
+            return Judged(step.noised, step.prediction)
+        with torch.no_grad():
+            (real,) = self.judge.feature_maps([batch.images], batch.draws)
+        (fake,) = self.judge.feature_maps([self.generator.decode(step.prediction.x0)], batch.draws)
+        return Judged(step.noised, step.prediction, fake, real)
 
-    def discriminator_loss(self, batch: Batch, fake: OneStep) -> Losses:
+    @property
+    def judge(self) -> ProjectedDiscriminator:
         assert isinstance(self.discriminator, ProjectedDiscriminator)
-        maps_real = self.discriminator.feature_maps(batch.images, batch.draws)
-        maps_real = [m.detach().requires_grad_(self.r1_gamma > 0) for m in maps_real]
-        logits_real = self.discriminator.logits_from_maps(maps_real, batch.labels)
-        image = self.generator.decode(fake.prediction.x0.detach())
-        logits_fake = self.discriminator(image, batch.draws, batch.labels)
+        return self.discriminator
+
+    def discriminator_loss(self, batch: Batch, fake: Judged) -> Losses:
+        maps_real = [maps.detach().requires_grad_(self.r1_gamma > 0) for maps in fake.real]
+        logits_real = self.judge.logits_from_maps(maps_real, batch.labels)
+        logits_fake = self.judge.logits_from_maps([maps.detach() for maps in fake.fake], batch.labels)
         self.log(**discriminator_statistics(logits_real, logits_fake))
         losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
         if self.r1_gamma > 0:
             losses["r1"] = 0.5 * self.r1_gamma * r1_penalty(logits_real, maps_real)
         return losses
 
-    def generator_loss(self, batch: Batch, fake: OneStep) -> Losses:
+    def generator_loss(self, batch: Batch, fake: Judged) -> Losses:
         x_0_pred = fake.prediction.x0
         losses: Losses = {}
         if self.discriminator is not None:
-            logits_fake = self.discriminator(self.generator.decode(x_0_pred), batch.draws, batch.labels)
-            logits_real = None
-            if self.objective.needs_real:
-                logits_real = self.discriminator(batch.images, batch.draws, batch.labels)
-            losses["adversarial"] = self.adversarial_weight * self.objective.generator(logits_fake, logits_real)
+            seen = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
+            logits = [self.judge.logits_from_maps(maps, batch.labels) for maps in seen]
+            losses["adversarial"] = self.adversarial_weight * self.objective.generator(*logits)
         if self.distillation_weight > 0:
             losses["distillation"] = self.distillation_weight * self.distillation(batch, x_0_pred)
         return losses

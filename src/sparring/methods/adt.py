@@ -13,9 +13,10 @@ abstract and its summaries: simulation, uniform start, siamese network on a fixe
 stopped input and the subset of steps. Ours: hinge loss, similarity, weights, k, warm-up (see docs/methods/adt.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from sparring.condition import Condition
@@ -27,17 +28,28 @@ from sparring.objectives import Hinge, Objective, discriminator_statistics
 from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
-from sparring.rollout import Noised, OneStep, noise, simulate
+from sparring.rollout import Noised, OneStep, draw_path, noise, simulate
 
 
 @dataclass
 class Simulated:
-    """The sampler's final image (None where nobody judges it), its real reference, and the denoising loss's input."""
+    """What the rollout hands to both losses; all but the input of the denoising loss is there for a judge only.
 
-    image: Tensor | None
-    reference: Tensor
+    Attributes:
+        noised: input of the denoising loss.
+        condition: what the network is told there.
+        image: the sampler's final image [B, C, H, W].
+        fake: the judge's feature maps of it, with the graph of the rollout.
+        real: of the real images.
+        reference: of what both are compared with; of no meaning to a judge in mode "single".
+    """
+
     noised: Noised
     condition: Condition
+    image: Tensor | None = None
+    fake: list[Tensor] = field(default_factory=list)
+    real: list[Tensor] = field(default_factory=list)
+    reference: list[Tensor] = field(default_factory=list)
 
 
 class ADT(Method):
@@ -114,44 +126,45 @@ class ADT(Method):
     def rollout(self, batch: Batch) -> Simulated:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
         condition = self.generator.dropped(batch)
-        reference = batch.images if self.reference == "paired" else batch.images.roll(1, 0)
         if self.discriminator is None:
-            return Simulated(None, reference, noised, condition)
-        start = batch.draws.one_integer(self.num_steps) if self.start == "uniform" else 0
-        grad_steps = [start + i for i in self.chosen(batch, self.num_steps - start)] if self.strength > 0 else []
+            return Simulated(noised, condition)
+        path = draw_path(batch.draws, self.num_steps, self.num_grad_steps, choose=self.choose, start=self.start)
+        grad_steps = path.grad_steps if self.strength > 0 else []
         x_0 = simulate(
-            self.generator, batch, self.scheduler, num_steps=self.num_steps, start=start, grad_steps=grad_steps
+            self.generator, batch, self.scheduler, num_steps=self.num_steps, start=path.start, grad_steps=grad_steps
         )
-        return Simulated(self.generator.decode(x_0), reference, noised, condition)
+        image = self.generator.decode(x_0)
+        # the frozen backbone sees every image once a step: both pairs and both updates share the maps
+        real = [batch.images]
+        if self.judge.mode == "siamese":
+            real.append(batch.images if self.reference == "paired" else batch.images.roll(1, 0))
+        with torch.no_grad():
+            maps = self.judge.feature_maps(real, batch.draws)
+        (fake,) = self.judge.feature_maps([image], batch.draws)
+        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1])
+
+    @property
+    def judge(self) -> SiameseDiscriminator:
+        assert isinstance(self.discriminator, SiameseDiscriminator)
+        return self.discriminator
 
     @property
     def strength(self) -> float:
         """Weight of the adversarial term at this step: 0 during the warm-up of the discriminator, then rising."""
         return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
-    def chosen(self, batch: Batch, num_run: int) -> list[int]:
-        """Which of the `num_run` steps carry gradient: always min(k, num_run) of them."""
-        k = min(self.num_grad_steps, num_run)
-        if self.choose == "random":
-            return batch.draws.subset(num_run, k)
-        return list(range(num_run - k, num_run)) if self.choose == "last" else list(range(k))
-
     def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
-        assert self.discriminator is not None
-        assert fake.image is not None
-        logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
-        logits_fake = self.discriminator(fake.image.detach(), fake.reference, batch.draws)
+        detached = [maps.detach() for maps in fake.fake]
+        logits_real, logits_fake = self.judge.logits_from_maps([fake.real, detached], fake.reference)
         self.log(**discriminator_statistics(logits_real, logits_fake))
         return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
 
     def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
         losses: Losses = {}
         if self.discriminator is not None and self.strength > 0:
-            logits_fake = self.discriminator(fake.image, fake.reference, batch.draws)
-            logits_real = None
-            if self.objective.needs_real:
-                logits_real = self.discriminator(batch.images, fake.reference, batch.draws)
-            losses["adversarial"] = self.strength * self.objective.generator(logits_fake, logits_real)
+            candidates = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
+            logits = self.judge.logits_from_maps(candidates, fake.reference)
+            losses["adversarial"] = self.strength * self.objective.generator(*logits)
         if self.diffusion_weight > 0:
             noised, condition = fake.noised, fake.condition
             losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, condition)
