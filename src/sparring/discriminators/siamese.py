@@ -36,7 +36,7 @@ class SiameseDiscriminator(nn.Module):
         self,
         *,
         backbone: Backbone,
-        width: int = 64,
+        width: int = 32,
         tied: bool = False,
         score: Literal["both", "spatial", "pooled"] = "both",
         mode: Literal["siamese", "single"] = "siamese",
