@@ -111,7 +111,7 @@ def each_time(make: Callable[[], ImageData]) -> ImageData:
 
 def reader(data: ImageData, batch: int, workers: int) -> Callable[[], object]:
     """Fetches the next batch in the trainer's order."""
-    stream = BatchStream(len(data), batch, 0)
+    stream = BatchStream(data.order(), batch, 0)
     batches = iter(DataLoader(data, batch_size=None, sampler=stream, num_workers=workers))
     return lambda: next(batches)
 

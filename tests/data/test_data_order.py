@@ -115,7 +115,7 @@ def test_the_stream_fits_the_digits():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 0}, "at least one image"),
+        ({"order": 0}, "at least one image"),
         ({"batch_size": 0}, "`batch_size=0` must be a multiple of 1"),
         ({"batch_size": 10, "world": 2, "accumulation": 2}, "must be a multiple of 4 .2 processes x 2 micro-batches."),
         ({"rank": 1}, "`rank=1` must lie in 0..0"),
@@ -125,4 +125,4 @@ def test_the_stream_fits_the_digits():
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        BatchStream(**{"n": 10, "batch_size": 4, "seed": 0} | settings)
+        BatchStream(**{"order": 10, "batch_size": 4, "seed": 0} | settings)

@@ -2,12 +2,15 @@
 
 import json
 import signal
+import tarfile
 
+import datasets
 import pytest
 import torch
+from PIL import Image
 from small_runs import METHODS, assert_same_checkpoint, backbone, checkpoint, method, trainer
 
-from sparring.data import Digits
+from sparring.data import Digits, StreamData
 from sparring.methods import SADM
 from sparring.training import Interrupted, Trainer
 from sparring.training.checkpoint import steps_in
@@ -67,6 +70,42 @@ def test_data_workers_change_nothing_and_may_change_at_resume(tmp_path):
     trainer(tmp_path / "mixed", data_workers=1, **settings).fit(resume=True)
     for run in [*runs[1:], tmp_path / "mixed"]:
         assert_same_checkpoint(runs[0], run, 6)
+
+
+def test_a_run_on_shards_goes_on_exactly_where_it_was(tmp_path):
+    """Parquet row groups and tar files: stopped twice, within an epoch, and with another number of workers."""
+    runs = []
+    for kind, workers in (("parquet", (0, 0, 0)), ("parquet", (1, 0, 2)), ("tar", (0, 0, 0)), ("tar", (2, 1, 0))):
+        settings = {"data": shards_of_digits(tmp_path, kind), "steps": 7, "checkpoint_every": 3, "log_every": 4}
+        folder = tmp_path / f"{kind}{workers[0]}"
+        if workers == (0, 0, 0):
+            runs.append(trainer(folder, **settings).fit())
+            continue
+        for resume, stop in ((False, 2), (True, 5)):
+            run = trainer(folder, data_workers=workers[resume], **settings)
+            stop_after(run, stop)
+            with pytest.raises(Interrupted):
+                run.fit(resume=resume)
+        trainer(folder, data_workers=workers[2], **settings).fit(resume=True)
+        assert_same_checkpoint(runs[-1], folder, 7)
+    assert_same_checkpoint(*runs, 7)
+
+
+def shards_of_digits(folder, kind):
+    """64 digits in four groups of rows, mixed two groups at a time: an epoch is four steps."""
+    path = folder / f"digits.{kind}"
+    pictures = [Image.fromarray(image[0].numpy()) for image in (Digits().images(64) * 127.5 + 127.5).byte()]
+    if kind == "parquet" and not path.exists():
+        datasets.Dataset.from_dict({"image": pictures}).to_parquet(path, batch_size=16)
+    if kind == "tar":
+        path = folder / "digits*.tar"
+        for number, picture in enumerate(pictures):
+            picture.save(folder / f"{number:02d}.png")
+        for group in range(4):
+            with tarfile.open(folder / f"digits{group}.tar", "w") as tar:
+                for number in range(16 * group, 16 * group + 16):
+                    tar.add(folder / f"{number:02d}.png", f"{number:02d}.png")
+    return StreamData(str(path), channels=1, shuffle_buffer=32)
 
 
 def test_resume_from_an_earlier_step_repeats_what_followed(tmp_path):

@@ -6,6 +6,7 @@ from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.loading import from_spec, named
 from sparring.data.order import BatchStream, Indices
+from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ImageFolder",
     "Indices",
     "StoredImages",
+    "StreamData",
     "SwissRoll",
     "derived_seed",
     "from_spec",

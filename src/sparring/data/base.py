@@ -1,15 +1,15 @@
 """What a data set is here, and scikit-learn's digits as the smallest real one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sparring.data.order import Indices
+from sparring.data.order import Indices, Order, Shuffled
 
 Condition = Tensor | list[str] | None
 """What comes with a batch of images: class numbers (B,) int64, captions, or nothing."""
@@ -41,27 +41,37 @@ class ImageData(Dataset, ABC):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
         """The images (B, C, H, W), float32 in [-1, 1], and their labels or captions, of a *list* of indices."""
 
+    def order(self) -> Order:
+        """In which order a `BatchStream` reads the rows: any, unless some orders are much cheaper than others."""
+        return Shuffled(len(self))
+
     def images(self, n: int | None = None, seed: int = 0) -> Tensor:
         """(n, C, H, W) float32 in [-1, 1]: the first n of a seeded permutation; all, in their order, when None."""
         chosen = self._chosen(n, seed)
         out = torch.empty(len(chosen), *self.image_shape)
-        for first in range(0, len(chosen), 256):
-            out[first : first + 256] = self[chosen[first : first + 256]][0]
+        for first, (images, _) in self._in_chunks(chosen):
+            out[first : first + len(images)] = images
         return out
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         """(n,) int64: the labels of the rows that `images(n, seed)` gives, or None without labels."""
-        condition = None if self.num_classes is None else self[self._chosen(n, seed)][1]
-        return condition if isinstance(condition, Tensor) else None
+        if self.num_classes is None:
+            return None
+        return torch.cat([found for _, (_, found) in self._in_chunks(self._chosen(n, seed))])
 
     def captions(self, n: int | None = None, seed: int = 0) -> list[str] | None:
         """The captions of the rows that `images(n, seed)` gives, or None without captions."""
-        condition = self[self._chosen(n, seed)][1] if self.text else None
-        return condition if isinstance(condition, list) else None
+        if not self.text:
+            return None
+        return [caption for _, (_, found) in self._in_chunks(self._chosen(n, seed)) for caption in found]
 
     def holdout(self) -> "ImageData | None":
         """The split to evaluate against, never trained on, or None where the data set knows none."""
         return None
+
+    def _in_chunks(self, rows: list[int]) -> Iterator[tuple[int, tuple[Tensor, Any]]]:
+        for first in range(0, len(rows), 256):
+            yield first, self[rows[first : first + 256]]
 
     def _chosen(self, n: int | None, seed: int) -> list[int]:
         if n is None:

@@ -7,6 +7,7 @@ from typing import Any
 from sparring.data.base import Digits, ImageData
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
+from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
 
 
@@ -32,8 +33,8 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits" or "digits:SPLIT" · "ring", "swissroll", "checkerboard" · a parquet file or a pattern of them · a folder of
-    images, or one that `datasets` reads (with parquet files, or saved by it) · "hub:OWNER/NAME" or
+    "digits" or "digits:SPLIT" · "ring", "swissroll", "checkerboard" · a parquet file or a pattern of them · tar
+    files · a folder of images, or one that `datasets` reads (with parquet files, or saved by it) · "hub:OWNER/NAME" or
     "hub:OWNER/NAME:SPLIT".
 
     Raises:
@@ -48,8 +49,8 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     if word == "hub" and rest:
         name, _, split = rest.partition(":")
         return HubData, {"path": name, "split": split or "train"}
-    if spec.endswith(".parquet"):
-        return HubData, {"path": spec}
+    if spec.endswith((".parquet", ".tar")):
+        return StreamData if spec.endswith(".tar") else HubData, {"path": spec}
     path = Path(spec)
     if path.is_dir():
         saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))

@@ -1,8 +1,10 @@
 """The order of training: which rows make up batch k, for every process and micro-batch."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +21,99 @@ class Indices(list[int]):
     mirrored: list[bool]
 
 
+class Order(ABC):
+    """In which order the rows of a data set come in an epoch: a pure function of seed and epoch, known at any place.
+
+    Args:
+        n: number of rows.
+    """
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    @abstractmethod
+    def rows(self, seed: int, epoch: int, first: int, end: int) -> list[int]:
+        """The rows at the places first..end-1 of an epoch, 0 <= first <= end <= n."""
+
+
+class Shuffled(Order):
+    """A permutation of all rows."""
+
+    def __init__(self, n: int):
+        super().__init__(n)
+        self._latest: tuple[tuple[int, int], Tensor] | None = None
+
+    def rows(self, seed: int, epoch: int, first: int, end: int) -> list[int]:
+        if self._latest is None or self._latest[0] != (seed, epoch):
+            self._latest = (seed, epoch), permutation(self.n, seed, epoch)
+        return self._latest[1][first:end].tolist()
+
+
+class ShuffledGroups(Order):
+    """Groups of rows in a shuffled order, and within it stretches of whole groups whose rows are mixed.
+
+    Who reads in this order needs only the groups of one stretch at a time: fewer than buffer + max(sizes) rows. Only
+    the stretch that is read is ever laid out, so nothing here grows with the number of rows.
+
+    Args:
+        sizes: rows of each group, in the order of their numbers.
+        buffer: a stretch ends with the group that brings it to so many rows.
+    """
+
+    def __init__(self, sizes: Sequence[int], buffer: int):
+        self.ends = np.cumsum(sizes, dtype=np.int64)
+        super().__init__(int(self.ends[-1]))
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.buffer = buffer
+        self._epoch: tuple[tuple[int, int], list[np.ndarray], np.ndarray] | None = None
+        self._latest: tuple[tuple[int, int, int], np.ndarray] | None = None
+
+    def rows(self, seed: int, epoch: int, first: int, end: int) -> list[int]:
+        rows: list[int] = []
+        stretches, ends = self._stretches(seed, epoch)
+        while first < end:
+            number = int(np.searchsorted(ends, first, "right"))
+            begins = int(ends[number - 1]) if number else 0
+            upto = min(end, int(ends[number]))
+            rows += self._mixed(seed, epoch, number, stretches[number])[first - begins : upto - begins].tolist()
+            first = upto
+        return rows
+
+    def _stretches(self, seed: int, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The groups of each stretch of an epoch, and the place at which each stretch ends."""
+        if self._epoch is None or self._epoch[0] != (seed, epoch):
+            groups = permutation(len(self.sizes), seed, epoch).numpy()
+            places = np.cumsum(self.sizes[groups])
+            cuts, begins = [], 0
+            while begins < self.n:  # the first group with which the stretch has its rows
+                cut = min(int(np.searchsorted(places, begins + self.buffer)), len(groups) - 1)
+                cuts.append(cut)
+                begins = int(places[cut])
+            stretches = np.split(groups, np.asarray(cuts[:-1], dtype=np.int64) + 1)
+            self._epoch = (seed, epoch), stretches, places[cuts]
+        return self._epoch[1:]
+
+    def _mixed(self, seed: int, epoch: int, number: int, groups: np.ndarray) -> np.ndarray:
+        """All rows of a stretch, mixed."""
+        if self._latest is None or self._latest[0] != (seed, epoch, number):
+            rows = np.concatenate([np.arange(self.ends[g] - self.sizes[g], self.ends[g]) for g in groups])
+            self._latest = (seed, epoch, number), rows[permutation(len(rows), seed, epoch, number).numpy()]
+        return self._latest[1]
+
+
+def permutation(n: int, seed: int, *parts: int) -> Tensor:
+    """A permutation of 0..n-1."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derived_seed(seed, "order", *parts)))
+
+
 class BatchStream:
     """An endless stream of index lists; batch k is a pure function of (seed, k), so resuming needs no saved state.
 
-    Each epoch is a seeded permutation of all rows; batches run across the border of two epochs, so no row is dropped.
+    Each epoch holds all rows once, in the order in which the data set wants to be read; batches run across the border
+    of two epochs, so no row is dropped.
     Made for `DataLoader(data, sampler=stream, batch_size=None, num_workers=w)`, whose order does not depend on w.
 
     Process `rank` of `world` gets, for each batch, `accumulation` micro-batches of b = batch_size / (accumulation *
@@ -30,7 +121,7 @@ class BatchStream:
     and rank these are the global batch in order.
 
     Args:
-        n: number of rows of the data set.
+        order: `ImageData.order()`; a number stands for a permutation of so many rows.
         batch_size: rows of the global batch, over all processes and micro-batches.
         seed: of the order.
         start: number of the first batch, to resume.
@@ -44,7 +135,7 @@ class BatchStream:
 
     def __init__(
         self,
-        n: int,
+        order: Order | int,
         batch_size: int,
         seed: int,
         start: int = 0,
@@ -53,8 +144,9 @@ class BatchStream:
         world: int = 1,
         accumulation: int = 1,
     ):
-        if n < 1:
-            raise ValueError(f"`n={n}`: a data set needs at least one image to train on")
+        self.order = Shuffled(order) if isinstance(order, int) else order
+        if len(self.order) < 1:
+            raise ValueError("a data set needs at least one image to train on")
         if world < 1 or accumulation < 1:
             raise ValueError(f"`world={world}` and `accumulation={accumulation}` must be at least 1")
         if batch_size < 1 or batch_size % (world * accumulation):
@@ -64,14 +156,13 @@ class BatchStream:
             )
         if not (0 <= rank < world and start >= 0):
             raise ValueError(f"`rank={rank}` must lie in 0..{world - 1}, and `start={start}` must not be negative")
-        self.n = n
+        self.n = len(self.order)
         self.batch_size = batch_size
         self.seed = seed
         self.start = start
         self.rank = rank
         self.world = world
         self.accumulation = accumulation
-        self._latest: tuple[int, Tensor] | None = None
 
     def rows(self, micro: int = 0) -> slice:
         """Which rows of the global batch are this process's micro-batch, for `Draws(rows=..., total=batch_size)`."""
@@ -85,7 +176,7 @@ class BatchStream:
         batch = Indices()
         for epoch in range(first // self.n, (end - 1) // self.n + 1):
             offset = epoch * self.n
-            batch += self._permutation(epoch)[max(first - offset, 0) : end - offset].tolist()
+            batch += self.order.rows(self.seed, epoch, max(first - offset, 0), min(end - offset, self.n))
         coins = torch.Generator().manual_seed(derived_seed(self.seed, "mirrored", step))
         batch.mirrored = (torch.rand(self.batch_size, generator=coins) < 0.5).tolist()
         return batch
@@ -98,9 +189,3 @@ class BatchStream:
                 indices = Indices(batch[rows])
                 indices.mirrored = batch.mirrored[rows]
                 yield indices
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if self._latest is None or self._latest[0] != epoch:
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
-            self._latest = epoch, torch.randperm(self.n, generator=generator)
-        return self._latest[1]

@@ -133,7 +133,7 @@ class Trainer:
         self.config = config or {"method": {"class_path": f"{type(method).__module__}.{type(method).__qualname__}"}}
         self.config.setdefault("trainer", dict(steps=steps, batch_size=batch_size, seed=seed))
 
-        BatchStream(len(data), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
+        BatchStream(data.order(), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
         method.check(batch_size // (self.world * accumulation))
         method.generator.check(data.image_shape)
         method.generator.check_condition(data)
@@ -275,7 +275,7 @@ class Trainer:
     def windows(self) -> Generator[list[Micro], None, None]:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
         sizes = dict(rank=self.rank, world=self.world, accumulation=self.accumulation)
-        stream = BatchStream(len(self.data), self.batch_size, self.seed, self.step, **sizes)
+        stream = BatchStream(self.data.order(), self.batch_size, self.seed, self.step, **sizes)
         return windows(self.data, stream, self.device, self.data_workers)
 
     def stop(self, number: int) -> None:
