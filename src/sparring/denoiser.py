@@ -184,6 +184,11 @@ class Denoiser(nn.Module):
         return None if value is None else int(value)
 
     @property
+    def factor(self) -> int:
+        """Pixels of an image per place of what is diffused, along one side."""
+        return 1 if self.space is None else self.space.factor
+
+    @property
     def null_class(self) -> int:
         """The class that means "none": beyond the classes of a DiT, the last class of any other network.
 
@@ -201,15 +206,28 @@ class Denoiser(nn.Module):
         """
         if self.space is None and self.text is None:
             return batch
-        channels, height, width = batch.images.shape[1:]
+        x_0 = batch.images
         if self.space is not None:
+            channels, height, width = batch.images.shape[1:]
             noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
-            batch = replace(batch, x_0=self.space.encode(batch.images, noise))
-        if self.text is not None:
-            if batch.texts is None:
-                raise ValueError(f"{type(self.net).__name__} takes captions and the batch has none")
-            batch = replace(batch, condition=self.text(batch.texts, (height, width), batch.images.device))
-        return batch
+            x_0 = self.space.encode(batch.images, noise)
+        given = batch.labels if self.text is None else batch.texts
+        return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
+
+    def condition(self, given: Tensor | list[str] | None, x_0: Tensor) -> Condition:
+        """What the network takes for class labels [B] or B captions of what is diffused, `x_0` [B, c, h, w].
+
+        Raises:
+            ValueError: a text-to-image network without captions, or captions for another.
+        """
+        name = type(self.net).__name__
+        if self.text is None:
+            if isinstance(given, list):
+                raise ValueError(f"{name} takes no captions")
+            return given
+        if not isinstance(given, list):
+            raise ValueError(f"{name} takes captions and there are none")
+        return self.text(given, (self.factor * x_0.shape[-2], self.factor * x_0.shape[-1]), x_0.device)
 
     def decode(self, x_0: Tensor) -> Tensor:
         """Images [B, C, H, W] of what is diffused [B, c, h, w]; gradient passes. In pixel space `x_0` itself."""
@@ -254,7 +272,7 @@ class Denoiser(nn.Module):
         if condition is None and self._needs_labels:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
         if self.text is not None and not isinstance(condition, TextCondition):
-            raise ValueError(f"{type(self.net).__name__} takes captions and none were given: call `embed` first")
+            raise ValueError(f"{type(self.net).__name__} takes captions, and the batch was not embedded")
         self.images_seen += len(x_in)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparring.condition import Condition
 from sparring.denoiser import Denoiser
 from sparring.pipeline import load_pipeline
 from sparring.rollout import generate
@@ -60,7 +59,7 @@ class Sampler:
         labels: list[int] | None = None,
         prompts: list[str] | None = None,
         guidance: float = 1.0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Samples:
         """Samples n images.
@@ -77,7 +76,7 @@ class Sampler:
             labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
             prompts: captions, repeated to n images. Only for a text-to-image pipeline, and needed there.
             guidance: scale of classifier-free guidance; 1 is none.
-            batch_size: images at once.
+            batch_size: images at once; None: 256, or fewer of large ones.
             watch: called with the state of a batch, as images, before the first and after every step.
 
         Raises:
@@ -91,61 +90,51 @@ class Sampler:
             stepper = self.own_scheduler
         else:
             stepper = self.denoiser.process.scheduler(scheduler, self.denoiser.prediction)
-        told = self.captions(prompts, n) or self.classes(labels, n, guidance)
+        captions = self.captions(prompts, n)
+        condition = self.classes(labels, n, guidance) if captions is None else captions
         noise = torch.Generator().manual_seed(seed)
         latents = torch.randn((n, *self.denoiser.latent_shape(self.shape)), generator=noise).to(self.device)
         started = time.perf_counter()
-        images = []
         with torch.inference_mode():
-            for first in range(0, n, batch_size):
-                rows = slice(first, first + batch_size)
-                x_0 = generate(
-                    self.denoiser,
-                    stepper,
-                    steps,
-                    latents=latents[rows],
-                    condition=self.condition(told and told[rows]),
-                    guidance=guidance,
-                    generator=noise,
-                    watch=None if watch is None else lambda state: watch(self.denoiser.decode(state)),
-                )
-                images.append(self.denoiser.decode(x_0).clamp(-1, 1).cpu())
+            x_0 = generate(
+                self.denoiser,
+                stepper,
+                steps,
+                latents=latents,
+                condition=condition,
+                guidance=guidance,
+                generator=noise,
+                batch_size=batch_size,
+                watch=None if watch is None else lambda state: watch(self.denoiser.decode(state)),
+            )
+            images = self.denoiser.decode(x_0)
         seconds = time.perf_counter() - started
         name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
-        return Samples(torch.cat(images), name, len(stepper.timesteps), seconds)
-
-    def condition(self, told: list[int] | list[str] | None) -> Condition:
-        """What the network takes for classes or captions."""
-        if told is None:
-            return None
-        if self.denoiser.text is None:
-            return torch.tensor(told, device=self.device)
-        return self.denoiser.text([str(text) for text in told], self.shape[1:], self.device)
+        return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)
 
     def captions(self, prompts: list[str] | None, n: int) -> list[str] | None:
         """n captions for a text-to-image network, None for another."""
-        if self.denoiser.text is None and prompts is not None:
-            raise ValueError(f"`prompt`: {type(self.denoiser.net).__name__} takes no captions; leave it out")
-        if self.denoiser.text is not None and not prompts:
-            raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
-        return None if prompts is None else [prompts[i % len(prompts)] for i in range(n)]
-
-    def classes(self, labels: list[int] | None, n: int, guidance: float) -> list[int] | None:
-        """n class numbers for a conditional network, None for another; with guidance, never the class for "none"."""
-        if not self.denoiser.conditional:
-            if guidance != 1 and self.denoiser.text is None:
-                raise ValueError(
-                    f"`guidance={guidance}`: {type(self.denoiser.net).__name__} takes neither classes nor captions"
-                )
+        if self.denoiser.text is None:
+            if prompts:
+                raise ValueError(f"`prompt`: {type(self.denoiser.net).__name__} takes no captions; leave it out")
             return None
-        total = self.denoiser.num_classes
-        if guidance != 1:
-            total = self.denoiser.null_class
+        if not prompts:
+            raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
+        return [prompts[i % len(prompts)] for i in range(n)]
+
+    def classes(self, labels: list[int] | None, n: int, guidance: float) -> Tensor | None:
+        """[n] class numbers for a conditional network, None for another; with guidance, never the class for "none"."""
+        if not self.denoiser.conditional:
+            if guidance != 1:
+                name = type(self.denoiser.net).__name__
+                raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
+            return None
+        total = self.denoiser.num_classes if guidance == 1 else self.denoiser.null_class
         chosen = labels if labels is not None else list(range(total or 1))
         for label in chosen:
             if label < 0 or (total is not None and label >= total):
                 raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
-        return [chosen[i % len(chosen)] for i in range(n)]
+        return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=self.device)
 
 
 def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
@@ -153,9 +142,8 @@ def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
     config: Any = denoiser.net.config
     size = config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
-    if denoiser.space is None:
-        return config.in_channels, height, width
-    return denoiser.space.vae.config.out_channels, height * denoiser.space.factor, width * denoiser.space.factor
+    channels = config.in_channels if denoiser.space is None else denoiser.space.vae.config.out_channels
+    return channels, height * denoiser.factor, width * denoiser.factor
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:

@@ -85,28 +85,33 @@ class DDO(Method):
         super().prepare(data)
         device = self.fakes.device
         draws = Draws(0, phase="fakes", device=device)
-        labels = None
-        if self.generator.conditional:
-            real = data.labels()
-            if real is None:
-                raise ValueError(f"the network is class-conditional and `{data.name}` has no labels")
-            labels = real[draws.integers(len(real), (self.num_fakes,)).cpu()].to(device)
-            self.fake_labels.data = labels
-        self.fakes.data = generate(
+        real = data.captions() if self.generator.text is not None else data.labels()
+        told: Tensor | list[str] | None = None
+        if self.generator.text is not None or self.generator.conditional:
+            self.generator.check_condition(data)
+            assert real is not None
+            index = draws.integers(len(real), (self.num_fakes,)).cpu()
+            told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(device)
+            self.fake_labels.data = characters(told).to(device) if isinstance(told, list) else told
+        fakes = generate(
             self.reference,
             self.reference.process.scheduler(self.sampler, self.reference.prediction),
             self.num_steps,
             latents=draws.normal((self.num_fakes, *self.generator.latent_shape(data.image_shape))),
-            condition=labels,
+            condition=told,
             generator=torch.Generator(device).manual_seed(0),
-        ).clamp(-1, 1)
+        )
+        self.fakes.data = fakes.clamp(-1, 1) if self.generator.space is None else fakes
 
     def rollout(self, batch: Batch) -> Ratio:
         if not len(self.fakes):
             raise ValueError("DDO has no generated images yet: call `prepare(data)` before the first step")
         index = batch.draws.integers(len(self.fakes), (len(batch),))
-        labels = self.fake_labels[index] if self.generator.conditional else None
-        fakes = Batch(self.fakes[index], labels, batch.draws)
+        fakes = Batch(self.fakes[index], draws=batch.draws)
+        if self.generator.text is not None:
+            fakes.condition = self.generator.condition(captions(self.fake_labels[index]), fakes.x_0)
+        elif self.generator.conditional:
+            fakes.condition = self.fake_labels[index]
         return Ratio(real=self.logit(batch), fake=self.logit(fakes))
 
     def logit(self, batch: Batch) -> Tensor:
@@ -126,3 +131,14 @@ class DDO(Method):
     def generator_loss(self, batch: Batch, fake: Ratio) -> Losses:
         self.log(ratio_real=fake.real.mean(), ratio_fake=fake.fake.mean())
         return {"real": softplus(-fake.real).mean(), "fake": self.fake_weight * softplus(fake.fake).mean()}
+
+
+def characters(texts: list[str]) -> Tensor:
+    """[n, length] int64: captions as Unicode numbers, with 0 behind their ends; a tensor can be saved with the run."""
+    length = max(map(len, texts))
+    return torch.tensor([[ord(c) for c in text] + [0] * (length - len(text)) for text in texts])
+
+
+def captions(numbers: Tensor) -> list[str]:
+    """What `characters` was given."""
+    return ["".join(chr(n) for n in row if n) for row in numbers.tolist()]
