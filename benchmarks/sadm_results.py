@@ -49,7 +49,7 @@ FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
 TABLES = {
     "digits": Table("digits", ARMS),
     "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
-    "fashion16": Table("fashion16", ARMS),
+    "fashion16": Table("fashion16", ARMS | {"plain-long": Arm("plain-digits", steps=1.5)}),
     **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
 }
 
