@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from sparring.discriminators.augment import DiffAugment, Draws
 from sparring.discriminators.backbones import Backbone, freeze
@@ -120,7 +119,7 @@ class SiameseDiscriminator(nn.Module):
     def _directions(self, r: Tensor) -> list[Tensor]:
         """What is compared of a reference, as unit vectors over channels."""
         with torch.autocast(r.device.type, enabled=False):
-            return [F.normalize(vectors, dim=1) for vectors in self._scored(r)]
+            return [vectors * _inverse_length(vectors)[:, None] for vectors in self._scored(r)]
 
     def _scored(self, x: Tensor) -> list[Tensor]:
         """What is compared of a head's map [B,K,g,g]: the vectors at its positions [B,K,g*g], their mean [B,K,1]."""
@@ -130,7 +129,12 @@ class SiameseDiscriminator(nn.Module):
 
 def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:
     """Cosine over dimension 1 of vectors and unit vectors, in [-1,1]; 0 for a vector of length 0."""
-    return (vectors * unit).sum(1) / torch.linalg.vector_norm(vectors, dim=1).clamp_min(1e-8)
+    return (vectors * unit).sum(1) * _inverse_length(vectors)
+
+
+def _inverse_length(vectors: Tensor) -> Tensor:
+    """1 / length over dimension 1, at most 1e8. (torch's own norm is twenty times slower over this dimension.)"""
+    return vectors.square().sum(1).clamp_min(1e-16).rsqrt()
 
 
 def _exact(x: Tensor) -> Tensor:
