@@ -45,9 +45,14 @@ class Sampler:
         self.denoiser, self.own_scheduler = load_pipeline(source)
         self.denoiser.to(self.device).eval()
         self.shape = image_shape(self.denoiser)
-        if size is not None and size != self.shape[-1]:
-            self.shape = (self.shape[0], size, size)
-            self.denoiser.check(self.shape)
+        if size is not None:
+            self.resize((self.shape[0], size, size))
+
+    def resize(self, image_shape: tuple[int, int, int]) -> None:
+        """Makes images (C, H, W) from now on; raises ValueError where the network cannot."""
+        if image_shape != self.shape:
+            self.denoiser.check(image_shape)
+            self.shape = image_shape
 
     def __call__(
         self,
