@@ -1,4 +1,4 @@
-"""The command line: `sparring recipes | fit | sample | evaluate | compare | demo`; imports nothing heavy early."""
+"""The command line, `sparring recipes | fit | encoder | sample | evaluate | compare | demo`; imports nothing heavy."""
 
 import argparse
 import json
@@ -98,6 +98,29 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the run's row of `compare` when done")
 
     sub = command(
+        encoder,
+        "train a small encoder on images, for judges and as features to measure in",
+        "examples:\n  sparring encoder digits --out encoder.safetensors\n"
+        "  sparring encoder train.parquet --size 16 --kind classifier --out classes.safetensors\n"
+        "  sparring evaluate runs/base --features encoder.safetensors",
+    )
+    sub.add_argument("data", metavar="DATA", help="images: digits, a folder, a parquet file, hub:OWNER/NAME")
+    sub.add_argument("--out", type=Path, required=True, help="the new file (.safetensors)")
+    sub.add_argument(
+        "--kind",
+        choices=["self-supervised", "classifier"],
+        default="self-supervised",
+        help="without or with labels (default: without)",
+    )
+    sub.add_argument(
+        "--widths", type=int, nargs="+", default=[32, 64, 64], help="channels of its stages (default: 32 64 64)"
+    )
+    sub.add_argument("--epochs", type=int, help="passes over the images (default: by their number)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of weights, order and views (default: 0)")
+    for name in ("size", "pad", "limit"):
+        sub.add_argument(f"--{name}", type=int, help=f"`{name}` of the images")
+
+    sub = command(
         sample,
         "sample images from a run or a diffusers pipeline",
         "examples:\n  sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png\n"
@@ -128,7 +151,10 @@ def parser() -> argparse.ArgumentParser:
         "--train", metavar="DATA", help="images trained on: for the floor, the classifier and memorisation"
     )
     sub.add_argument(
-        "--features", default="classifier", help="classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder"
+        "--features",
+        default="classifier",
+        help="classifier, self-supervised, pixels, inception, a file of `sparring encoder` or of a ResNet (.th), a "
+        "DINOv2 folder",
     )
     for name, kind in (("size", int), ("pad", int), ("limit", int)):
         sub.add_argument(f"--{name}", type=kind, help=f"`{name}` of the data sets given with --reference and --train")
@@ -221,6 +247,27 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
             print(json.dumps(row(run)))
         else:
             print(f"run: {run}\npage: {page}\nnext: sparring evaluate {run} --steps 10")
+    return 0
+
+
+def encoder(options: argparse.Namespace) -> int:
+    if min(options.widths) < 1 or (options.epochs is not None and options.epochs < 1):
+        raise ValueError(f"`widths={options.widths}` and `epochs={options.epochs}` must be at least 1")
+    quiet()
+    from sparring.data import from_spec
+    from sparring.encoder import train_encoder
+
+    data = from_spec(options.data, size=options.size, pad=options.pad, limit=options.limit)
+    made = train_encoder(
+        data, options.out, kind=options.kind, widths=tuple(options.widths), epochs=options.epochs, seed=options.seed
+    )
+    print(f"{made.path}: {options.kind}, {made.images} images, {made.seconds:.0f} s")
+    what = (
+        "images classified rightly" if options.kind == "classifier" else "views next to the other view of their image"
+    )
+    print(f"held-out {what}: {made.accuracy:.1%}")
+    if made.neighbours is not None:
+        print(f"labels from 5 nearest neighbours: {made.neighbours:.1%} (untrained: {made.neighbours_untrained:.1%})")
     return 0
 
 

@@ -19,6 +19,8 @@ from sparring.metrics import (
     InceptionFeatures,
     Pixels,
     Reference,
+    SelfSupervisedFeatures,
+    file_features,
 )
 from sparring.sampling import Sampler, save_images
 from sparring.training import RunFolder
@@ -79,11 +81,11 @@ class RealImages:
 
 
 def feature_network(name: str, real: RealImages) -> Features:
-    """The features of that name: "classifier" (trained on the training images), "pixels", "inception", a ResNet file
-    (.th) or a DINOv2 folder.
+    """The features of that name: "classifier" (trained on the training images), "self-supervised" (on the same without
+    their labels), "pixels", "inception", a file of `sparring encoder`, a ResNet file (.th) or a DINOv2 folder.
 
     Raises:
-        ValueError: unknown, or a classifier without labelled training images.
+        ValueError: unknown, or no (labelled) training images for features that are trained.
     """
     if name == "pixels":
         return Pixels()
@@ -98,12 +100,21 @@ def feature_network(name: str, real: RealImages) -> Features:
         assert labels is not None
         holdout = None if held is None else (real.reference.images(), held)
         return ClassifierFeatures.fit(real.train.images(), labels, holdout=holdout, cache=cache_folder())
+    if name == "self-supervised":
+        if real.train is None:
+            raise ValueError(
+                "`features=self-supervised` needs training images: give --train DATA, or --features pixels"
+            )
+        return SelfSupervisedFeatures.fit(real.train.images(), cache=cache_folder())
+    if name.endswith(".safetensors"):
+        return file_features(name)
     if name.endswith(".th"):
         return CifarResNetFeatures(path=name)
     if Path(name).is_dir():
         return DINOv2Features(path=name)
     raise ValueError(
-        f"`features={name}` is none of classifier, pixels, inception, a ResNet file (.th), a DINOv2 folder"
+        f"`features={name}` is none of classifier, self-supervised, pixels, inception, a file of `sparring encoder` "
+        "(.safetensors), a ResNet file (.th), a DINOv2 folder"
     )
 
 

@@ -131,7 +131,7 @@ def test_prepare_errors():
         net.prepare(images, None)
     with pytest.raises(ValueError, match="num_classes=3"):
         net.prepare(images, torch.full((20,), 3))
-    with pytest.raises(ValueError, match="there are 4"):
+    with pytest.raises(ValueError, match="got 4"):
         net.prepare(images[:4], torch.zeros(4, dtype=torch.int64))
     random = SmallConvNet(in_channels=1, pretrain="none")
     assert not random.prepare(images, None)

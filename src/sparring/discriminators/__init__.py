@@ -6,8 +6,10 @@ Every discriminator has two hooks for the trainer: `prepare(images, labels)`, on
 
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.backbones import Backbone, freeze
-from sparring.discriminators.convnet import SmallConvNet, fit_classifier
+from sparring.discriminators.convnet import SmallConvNet
 from sparring.discriminators.dinov2 import DINOv2
+from sparring.discriminators.encoder_file import FileEncoder, save_encoder
+from sparring.discriminators.fitting import fit_classifier, fit_self_supervised, nt_xent
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.resnet import CifarResNet
 from sparring.discriminators.siamese import SiameseDiscriminator
@@ -18,11 +20,15 @@ __all__ = [
     "CifarResNet",
     "DINOv2",
     "DiffAugment",
+    "FileEncoder",
     "ProjectedDiscriminator",
     "SiameseDiscriminator",
     "SmallConvNet",
     "StructureDiscriminator",
     "fit_classifier",
+    "fit_self_supervised",
     "freeze",
+    "nt_xent",
+    "save_encoder",
     "structure_distance",
 ]

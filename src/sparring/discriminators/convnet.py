@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.discriminators.backbones import Backbone, group_norm
+from sparring.discriminators.fitting import fit_classifier, fit_self_supervised
 
 
 class _Stage(nn.Module):
@@ -25,8 +26,11 @@ class _Stage(nn.Module):
         return self.activation(self.norm(x))
 
 
+Pretrain = Literal["classifier", "self-supervised", "none"]
+
+
 class SmallConvNet(Backbone):
-    """A small convolutional network, trained as a classifier on the data itself in seconds; default (ours).
+    """A small convolutional network, trained on the data itself, with or without labels; default (ours).
 
     One 3x3 convolution, GroupNorm and activation per stage. Later stages halve the image as long as it stays at
     least 2x2 (8 px, three stages: 8, 4, 2; 32 px: 16, 8, 4), so one net takes any image size. `features` is the mean
@@ -36,12 +40,14 @@ class SmallConvNet(Backbone):
         in_channels: Channels of the images.
         widths: Channels of each stage.
         num_classes: Number of classes of the data; needed for `pretrain="classifier"`.
-        pretrain: "classifier": `prepare` trains the net on labels. "none": random features, the control.
+        pretrain: "classifier": `prepare` trains the net on labels, in seconds. "self-supervised": on the images alone,
+            in a minute (`fit_self_supervised`). "none": random features, the control.
         kernel_size: Odd size of the convolution kernels.
         activation: "silu" or "leaky_relu" (slope 0.2).
-        epochs: Passes over the data in `prepare`.
-        lr: Peak learning rate in `prepare`.
-        seed: Seed of the initial weights and of the order of the data; torch's global generator is left alone.
+        epochs: Passes over the data in `prepare`; None: 30 with labels, without them 250 for a thousand images, fewer
+            for more (by the square root).
+        lr: Peak learning rate in `prepare`; None: 5e-3 with labels, 3e-3 without.
+        seed: Seed of the initial weights and of all draws; torch's global generator is left alone.
 
     Raises:
         ValueError: A classifier without `num_classes`, an even kernel, no stage.
@@ -55,11 +61,11 @@ class SmallConvNet(Backbone):
         in_channels: int,
         widths: Sequence[int] = (32, 64, 64),
         num_classes: int | None = None,
-        pretrain: Literal["classifier", "none"] = "classifier",
+        pretrain: Pretrain = "classifier",
         kernel_size: int = 3,
         activation: Literal["silu", "leaky_relu"] = "silu",
-        epochs: int = 30,
-        lr: float = 5e-3,
+        epochs: int | None = None,
+        lr: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -71,9 +77,12 @@ class SmallConvNet(Backbone):
             raise ValueError(
                 f"`kernel_size={kernel_size}`, `widths={widths}`: use an odd kernel and at least one stage"
             )
+        self.settings = {"in_channels": in_channels, "widths": list(widths), "num_classes": num_classes}
+        self.settings |= {"pretrain": pretrain, "kernel_size": kernel_size, "activation": activation, "seed": seed}
         self.pretrain, self.epochs, self.lr, self.seed = pretrain, epochs, lr, seed
         self.channels, self.dim = list(widths), widths[-1]
-        self.name = "convnet-" + "-".join(str(w) for w in widths) + ("" if pretrain == "classifier" else "-random")
+        kind = {"classifier": "", "self-supervised": "-self-supervised", "none": "-random"}[pretrain]
+        self.name = "convnet-" + "-".join(str(w) for w in widths) + kind
         self.register_buffer("_accuracy", torch.tensor(-1.0))  # below 0: not prepared
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -85,7 +94,11 @@ class SmallConvNet(Backbone):
 
     @property
     def accuracy(self) -> float:
-        """Share of held-out images that `prepare` saw classified rightly; NaN before. Saved with the weights."""
+        """What `prepare` saw on held-out images; NaN before. Saved with the weights.
+
+        "classifier": the share that is classified rightly. "self-supervised": the share of views whose nearest one
+        among all others is of the same image.
+        """
         return math.nan if self._accuracy < 0 else float(self._accuracy)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -110,98 +123,50 @@ class SmallConvNet(Backbone):
         return self.classifier(self.features(images))
 
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the net as a classifier and sets `accuracy`; does nothing for "none" and when trained already.
+        """Trains the net and sets `accuracy`; does nothing for "none" and when trained already.
 
         Args:
             images: [N,C,H,W] in [-1,1]; a seeded tenth (at most 1000) is held out to measure `accuracy`.
-            labels: [N] int64.
+            labels: [N] int64; only "classifier" reads them.
 
         Raises:
-            ValueError: No labels, fewer than 10 images, or a label outside [0, num_classes).
+            ValueError: No labels where they are needed, fewer than 10 (without labels 20) images, or a label outside
+                [0, num_classes).
         """
         if self.pretrain == "none" or not math.isnan(self.accuracy):
             return False
-        if labels is None:
-            raise ValueError("`pretrain='classifier'` needs labels: use `pretrain='none'` or a pretrained backbone")
-        if len(images) < 10:
-            raise ValueError(f"`pretrain='classifier'` holds out a tenth of the images, but there are {len(images)}")
+        if self.pretrain == "classifier" and labels is None:
+            raise ValueError(
+                "`pretrain='classifier'` needs labels: use 'self-supervised', 'none' or a pretrained backbone"
+            )
+        fewest = 10 if self.pretrain == "classifier" else 20
+        if len(images) < fewest:
+            raise ValueError(
+                f"`pretrain='{self.pretrain}'` holds out a tenth of {fewest} images or more, and got {len(images)}"
+            )
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).to(images.device)
         num_held = min(len(images) // 10, 1000)
         held, kept = order[:num_held], order[num_held:]
-        accuracy = fit_classifier(
-            self,
-            images[kept],
-            labels[kept],
-            validation=(images[held], labels[held]),
-            epochs=self.epochs,
-            lr=self.lr,
-            seed=self.seed,
-        )
+        if self.pretrain == "classifier":
+            assert labels is not None
+            accuracy = fit_classifier(
+                self,
+                images[kept],
+                labels[kept],
+                validation=(images[held], labels[held]),
+                epochs=30 if self.epochs is None else self.epochs,
+                lr=self.lr or 5e-3,
+                seed=self.seed,
+            )
+        else:
+            epochs = math.ceil(250 * min(1.0, math.sqrt(1000 / len(images))))
+            accuracy = fit_self_supervised(
+                self,
+                images[kept],
+                validation=images[held],
+                epochs=epochs if self.epochs is None else self.epochs,
+                lr=self.lr or 3e-3,
+                seed=self.seed,
+            )
         self._accuracy.fill_(accuracy)
         return True
-
-
-def fit_classifier(
-    net: SmallConvNet,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    validation: tuple[Tensor, Tensor],
-    epochs: int = 30,
-    lr: float = 5e-3,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> float:
-    """Trains `net.logits` by cross entropy and gives its accuracy on `validation`; recipe: default (ours).
-
-    AdamW with a one-cycle rate, targets smoothed by 0.1.
-
-    The same seed gives the same weights; torch's global generator is neither read nor moved, and the flags of the
-    parameters and the mode of the net are as before.
-
-    Args:
-        net: The net; trained in place on the device where it lies.
-        images: [N,C,H,W] in [-1,1].
-        labels: [N] int64.
-        validation: Held-out images and labels.
-        epochs: Passes over the images.
-        lr: Peak learning rate.
-        batch_size: Images per update.
-        seed: Seed of the order of the images.
-
-    Returns:
-        Share of `validation` classified rightly, in [0, 1].
-
-    Raises:
-        ValueError: A label outside the net's classes.
-    """
-    num_classes = net.classifier.out_features if net.classifier is not None else 0
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"`num_classes={num_classes}`, but labels run from {int(labels.min())} to {int(labels.max())}")
-    device = next(net.parameters()).device
-    parameters = list(net.parameters())
-    flags, was_training = [p.requires_grad for p in parameters], net.training
-    net.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.05)
-    steps = epochs * math.ceil(len(images) / batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1), pct_start=0.2)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.enable_grad():
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images), generator=generator).split(batch_size):
-                rows = rows.to(images.device)
-                logits = net.logits(images[rows].to(device))
-                loss = F.cross_entropy(logits, labels[rows].to(device), label_smoothing=0.1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-    for parameter, flag in zip(parameters, flags, strict=True):
-        parameter.requires_grad_(flag).grad = None
-    net.train(was_training)
-    with torch.no_grad():
-        right = [
-            net.logits(x.to(device)).argmax(1).cpu() == y.cpu()
-            for x, y in zip(validation[0].split(500), validation[1].split(500), strict=True)
-        ]
-    return float(torch.cat(right).float().mean())

@@ -3,7 +3,6 @@
 from sparring.metrics.evaluate import Reference, paired_verdict
 from sparring.metrics.features import (
     CifarResNetFeatures,
-    ClassifierFeatures,
     DINOv2Features,
     Features,
     InceptionFeatures,
@@ -11,6 +10,7 @@ from sparring.metrics.features import (
     Pixels,
     extract,
 )
+from sparring.metrics.learned import ClassifierFeatures, LearnedFeatures, SelfSupervisedFeatures, file_features
 from sparring.metrics.stream import FeatureStream
 
 __all__ = [
@@ -20,9 +20,12 @@ __all__ = [
     "FeatureStream",
     "Features",
     "InceptionFeatures",
+    "LearnedFeatures",
     "Module",
     "Pixels",
     "Reference",
+    "SelfSupervisedFeatures",
     "extract",
+    "file_features",
     "paired_verdict",
 ]

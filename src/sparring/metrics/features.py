@@ -1,15 +1,14 @@
 """Feature networks: images [B, C, H, W] in [-1, 1] to features [B, d], each with a name and a fingerprint."""
 
 import importlib.util
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sparring.discriminators import CifarResNet, DINOv2, SmallConvNet
+from sparring.discriminators import CifarResNet, DINOv2
 from sparring.metrics import cache as store
 
 
@@ -87,98 +86,6 @@ class Module(Features):
         if features.ndim != 2:
             raise ValueError(f"the network of `{self.name}` returned {tuple(features.shape)}, expected [B, d]")
         return features
-
-
-class ClassifierFeatures(Features):
-    """The data's own small classifier: standardised features before its last layer, and its class logits.
-
-    Its numbers compare models of the same data, measured with the same weights, and nothing else.
-
-    Args:
-        net: A trained SmallConvNet with classes. See `fit` to train one.
-        mean: Mean [d] of its features over the training images.
-        std: Standard deviation [d] of its features over the training images.
-        accuracy: Share of held-out images that it classifies rightly.
-        name: What the features are called.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, *, net: SmallConvNet, mean: Tensor, std: Tensor, accuracy: float, name: str = "classifier"
-    ) -> None:
-        if net.classifier is None:
-            raise ValueError("`net` has no classes: build it with `num_classes`")
-        super().__init__(name=name)
-        self.net = net
-        self.accuracy = accuracy
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std.clamp(min=1e-6))
-        self._freeze()
-
-    @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        holdout: tuple[Tensor, Tensor] | None = None,
-        cache: str | Path | None = None,
-        widths: Sequence[int] = (32, 64, 64),
-        epochs: int = 20,
-        seed: int = 1000,
-    ) -> "ClassifierFeatures":
-        """Trains the classifier, in seconds on small images, or reads it from the cache.
-
-        5x5 kernels, another activation and another seed than a SmallConvNet that judges as a discriminator, so that
-        the two do not share their blind spots by construction; default (ours).
-
-        Args:
-            images: Training images [n, C, H, W] in [-1, 1]; never the images that models are measured against.
-            labels: Their labels [n] int64.
-            holdout: Images and labels for `accuracy`; without them it is taken on a tenth of the training images
-                that is left out of the training.
-            cache: Folder to keep the trained classifier in, found again by data and settings; None: none.
-            widths: Channels of the stages; the last one is d.
-            epochs: Passes over the data.
-            seed: Of the initial weights and the order of the data.
-        """
-        num_classes = int(labels.max()) + 1
-        key = store.fingerprint(images, labels, *(holdout or ()), str(list(widths)), epochs, seed)
-        net = SmallConvNet(
-            in_channels=images.shape[1],
-            widths=widths,
-            num_classes=num_classes,
-            kernel_size=5,
-            activation="leaky_relu",
-            epochs=epochs,
-            seed=seed,
-        )
-        state = None if cache is None else store.load(cache, "classifier", key)
-        if state is None:
-            net.prepare(images, labels)
-            if holdout is not None:
-                right = [_logits(net, x).argmax(1) == y for x, y in zip(*(h.split(500) for h in holdout), strict=True)]
-                accuracy = float(torch.cat(right).double().mean())
-            else:
-                accuracy = net.accuracy
-            features = extract(Module(net=net, name="raw"), images)
-            state = {f"net.{name}": value for name, value in net.state_dict().items()}
-            state |= {"mean": features.mean(0), "std": features.std(0), "accuracy": torch.tensor(accuracy).double()}
-            if cache is not None:
-                store.save(cache, "classifier", key, state, images=len(images), classes=num_classes)
-        net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
-        name = f"classifier {'-'.join(map(str, widths))}"
-        return cls(net=net, mean=state["mean"], std=state["std"], accuracy=float(state["accuracy"]), name=name)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (self.net.features(images) - self.mean) / self.std
-
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        raw = self.net.features(images)
-        assert self.net.classifier is not None
-        return (raw - self.mean) / self.std, self.net.classifier(raw)
 
 
 class DINOv2Features(Module):
@@ -303,8 +210,3 @@ def _checked(images: Tensor) -> Tensor:
     if max(-low, high) > 16:
         raise ValueError(f"images reach {max(-low, high):g}, expected [-1, 1]: divide by 127.5 and subtract 1")
     return images.clamp(-1, 1).float()
-
-
-@torch.no_grad()
-def _logits(net: SmallConvNet, images: Tensor) -> Tensor:
-    return net.logits(images)
