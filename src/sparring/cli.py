@@ -205,7 +205,7 @@ def fit(options: argparse.Namespace) -> int:
     settings = recipe.read(options.recipe)
     recipe.check_classes(settings, options.allow)
     if options.settings:
-        recipe.parser(tunes=options.init is not None).print_help()
+        recipe.parser(recipe.tunes(settings, options.init)).print_help()
         return 0
     quiet()
     if options.data is not None:

@@ -89,6 +89,11 @@ def strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, node
 
 
+def tunes(recipe: dict[str, Any], init: str | None) -> bool:
+    """Whether the denoiser comes from a trained pipeline: one is given, or the recipe builds no network."""
+    return init is not None or "net" not in (recipe.get("denoiser") or {})
+
+
 def parser(tunes: bool) -> Any:
     """The jsonargparse parser whose options are the constructors' arguments.
 
@@ -142,8 +147,8 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     from sparring.training import Trainer
 
     if init is not None:
-        recipe = {**recipe, "denoiser": {"path": init}}
-    elif "denoiser" not in recipe and not any(flag.startswith("--denoiser") for flag in flags):
+        recipe = {**recipe, "denoiser": pretrained_section(recipe, init)}
+    elif tunes(recipe, init) and not any(flag.startswith("--denoiser.net") for flag in flags):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     options, parsed = parse(recipe, flags, tunes=init is not None)
     config = {**header, **yaml.safe_load(options.dump(parsed, skip_none=False))}
@@ -172,13 +177,25 @@ def rebuild(run: Path, flags: list[str]) -> Any:
         raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
     recipe = {name: config[name] for name in ("data", "denoiser", "method", "trainer")}
     check_classes(recipe, config.get("allow") or [])
-    tunes = config.get("init") is not None
-    if tunes:
-        recipe["denoiser"] = {"path": str(run)}
-    options, parsed = parse(recipe, flags, tunes)
+    tuned = config.get("init") is not None
+    if tuned and not recipe["denoiser"].get("tuning"):
+        recipe["denoiser"]["path"] = str(run)
+    options, parsed = parse(recipe, flags, tuned)
+    if tuned and not Path(parsed.denoiser.path).exists():
+        raise ValueError(
+            f"{run} trains a part of the network in {parsed.denoiser.path}, which is not there: put it back, or give "
+            "its folder with --denoiser.path"
+        )
     torch.manual_seed(parsed.trainer.seed)
     objects = options.instantiate(parsed)
     return Trainer(objects.method, objects.data, out=run, config=config, **objects.trainer.as_dict())
+
+
+def pretrained_section(recipe: dict[str, Any], init: str) -> dict[str, Any]:
+    """The recipe's `denoiser` when it is read from a folder: its settings, without the network it would build."""
+    settings = recipe.get("denoiser") or {}
+    kept = {name: value for name, value in settings.items() if name not in ("net", "process", "prediction")}
+    return {**kept, "path": os.path.abspath(init) if os.path.exists(init) else init}
 
 
 def data_section(word: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any, Self
 
 import torch
@@ -12,6 +11,7 @@ from sparring.data import Batch, ImageData
 from sparring.denoiser import Denoiser
 from sparring.process.weighting import Weighting
 from sparring.rollout import OneStep
+from sparring.tuning import copy_of_trained
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
@@ -120,7 +120,7 @@ def prepare_parts(module: nn.Module, data: ImageData) -> None:
 
 
 def frozen_copy(denoiser: Denoiser) -> Denoiser:
-    """A copy that never learns (teacher, reference): eval mode, no gradient to its parameters."""
-    copy = deepcopy(denoiser).eval()
+    """A copy that never learns (teacher, reference): eval mode, no gradient; what is frozen already is shared."""
+    copy = copy_of_trained(denoiser).eval()
     copy.requires_grad_(False)
     return copy

@@ -13,6 +13,7 @@ from sparring.process.times import Uniform
 from sparring.rollout import generate, one_step
 from sparring.training.folder import RunFolder, writing
 from sparring.training.sharding import gather, is_cut
+from sparring.tuning import lora_weights, merged
 
 NUM_HELD_OUT = 256
 
@@ -60,7 +61,7 @@ class Average:
         return is_cut(self.denoiser)
 
     def ship(self) -> None:
-        """Writes it as a pipeline."""
+        """Writes it as a pipeline, with adapters multiplied into its weights, and the adapters by themselves."""
         shipped = self.denoiser
         if self.sharded:
             state = gather({"net": self.denoiser.net.state_dict()}, keep=self.main)["net"]
@@ -69,7 +70,8 @@ class Average:
                 shipped = self.whole
         if self.main:
             with writing("the pipeline", self.folder.pipeline):
-                save_pipeline(shipped, self.folder.pipeline, self.sampler)
+                save_pipeline(merged(shipped), self.folder.pipeline, self.sampler)
+            self.folder.save_lora(lora_weights(self.denoiser.net))
 
     def draw(self, step: int) -> None:
         """Writes a picture of samples, always from the same latents; of a conditional network, class after class."""

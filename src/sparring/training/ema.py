@@ -1,19 +1,19 @@
 """Exponential moving average of a network's parameters and buffers, in float32."""
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparring.training.sharding import local
+from sparring.tuning import copy_of_trained, frozen_tensors
 
 
 class EMA:
     """A copy of a module that follows it slowly; the copy is what is sampled and shipped.
 
     Each update does `copy <- beta copy + (1 - beta) module` for floating-point parameters and buffers; integer buffers
-    are copied.
+    are copied. What is frozen in the module is not averaged and not copied: both hold the same tensors.
 
     Args:
         module: the network that is trained; the average starts from its current state.
@@ -40,12 +40,14 @@ class EMA:
         self.decay = decay if halflife_images is None else 0.5 ** (batch_size / halflife_images)
         self.warmup = warmup
         self.updates = 0
-        self.module: Any = deepcopy(module).eval().requires_grad_(False)
+        self.frozen = set(frozen_tensors(module))
+        self.module: Any = copy_of_trained(module).eval().requires_grad_(False)
         self.follow(module)
 
     def follow(self, module: nn.Module) -> None:
         """Looks up the tensors of the network and of its copy; again after both were cut into shards."""
-        source, copy = state_tensors(module), state_tensors(self.module)
+        source = state_tensors(module)
+        copy = {name: tensor for name, tensor in state_tensors(self.module).items() if name not in self.frozen}
         floating = [name for name, tensor in copy.items() if tensor.is_floating_point()]
         self.source = [local(source[name]) for name in floating]
         self.copy = [local(copy[name]) for name in floating]

@@ -47,6 +47,7 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.metrics = self.path / "metrics.jsonl"
         self.pipeline = self.path / "pipeline"
+        self.lora = self.path / "lora" / "pytorch_lora_weights.safetensors"
         self.frozen = self.path / "frozen.safetensors"
 
     def create(self) -> None:
@@ -101,6 +102,16 @@ class RunFolder:
             save_tensors(draft, tensors)
             sync(draft)
             draft.rename(self.frozen)
+
+    def save_lora(self, weights: dict[str, Tensor]) -> None:
+        """Writes adapters as diffusers' `load_lora_weights` reads them; nothing where there are none."""
+        if weights:
+            draft = self.lora.with_suffix(".draft")
+            with writing("the adapters", self.path):
+                self.lora.parent.mkdir(exist_ok=True)
+                save_tensors(draft, weights)
+                sync(draft)
+                os.replace(draft, self.lora)
 
     def load_frozen(self) -> dict[str, Tensor]:
         """What `save_frozen` wrote.

@@ -12,24 +12,28 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from sparring.training import processes
 
 
-def shard(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Replaces a network's parameters by this process's share of them, block by block.
+def shard(net: nn.Module, average: nn.Module, device: torch.device, precision: str) -> None:
+    """Replaces the parameters of a network and of its average by this process's share of them, block by block.
 
     A block is gathered when it computes and given up again after, in the forward and in the backward pass. Gradients
     arrive as shares, already averaged over the processes.
 
     Raises:
-        ValueError: a single process; precision "fp16".
+        ValueError: a single process; precision "fp16"; a network of which only a part is trained.
     """
     if processes.world() == 1:
         raise ValueError("`sharding=fsdp2` spreads the generator over processes: start several, with torchrun")
     if precision == "fp16":
         raise ValueError("`sharding=fsdp2` with `precision=fp16`: an overflow is seen in one share only; use bf16")
+    if not all(parameter.requires_grad for parameter in net.parameters()):
+        raise ValueError(
+            "`sharding=fsdp2` spreads a network that is trained whole: leave it out, or leave out the tuning"
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes.world(),))
-    for part in [*blocks(net), net]:
+    for part in [*blocks(net), net, *blocks(average), average]:
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
 
 

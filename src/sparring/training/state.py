@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from sparring.methods import Method
+from sparring.pretrained import Pretrained
+from sparring.training import processes
 from sparring.training.sharding import like
+from sparring.tuning import frozen_tensors
 
 if TYPE_CHECKING:
     from sparring.training.trainer import Trainer
 
 Groups = dict[str, dict[str, Tensor]]
 """Name of a file in a checkpoint to named tensors."""
+REREAD = "read again"
 
 
 def changing_tensors(method: nn.Module) -> dict[str, Tensor]:
     """Trained parameters, and the saved buffers of everything but frozen parts, each under one name."""
     saved = method.state_dict()
-    frozen = frozen_buffers(method)
+    frozen = frozen_tensors(method)
     tensors: dict[str, Tensor] = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tensors |= {name: b for name, b in method.named_buffers() if name in saved and name not in frozen}
     return tensors
 
 
-def fixed_tensors(method: nn.Module) -> dict[str, Tensor]:
-    """What never changes in a run: teachers, backbones, generated data sets; each under one name."""
+def fixed_tensors(method: Method) -> dict[str, Tensor]:
+    """What never changes in a run and is kept in it: teachers, backbones, generated data sets; each under one name.
+
+    Not what a pretrained generator reads again from its folder.
+    """
     saved = method.state_dict()
-    frozen = frozen_buffers(method)
-    tensors: dict[str, Tensor] = {name: p for name, p in method.named_parameters() if not p.requires_grad}
-    tensors |= {name: b for name, b in method.named_buffers() if name in saved and name in frozen}
+    known = {id(tensor) for tensor in reread_tensors(method).values()}
+    tensors = {}
+    for name, tensor in frozen_tensors(method).items():
+        if name in saved and id(tensor) not in known:
+            tensors[name] = tensor
+            known.add(id(tensor))
     return tensors
 
 
-def frozen_buffers(method: nn.Module) -> set[str]:
-    """Names of the buffers of modules in eval mode whose parameters, of which there are some, are all frozen."""
-    names = set()
-    for prefix, module in method.named_modules():
-        trained = [parameter.requires_grad for parameter in module.parameters()]
-        if trained and not any(trained) and not module.training:
-            names |= {f"{prefix}.{name}" for name, _ in module.named_buffers()}
-    return names
+def reread_tensors(method: Method) -> dict[str, Tensor]:
+    """What a pretrained generator holds frozen: the base of its adapters, the autoencoder, the text encoders."""
+    return method.generator.reread_tensors() if isinstance(method.generator, Pretrained) else {}
+
+
+def take_fixed(method: Method) -> dict[str, Tensor]:
+    """`fixed_tensors`, and a digest of what is read again elsewhere."""
+    reread = reread_tensors(method)
+    return fixed_tensors(method) | ({REREAD: digest_of(reread)} if reread else {})
+
+
+def digest_of(tensors: dict[str, Tensor]) -> Tensor:
+    """SHA-256 of names, shapes, types and checksums, as 32 bytes."""
+    lines = [f"{name} {tuple(t.shape)} {t.dtype} {processes.checksum(t).item()}" for name, t in sorted(tensors.items())]
+    return torch.frombuffer(bytearray(hashlib.sha256("\n".join(lines).encode()).digest()), dtype=torch.uint8)
 
 
 def take_state(trainer: Trainer) -> tuple[Groups, dict[str, Any]]:
@@ -107,16 +126,21 @@ def put_state(trainer: Trainer, groups: Groups, state: dict[str, Any]) -> None:
     trainer.count_images_from(state["images_seen"])
 
 
-def put_fixed(method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `fixed_tensors` gave; generated data sets are empty until then.
+def put_fixed(method: Method, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `take_fixed` gave; generated data sets are empty until then.
 
     Raises:
-        ValueError: tensors of another method.
+        ValueError: tensors of another method, or other weights in the generator's folder.
     """
     for name, tensor in fixed_tensors(method).items():
         if name not in tensors or (tensor.numel() and tensor.shape != tensors[name].shape):
             raise ValueError(f"frozen.safetensors belongs to another method: {name} is missing or has another shape")
         tensor.data = tensors[name].to(tensor.device, tensor.dtype)
+    if REREAD in tensors and not torch.equal(tensors[REREAD], digest_of(reread_tensors(method))):
+        raise ValueError(
+            f"the frozen weights in {getattr(method.generator, 'path', '?')} are not those that this run started with, "
+            "and it holds no copy: put them back, or give their folder with --denoiser.path"
+        )
 
 
 @torch.no_grad()

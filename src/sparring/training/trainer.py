@@ -19,7 +19,7 @@ from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.progress import Progress
 from sparring.training.sharding import gather, shard
-from sparring.training.state import changing_tensors, fixed_tensors, put_fixed, put_state, take_state
+from sparring.training.state import changing_tensors, put_fixed, put_state, take_fixed, take_state
 from sparring.training.step import Micro, Precision, Step
 from sparring.training.watch import Balance, Means, Watch
 
@@ -148,8 +148,7 @@ class Trainer:
         self.average = Average(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
         if sharding == "fsdp2":
             self.average.will_be_sharded()
-            for net in (method.generator.net, self.ema.module.net):
-                shard(net, self.device, precision)
+            shard(method.generator.net, self.ema.module.net, self.device, precision)
             self.ema.follow(method.generator)
         scaled = precision == "fp16"
         self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
@@ -217,7 +216,7 @@ class Trainer:
         processes.copy_from_first(everything)
         self.count_images_from(0)
         if self.main:
-            self.folder.save_frozen(fixed_tensors(self.method))
+            self.folder.save_frozen(take_fixed(self.method))
             self.frozen_digest = self.folder.frozen_digest()
         self.average.ship()
         self.average.draw(0)
