@@ -26,7 +26,6 @@ ARMS = {
     "plain": Arm("plain-digits"),  # equal steps
     "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
     "adt": adt(),
-    "adt-10": adt(*method(num_steps=10)),
     "adt-dpm": adt(*DPM),
     "adt-random": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
 }
@@ -38,6 +37,7 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
 }
 ABLATIONS = {
     "adt": adt(),
+    "m = 10": adt(*method(num_steps=10)),
     "start from noise": adt(*method(start="noise")),
     "no diffusion loss": adt(*method(diffusion_weight=0)),
     "one-image judge": adt(f"{JUDGE}.mode=single"),
