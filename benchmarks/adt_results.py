@@ -1,4 +1,4 @@
-"""ADT's tables of docs/results.md: arms, ablations and unseen samplers from one baseline, in three feature spaces.
+"""ADT's tables of docs/results.md: arms, ablations and unseen samplers from one baseline, in four feature spaces.
 
     python benchmarks/adt_results.py digits --seeds 0 1 2 3 4
     python benchmarks/adt_results.py digits-ablations

@@ -21,7 +21,7 @@ from sparring.comparison import measured, row, settings, verdicts
 from sparring.data import Digits, HubData, ImageData, StoredImages
 from sparring.discriminators import SmallConvNet
 from sparring.evaluation import cache_folder, keep_result, read_results
-from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference
+from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference, SelfSupervisedFeatures
 from sparring.sampling import Sampler
 from sparring.training.checkpoint import steps_in
 
@@ -209,11 +209,11 @@ class Experiment:
         return any((old["features"], old["scheduler"], old["nfe"]) == key for old in read_results(run))
 
     def spaces(self) -> list[Reference]:
-        """The independent classifier, the judge's own encoder, and the pixels, each with the real images."""
+        """An independent classifier, the judge's own encoder, features without labels, and pixels, with real images."""
         if not self.references:
             train, real = self.set.real(self.images, self.split)
             images, seen = real.images(), train.images()
-            features: list[Features] = [Pixels()]
+            features: list[Features] = [SelfSupervisedFeatures.fit(seen, cache=cache_folder()), Pixels()]
             labels, held = train.labels(), real.labels()
             if labels is not None and held is not None:
                 fitted = ClassifierFeatures.fit(seen, labels, holdout=(images, held), cache=cache_folder())
@@ -274,7 +274,7 @@ def digits_of(values: list[float]) -> str:
 
 def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Prints a table and the verdicts for each feature space."""
-    for features in ("classifier", "the judge's encoder", "pixels"):
+    for features in ("classifier", "the judge's encoder", "self-supervised", "pixels"):
         rows = rows_of(out, table, arms, seeds, features)
         if not any(r["results"] for r in rows):
             continue

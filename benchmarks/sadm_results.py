@@ -1,4 +1,4 @@
-"""SADM's tables of docs/results.md: arms and controls from one baseline, over seeds, in three feature spaces.
+"""SADM's tables of docs/results.md: arms and controls from one baseline, over seeds, in four feature spaces.
 
     python benchmarks/sadm_results.py digits --seeds 0 1 2 3 4
     python benchmarks/sadm_results.py digits-curves
@@ -25,6 +25,7 @@ ARMS = {
     "plain-long": Arm("plain-digits", steps=3.0),  # at least equal wall clock
     "sadm": Arm("sadm-digits"),
     "sadm-frozen": frozen(),
+    "sadm-self": frozen(f"{ENCODER}.pretrain=self-supervised"),
     "sadm-random": frozen(f"{ENCODER}.pretrain=none"),
 }
 CURVES = {

@@ -53,14 +53,15 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     words = ["few", "--out", str(tmp_path / "runs"), "--seeds", "0"]
     arms.command("", {"few": table}, words)
     printed = capsys.readouterr().out
-    for space in ("classifier 32-64-64, holdout", "the judge's encoder, holdout", "pixels pooled to 4x4, holdout"):
+    spaces = ("classifier 32-64-64", "the judge's encoder", "self-supervised 32-64-64", "pixels pooled to 4x4")
+    for space in (f"{space}, holdout" for space in spaces):
         assert f"digits, {space}; n = 32 against 100" in printed
-    assert printed.count("| plain | ") == 3
+    assert printed.count("| plain | ") == 4
     assert "| ddim 2 | heun 3 |" in printed
 
     run = tmp_path / "runs" / "digits" / "seed0" / "plain"
     results = json.loads((run / "results.json").read_text())
-    assert len(results) == 6
+    assert len(results) == 8
     written = (run / "results.json").stat().st_mtime_ns
     arms.command("", {"few": table}, words)
     assert (run / "results.json").stat().st_mtime_ns == written  # what is finished is kept
