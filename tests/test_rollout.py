@@ -9,7 +9,7 @@ from rollout_parts import PATHS, Gaussian, Tiny, batch_of, closed_form, levels_o
 from sparring.data import Batch, Draws
 from sparring.denoiser import Denoiser
 from sparring.process import VP, set_timesteps
-from sparring.rollout import coefficients, draw_path, generate, network_output, simulate
+from sparring.rollout import coefficients, draw_path, equalising, generate, network_output, simulate
 
 
 def gradient_of(image, network, direction):
@@ -85,6 +85,12 @@ def test_coefficients_are_the_closed_form_and_the_derivative_of_the_solver(name,
     if scheduler_name in ("ddim", "euler"):
         closed = closed_form(PATHS[name], 4)[start:]
         torch.testing.assert_close(c[start:], closed, rtol=0, atol=1e-5 * closed.abs().max().item())
+
+
+def test_equalising_factors_leave_calls_without_influence_alone():
+    assert equalising([-4.0, 0.0, 2.0, 1e-9]) == [0.75, 1.0, 1.5, 1.0]
+    only_the_last = equalising(coefficients(VP().scheduler("ddim", "x0"), 4))
+    assert only_the_last == [1.0] * 4
 
 
 def test_gradients_of_the_calls_are_scaled_and_the_image_is_not():

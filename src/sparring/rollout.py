@@ -202,6 +202,17 @@ def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
     return [0.0 if output.grad is None else output.grad.item() for output in outputs]
 
 
+def equalising(c: Sequence[float]) -> list[float]:
+    """Factors mean|c| / |c_i| that give all network calls the same share of the gradient (ours).
+
+    The mean runs over the coefficients other than 0 (below 1e-6 of the largest counts as 0), whose factor is 1.
+    """
+    sizes = [abs(x) for x in c]
+    floor = 1e-6 * max(sizes)
+    counted = [size for size in sizes if size > floor]
+    return [sum(counted) / len(counted) / size if size > floor else 1.0 for size in sizes]
+
+
 def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:
     """A scheduler of one's own, about to take step `start` of its path, and the network call with which that begins."""
     if not 0 <= start < num_steps:

@@ -5,12 +5,26 @@ from collections import Counter
 import pytest
 import torch
 from diffusers import UNet2DModel
-from method_parts import Net, adt, batch_of, denoiser, evaluated, images_of, opponent_frozen, siamese, total, touched
+from method_parts import (
+    ClassNet,
+    Net,
+    adt,
+    batch_of,
+    denoiser,
+    evaluated,
+    images_of,
+    opponent_frozen,
+    siamese,
+    total,
+    touched,
+    trained,
+)
 
-from sparring.data import Digits, Draws
+from sparring.data import Batch, Digits, Draws
 from sparring.methods import ADT, Diffusion
-from sparring.objectives import Relativistic
+from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
+from sparring.rollout import draw_path, noise, simulate
 from sparring.training import Trainer
 
 
@@ -146,6 +160,17 @@ def test_the_backbone_sees_every_image_once_a_step():
     assert [n for n, _ in seen[2:]] == [6, 6]
 
 
+def test_a_non_saturating_objective():
+    judge = siamese(augment="")
+    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=NonSaturating())
+    fake, draws, softplus = method.rollout(batch_of()), Draws(0), torch.nn.functional.softplus
+    logits_real, logits_fake = (judge(x, images_of(), draws) for x in (images_of(), fake.image))
+    losses = method.discriminator_loss(batch_of(), fake)
+    torch.testing.assert_close(losses["adversarial"], (softplus(-logits_real) + softplus(logits_fake)).mean())
+    losses = evaluated(method.generator_loss(batch_of(), fake))
+    torch.testing.assert_close(losses["adversarial"], 0.1 * softplus(-logits_fake).mean())
+
+
 def test_a_relativistic_objective_gets_the_logits_of_the_reals():
     judge = siamese(augment="")
     method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=Relativistic())
@@ -198,6 +223,107 @@ def test_switched_off_the_trainer_makes_the_weights_of_plain_diffusion(tmp_path)
     off = trained(ADT(unet(), siamese(), adversarial_weight=0), "adt")
     plain = trained(Diffusion(unet()), "plain")
     assert all(torch.equal(off[name], value) for name, value in plain.items())
+
+
+def gradient_of(image, method):
+    """d sum(image^3) / d parameters of the generator, as one vector."""
+    grads = torch.autograd.grad(image.pow(3).sum(), list(method.generator.parameters()))
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def test_normalised_coefficients_give_every_step_the_same_share():
+    """The gradient is mean|c| sum_i sign(c_i) df_i; for eps on DDIM c_i = sigma'/alpha' - sigma/alpha < 0."""
+    settings = dict(start="noise", num_grad_steps=4)
+    plain, even = (adt(denoiser(kind="eps"), **settings, normalise_coeff=on) for on in (False, True))
+    image = even.rollout(batch_of()).image
+    assert torch.equal(image, plain.rollout(batch_of()).image)
+    t = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0], dtype=torch.float64)
+    c = (VP().sigma(t) / VP().alpha(t)).diff()
+    single = adt(denoiser(kind="eps"), start="noise", num_grad_steps=1)
+    expected = torch.zeros(())
+    for i in range(4):
+        batch = batch_of()
+        noise(VP(), batch, even.times(VP(), batch.draws, 6))
+        x_0 = simulate(single.generator, batch, single.scheduler, num_steps=4, grad_steps=[i])
+        expected = expected + gradient_of(x_0, single) * (c.abs().mean() / c[i].abs())
+    gradient = gradient_of(image, even)
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()  # diffusers keeps alpha in float32
+
+
+def test_stop_linear_leaves_the_last_of_the_chosen_steps():
+    for step in range(5):
+        path = draw_path(drawn(step).draws, 4, 3)
+        stopped = adt(denoiser(), num_grad_steps=3, stop_linear=True)
+        image = stopped.rollout(drawn(step)).image
+        batch = drawn(step)
+        noise(VP(), batch, stopped.times(VP(), batch.draws, 2))
+        last = dict(start=path.start, grad_steps=path.grad_steps[-1:])
+        expected = simulate(stopped.generator, batch, stopped.scheduler, num_steps=4, **last)
+        assert torch.equal(image, expected)
+        assert torch.equal(gradient_of(image, stopped), gradient_of(expected, stopped))
+
+
+def test_guidance_is_drawn_for_each_batch():
+    net = ClassNet()
+    method = adt(denoiser(net), guidance=(1.0, 3.0), num_grad_steps=1)
+    seen = set()
+    for step in range(12):
+        batch = batch_of(2, labels=True, draws=Draws(0, step=step, phase="rollout"))
+        net.labels.clear()
+        image = method.rollout(batch).image
+        assert image.requires_grad
+        guided = len(net.labels[0]) == 4  # both halves in one pass: none (the last class) and the labels
+        assert not guided or net.labels[0].tolist() == [9, 9, 0, 1]
+        assert all(len(labels) == len(net.labels[0]) for labels in net.labels)
+        seen.add(guided)
+    assert seen == {False, True}
+    with pytest.raises(ValueError, match="no guidance"):
+        adt(denoiser(), guidance=3.0)
+
+
+def test_a_reference_of_the_same_class_is_another_image_where_there_is_one():
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, reference="same_class")
+    labels = torch.tensor([0, 1, 0, 2, 0, 1])
+    batch = Batch(images_of(), labels, Draws(0, phase="rollout"))
+    others = method.others(batch)
+    assert others.tolist() == [4, 5, 0, 3, 2, 1]
+    fake = method.rollout(batch)
+    for maps, of_others in zip(fake.reference, method.discriminator.backbone(images_of()[others]), strict=True):
+        torch.testing.assert_close(maps, of_others)
+    with pytest.raises(ValueError, match="reference=same_class"):
+        method.rollout(batch_of())
+
+
+@pytest.mark.parametrize("mode", ["siamese", "single"])
+def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads(mode):
+    """gamma/2 times the mean over rows of |d sum(logits) / d maps|^2 at the real images; it trains the heads alone."""
+    judge = siamese(augment="", mode=mode)
+    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, r1_gamma=0.4)
+    losses = method.discriminator_loss(batch_of(phase="discriminator"), method.rollout(batch_of()))
+    maps = [m.detach().requires_grad_() for m in judge.backbone(images_of())]
+    (logits,) = judge.logits_from_maps([maps], [m.detach() for m in maps])
+    expected = 0.2 * sum(g.square().sum() for g in torch.autograd.grad(logits.sum(), maps)) / 6
+    torch.testing.assert_close(losses["r1"], expected)
+    losses["r1"].backward()
+    assert touched(judge) <= trained(judge)
+    assert touched(judge.candidate_heads)
+    assert touched(method.generator) == set()
+
+
+def test_the_judge_may_look_at_the_one_step_prediction():
+    """One call of the network serves the denoising loss, as in plain diffusion, and the judge."""
+    net, judge = TimedNet(), siamese(augment="")
+    method = ADT(denoiser(net), judge, rollout="one_step", warmup_steps=0, ramp_steps=0)
+    fake = method.rollout(batch_of())
+    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+    assert len(net.times) == 1
+    plain = Diffusion(denoiser())
+    step = plain.rollout(batch_of())
+    torch.testing.assert_close(losses["diffusion"], plain.generator_loss(batch_of(), step)["diffusion"])
+    torch.testing.assert_close(losses["adversarial"], -0.1 * judge(step.prediction.x0, images_of(), Draws(0)).mean())
+    with opponent_frozen(method):
+        total(losses).backward()
+    assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
 
 
 def test_flow_models_are_tuned_as_well():

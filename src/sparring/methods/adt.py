@@ -21,14 +21,14 @@ from torch import Tensor
 
 from sparring.condition import Condition
 from sparring.data import Batch
-from sparring.denoiser import Denoiser
+from sparring.denoiser import Denoiser, Prediction
 from sparring.discriminators import SiameseDiscriminator
 from sparring.methods.method import Losses, Method, denoising_error
-from sparring.objectives import Hinge, Objective, discriminator_statistics
+from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
 from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
-from sparring.rollout import Noised, OneStep, draw_path, noise, simulate
+from sparring.rollout import Noised, OneStep, coefficients, draw_path, equalising, noise, simulate
 
 
 @dataclass
@@ -38,10 +38,11 @@ class Simulated:
     Attributes:
         noised: input of the denoising loss.
         condition: what the network is told there.
-        image: the sampler's final image [B, C, H, W].
+        image: what is judged [B, C, H, W].
         fake: the judge's feature maps of it, with the graph of the rollout.
         real: of the real images.
         reference: of what both are compared with; of no meaning to a judge in mode "single".
+        prediction: the one-step prediction that is judged, where no sampler is simulated.
     """
 
     noised: Noised
@@ -50,6 +51,7 @@ class Simulated:
     fake: list[Tensor] = field(default_factory=list)
     real: list[Tensor] = field(default_factory=list)
     reference: list[Tensor] = field(default_factory=list)
+    prediction: Prediction | None = None
 
 
 class ADT(Method):
@@ -60,12 +62,19 @@ class ADT(Method):
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
+        rollout: what is judged: the end of a simulated sampler, or ("one_step", ours) the prediction of the denoising
+            loss at its own noise level; then the settings of the sampler mean nothing.
         scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
         choose: which of the simulated steps: a random subset, the last k or the first k.
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
-        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch.
+        stop_linear: cut the sampler's own state before every step that carries gradient, so only the last of them does.
+        normalise_coeff: divide each step's gradient by its coefficient |c_i|, relative to their mean.
+        guidance: scale of classifier-free guidance in the rollout, or several to draw one from for each batch.
+        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch,
+            "same_class" with another one of its class.
+        r1_gamma: strength of R1 on the inputs of the discriminator's heads for real images; 0 switches it off.
         adversarial_weight: weight of the adversarial term; 0 is plain diffusion training, bit for bit.
         diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
@@ -80,12 +89,17 @@ class ADT(Method):
         generator: Denoiser,
         discriminator: SiameseDiscriminator,
         *,
+        rollout: Literal["simulate", "one_step"] = "simulate",
         scheduler: str = "ddim",
         num_steps: int = 20,
         num_grad_steps: int = 2,
         choose: Literal["random", "last", "first"] = "random",
         start: Literal["uniform", "noise"] = "uniform",
-        reference: Literal["paired", "unpaired"] = "paired",
+        stop_linear: bool = False,
+        normalise_coeff: bool = False,
+        guidance: float | tuple[float, ...] = 1.0,
+        reference: Literal["paired", "unpaired", "same_class"] = "paired",
+        r1_gamma: float = 0.0,
         adversarial_weight: float = 0.1,
         diffusion_weight: float = 1.0,
         warmup_steps: int = 200,
@@ -105,11 +119,20 @@ class ADT(Method):
         self.scheduler = generator.process.scheduler(scheduler, generator.prediction)
         set_timesteps(self.scheduler, num_steps)  # refuses a path that this scheduler cannot walk
         self.sampler = scheduler
+        self.judges = rollout
         self.num_steps = num_steps
         self.num_grad_steps = num_grad_steps
         self.choose = choose
         self.start = start
+        self.stop_linear = stop_linear
+        self.grad_scales: list[list[float]] | None = None
+        if normalise_coeff:
+            self.grad_scales = [equalising(coefficients(self.scheduler, num_steps, i)) for i in range(num_steps)]
+        self.guidance = guidance if isinstance(guidance, tuple) else (guidance,)
+        if any(scale != 1 for scale in self.guidance) and generator.text is None:
+            generator.null_class  # noqa: B018  (raises where there is none)
         self.reference = reference
+        self.r1_gamma = r1_gamma
         self.adversarial_weight = adversarial_weight
         self.diffusion_weight = diffusion_weight
         self.warmup_steps = warmup_steps
@@ -120,28 +143,49 @@ class ADT(Method):
 
     def check(self, batch_size: int) -> None:
         super().check(batch_size)
-        if self.reference == "unpaired" and batch_size < 2:
-            raise ValueError(f"`batch_size={batch_size}`: an unpaired reference needs at least 2 images")
+        if self.reference != "paired" and batch_size < 2:
+            raise ValueError(f"`batch_size={batch_size}`: `reference={self.reference}` needs at least 2 images")
 
     def rollout(self, batch: Batch) -> Simulated:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
         condition = self.generator.dropped(batch)
         if self.discriminator is None:
             return Simulated(noised, condition)
-        path = draw_path(batch.draws, self.num_steps, self.num_grad_steps, choose=self.choose, start=self.start)
-        grad_steps = path.grad_steps if self.strength > 0 else []
-        x_0 = simulate(
-            self.generator, batch, self.scheduler, num_steps=self.num_steps, start=path.start, grad_steps=grad_steps
-        )
-        image = self.generator.decode(x_0)
+        prediction = self.generator(noised.x_t, noised.t, condition) if self.judges == "one_step" else None
+        image = self.generator.decode(self.simulated(batch) if prediction is None else prediction.x0)
         # the frozen backbone sees every image once a step: both pairs and both updates share the maps
         real = [batch.images]
         if self.judge.mode == "siamese":
-            real.append(batch.images if self.reference == "paired" else batch.images.roll(1, 0))
+            real.append(batch.images if self.reference == "paired" else batch.images[self.others(batch)])
         with torch.no_grad():
             maps = self.judge.feature_maps(real, batch.draws)
         (fake,) = self.judge.feature_maps([image], batch.draws)
-        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1])
+        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1], prediction=prediction)
+
+    def simulated(self, batch: Batch) -> Tensor:
+        """The end of a drawn path, with a graph where the adversarial term has weight."""
+        path = draw_path(batch.draws, self.num_steps, self.num_grad_steps, choose=self.choose, start=self.start)
+        grad_steps = path.grad_steps[-1:] if self.stop_linear else path.grad_steps
+        return simulate(
+            self.generator,
+            batch,
+            self.scheduler,
+            num_steps=self.num_steps,
+            start=path.start,
+            grad_steps=grad_steps if self.strength > 0 else [],
+            grad_scales=None if self.grad_scales is None else self.grad_scales[path.start],
+            guidance=self.guidance[batch.draws.one_integer(len(self.guidance))],
+        )
+
+    def others(self, batch: Batch) -> Tensor:
+        """[B] the row before each row, or the one before it of the same class: itself, where there is no other."""
+        row = torch.arange(len(batch), device=batch.images.device)
+        back = (row[:, None] - row - 1) % len(batch)
+        if self.reference == "same_class":
+            if batch.labels is None:
+                raise ValueError("`reference=same_class` needs labels, and the data has none: use paired or unpaired")
+            back = back.masked_fill(batch.labels[:, None] != batch.labels, len(batch))
+        return back.argmin(1)
 
     @property
     def judge(self) -> SiameseDiscriminator:
@@ -154,10 +198,14 @@ class ADT(Method):
         return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
     def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
-        detached = [maps.detach() for maps in fake.fake]
-        logits_real, logits_fake = self.judge.logits_from_maps([fake.real, detached], fake.reference)
+        maps_real = [maps.detach().requires_grad_(self.r1_gamma > 0) for maps in fake.real]
+        maps_fake = [maps.detach() for maps in fake.fake]
+        logits_real, logits_fake = self.judge.logits_from_maps([maps_real, maps_fake], fake.reference)
         self.log(**discriminator_statistics(logits_real, logits_fake))
-        return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
+        losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
+        if self.r1_gamma > 0:
+            losses["r1"] = 0.5 * self.r1_gamma * r1_penalty(logits_real, maps_real)
+        return losses
 
     def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
         losses: Losses = {}
@@ -165,12 +213,14 @@ class ADT(Method):
             candidates = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
             logits = self.judge.logits_from_maps(candidates, fake.reference)
             losses["adversarial"] = self.strength * self.objective.generator(*logits)
-        if self.diffusion_weight > 0:
+        if self.diffusion_weight > 0 and fake.prediction is not None:  # one graph with the adversarial term
+            losses["diffusion"] = self.diffusion_weight * self.diffusion(fake.noised, fake.prediction)
+        elif self.diffusion_weight > 0:
             noised, condition = fake.noised, fake.condition
             losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, condition)
         return losses
 
-    def diffusion(self, noised: Noised, condition: Condition) -> Tensor:
-        """The ordinary denoising loss, one forward pass of its own."""
-        prediction = self.generator(noised.x_t, noised.t, condition)
+    def diffusion(self, noised: Noised, seen: Prediction | Condition) -> Tensor:
+        """The ordinary denoising loss of a prediction, or of one that is made now from a condition."""
+        prediction = seen if isinstance(seen, Prediction) else self.generator(noised.x_t, noised.t, seen)
         return denoising_error(self.generator, OneStep(noised, prediction), self.weighting).mean()
