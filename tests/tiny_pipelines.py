@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from sparring.data import ImageData
+
 UNET = dict(
     sample_size=16,
     block_out_channels=(16, 32),
@@ -161,3 +163,18 @@ class TinyPipelines:
                 torch.manual_seed(0)
                 KINDS[kind](self.folder / "tokenizer").save_pretrained(path)
         return path
+
+
+class Captioned(ImageData):
+    """A dozen random RGB images of 16x16 pixels, each with a caption."""
+
+    name, image_shape, text = "captioned", (3, 16, 16), True
+
+    def __init__(self, dtype: torch.dtype = torch.float32):
+        self._images = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype) * 2 - 1
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, indices):
+        return self._images[list(indices)], [f"picture {'abcdefghijkl'[i]}" for i in indices]

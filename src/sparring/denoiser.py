@@ -210,7 +210,7 @@ class Denoiser(nn.Module):
         if self.space is not None:
             channels, height, width = batch.images.shape[1:]
             noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
-            x_0 = self.space.encode(batch.images, noise)
+            x_0 = self.space.encode(batch.images, noise.to(batch.images))
         given = batch.labels if self.text is None else batch.texts
         return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
 

@@ -59,6 +59,8 @@ def save_pipeline(denoiser: Denoiser, folder: Path, sampler: str) -> bool:
     parts = {name: denoiser.net, "scheduler": scheduler}
     if denoiser.text is not None:
         pipe = copy(denoiser.text.pipe)
+        if "steps_offset" in scheduler.config:  # these pipelines ask for 1; our spacing of the steps does not use it
+            scheduler.register_to_config(steps_offset=1)
         pipe.register_modules(**parts | {k: in_float32(part) for k, part in pipe.components.items() if k not in parts})
     else:
         if name == "transformer":  # in pixel space it has none, and opens with `from_pretrained(folder, vae=None)`
