@@ -124,7 +124,8 @@ def parser() -> argparse.ArgumentParser:
         sample,
         "sample images from a run or a diffusers pipeline",
         "examples:\n  sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png\n"
-        "  sparring sample runs/base --n 1000 --out images/",
+        "  sparring sample runs/base --n 1000 --out images/\n"
+        '  sparring sample PIPELINE --prompt "a red apple" --guidance 5 --n 8 --out grid.png',
     )
     add_sampling(sub, n=64)
     sub.add_argument(
@@ -134,9 +135,9 @@ def parser() -> argparse.ArgumentParser:
         help=".png: a grid; .gif: the denoising path; else a new folder of PNG",
     )
     sub.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
-    sub.add_argument(
-        "--scale", type=int, default=0, help="enlarge each pixel of the grid (default: to about 512 pixels)"
-    )
+    sub.add_argument("--prompt", nargs="+", metavar="TEXT", help="captions for a text-to-image pipeline, used in turn")
+    sub.add_argument("--size", type=int, help="width and height of the images of a text-to-image pipeline")
+    sub.add_argument("--scale", type=int, default=0, help="enlarge each pixel (default: to a grid of about 512)")
 
     sub = command(
         evaluate,
@@ -158,11 +159,11 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, kind in (("size", int), ("pad", int), ("limit", int)):
         sub.add_argument(f"--{name}", type=kind, help=f"`{name}` of the data sets given with --reference and --train")
+    sub.add_argument("--text_column", help="captions of the data sets, which a text-to-image pipeline is given")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    sub = command(
-        compare, "compare runs: one table, one page", "example:\n  sparring compare runs/demo/* --out report.html"
-    )
+    example = "example:\n  sparring compare runs/demo/* --out report.html"
+    sub = command(compare, "compare runs: one table, one page", example)
     sub.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders; NAME-s0, NAME-s1 … are seeds of one arm"
     )
@@ -187,7 +188,14 @@ def add_sampling(sub: argparse.ArgumentParser, n: int) -> None:
     sub.add_argument("--steps", type=int, default=10, help="sampler steps (default: 10)")
     sub.add_argument("--scheduler", help="ddim, dpm, euler, heun, ddpm, lcm (default: the pipeline's own)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
-    sub.add_argument("--batch_size", type=int, default=256, help="images at once (default: 256)")
+    sub.add_argument("--guidance", type=float, default=1.0, help="scale of classifier-free guidance (default: 1, none)")
+    sub.add_argument("--batch_size", type=int, help="images at once (default: 256, or fewer of large ones)")
+
+
+def check_sampling(options: argparse.Namespace) -> None:
+    for name in ("n", "steps", "batch_size"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"`{name}={value}` must be at least 1")
 
 
 def recipes(options: argparse.Namespace) -> int:
@@ -272,13 +280,11 @@ def encoder(options: argparse.Namespace) -> int:
 
 
 def sample(options: argparse.Namespace) -> int:
-    for name in ("n", "steps", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"`{name}={getattr(options, name)}` must be at least 1")
+    check_sampling(options)
     quiet()
     from sparring.sampling import Sampler, save_animation, save_images
 
-    sampler = Sampler(options.source)
+    sampler = Sampler(options.source, size=options.size)
     animated = options.out.suffix.lower() == ".gif"
     states: list[Any] = []
     samples = sampler(
@@ -287,23 +293,21 @@ def sample(options: argparse.Namespace) -> int:
         scheduler=options.scheduler,
         seed=options.seed,
         labels=options.labels,
+        prompts=options.prompt,
+        guidance=options.guidance,
         batch_size=options.n if animated else options.batch_size,
         watch=(lambda state: states.append(state.cpu())) if animated else None,
     )
     columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
-    written = (
-        save_animation(states, options.out, scale=scale)
-        if animated
-        else save_images(samples.images, options.out, scale=scale)
-    )
+    shown: Any = states if animated else samples.images
+    written = (save_animation if animated else save_images)(shown, options.out, scale=scale)
     print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
     return 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    if options.n < 1 or options.steps < 1:
-        raise ValueError(f"`n={options.n}` and `steps={options.steps}` must be at least 1")
+    check_sampling(options)
     source = Path(options.source)
     if not source.exists():
         raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
@@ -312,7 +316,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from sparring.report import write_run_report
     from sparring.sampling import Sampler
 
-    shape = {name: getattr(options, name) for name in ("size", "pad", "limit") if getattr(options, name) is not None}
+    names = ("size", "pad", "limit", "text_column")
+    shape = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     real = RealImages.of(options.reference, options.train, source, **shape)
     evaluator = Evaluator(real, options.features)
     if is_run(source) or (source / "model_index.json").is_file():
@@ -322,6 +327,7 @@ def evaluate(options: argparse.Namespace) -> int:
             steps=options.steps,
             scheduler=options.scheduler,
             seed=options.seed,
+            guidance=options.guidance,
             batch_size=options.batch_size,
             pictures=source if is_run(source) else None,
         )
@@ -329,7 +335,7 @@ def evaluate(options: argparse.Namespace) -> int:
             keep_result(source, result)
             write_run_report(source)
     else:
-        result = evaluator.folder(source, **{k: v for k, v in shape.items() if k != "limit"})
+        result = evaluator.folder(source, **{k: v for k, v in shape.items() if k in ("size", "pad")})
     if options.json:
         print(json.dumps(result))
     else:
@@ -382,9 +388,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
+    for libraries_logging in (diffusers_logging, transformers_logging):
+        libraries_logging.set_verbosity_error()
+        libraries_logging.disable_progress_bar()
 
 
 if __name__ == "__main__":

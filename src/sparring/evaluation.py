@@ -151,26 +151,47 @@ class Evaluator:
         steps: int,
         scheduler: str | None,
         seed: int,
-        batch_size: int = 256,
+        guidance: float = 1.0,
+        batch_size: int | None = None,
         pictures: Path | None = None,
     ) -> dict[str, Any]:
-        """Result of n samples of a run or a pipeline.
+        """Result of n samples of a run or a pipeline: of the reference's classes or captions, where it takes some.
 
-        With `pictures` (a run folder) also the first samples as `samples/final-SCHEDULER-CALLS.png`, and those that are
-        nearest to training images, each above its neighbour, as `neighbours.png`.
+        A scheduler that ran with a guidance of 5 is called "ddim-w5". With `pictures` (a run folder) also the first
+        samples as `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its
+        neighbour, as `neighbours.png`.
+
+        Raises:
+            ValueError: the model makes other images than the reference holds; it takes captions and the reference has
+                none.
         """
-        if sampler.shape != self.real.reference.image_shape:
-            raise ValueError(
-                f"the model makes images of {sampler.shape}, the reference holds {self.real.reference.image_shape}"
-            )
-        samples = sampler(n, steps, scheduler=scheduler, seed=seed, batch_size=batch_size)
-        result = {"nfe": samples.nfe, "scheduler": samples.scheduler, "seed": seed, "ema": True}
+        real = self.real.reference
+        prompts = None
+        if sampler.denoiser.text is not None:
+            sampler.denoiser.check_condition(real)
+            sampler.resize(real.image_shape)
+            prompts = real.captions(min(n, len(real)))
+        if sampler.shape != real.image_shape:
+            raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {real.image_shape}")
+        labels = None
+        if sampler.denoiser.conditional and real.num_classes is not None:  # the network may have one more: "none"
+            labels = list(range(min(real.num_classes, sampler.denoiser.num_classes or real.num_classes)))
+        samples = sampler(
+            n,
+            steps,
+            scheduler=scheduler,
+            seed=seed,
+            labels=labels,
+            prompts=prompts,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        name = samples.scheduler if guidance == 1 else f"{samples.scheduler}-w{guidance:g}"
+        result = {"nfe": samples.nfe, "scheduler": name, "seed": seed, "ema": True}
         result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
         result |= self.reference.evaluate(samples.images)
         if pictures is not None:
-            save_images(
-                samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{samples.scheduler}-{samples.nfe}.png"
-            )
+            save_images(samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{name}-{samples.nfe}.png")
             self.save_neighbours(samples.images, result, pictures / "neighbours.png")
         return result
 

@@ -113,7 +113,9 @@ def parser(tunes: bool) -> Any:
     )
     options.add_argument("--config", action="config", help="the recipe")
     options.add_subclass_arguments(ImageData, "data", required=True)
-    options.add_class_arguments(Pretrained if tunes else Denoiser, "denoiser")
+    options.add_class_arguments(
+        Pretrained if tunes else Denoiser, "denoiser", skip=set() if tunes else {"space", "text"}
+    )
     options.add_subclass_arguments(Method, "method", required=True)
     options.link_arguments("denoiser", "method.init_args.generator", apply_on="instantiate")
     options.add_class_arguments(Trainer, "trainer", skip={"method", "data", "out", "config"}, instantiate=False)

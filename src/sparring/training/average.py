@@ -10,7 +10,7 @@ from sparring.methods import Method
 from sparring.methods.method import denoising_error
 from sparring.pipeline import save_pipeline
 from sparring.process.times import Uniform
-from sparring.rollout import generate, one_step
+from sparring.rollout import generate, one_step, rows_at_once
 from sparring.training.folder import RunFolder, writing
 from sparring.training.sharding import gather, is_cut
 from sparring.tuning import lora_weights, merged
@@ -74,24 +74,28 @@ class Average:
             self.folder.save_lora(lora_weights(self.denoiser.net))
 
     def draw(self, step: int) -> None:
-        """Writes a picture of samples, always from the same latents; of a conditional network, class after class."""
+        """Writes a picture of samples, always from the same latents: class after class, or of captions of the data."""
         if not (self.main or self.sharded):
             return
         device = next(self.denoiser.parameters()).device
-        labels = None
-        if self.denoiser.conditional:
-            labels = (torch.arange(self.num_samples) % int(self.data.num_classes or 1)).to(device)
+        told: torch.Tensor | list[str] | None = None
+        if self.denoiser.text is not None:
+            captions = self.data.captions(min(self.num_samples, len(self.data)), self.seed) or [""]
+            told = [captions[i % len(captions)] for i in range(self.num_samples)]
+        elif self.denoiser.conditional:
+            told = (torch.arange(self.num_samples) % int(self.data.num_classes or 1)).to(device)
         draws = Draws(self.seed, phase="samples", device=device)
-        images = generate(
+        x_0 = generate(
             self.denoiser,
             self.denoiser.process.scheduler(self.sampler, self.denoiser.prediction),
             self.sample_steps,
-            latents=draws.normal((self.num_samples, *self.data.image_shape)),
-            condition=labels,
+            latents=draws.normal((self.num_samples, *self.denoiser.latent_shape(self.data.image_shape))),
+            condition=told,
             generator=torch.Generator(device).manual_seed(self.seed),
         )
         if self.main:
-            self.folder.save_grid(step, images)
+            with torch.no_grad():
+                self.folder.save_grid(step, self.denoiser.decode(x_0))
 
     @torch.no_grad()
     def error(self) -> float:
@@ -103,10 +107,14 @@ class Average:
         held_out = self.data.holdout() or self.data
         n = min(NUM_HELD_OUT, len(held_out))
         device = next(self.denoiser.parameters()).device
-        labels = held_out.labels(n, self.seed)
-        batch = Batch(
-            held_out.images(n, self.seed).to(device),
-            None if labels is None else labels.to(device),
-            Draws(self.seed, phase="held out", device=device),
-        )
-        return float(denoising_error(self.denoiser, one_step(self.denoiser, batch, Uniform())).mean())
+        images, labels = held_out.images(n, self.seed), held_out.labels(n, self.seed)
+        captions = held_out.captions(n, self.seed)
+        size = rows_at_once(images)
+        errors = []
+        for first in range(0, n, size):
+            rows = slice(first, min(first + size, n))
+            told = captions[rows] if captions is not None else None if labels is None else labels[rows]
+            draws = Draws(self.seed, phase="held out", rows=rows, total=n, device=device)
+            batch = self.denoiser.embed(Batch.of(images[rows].to(device), told, draws))
+            errors.append(denoising_error(self.denoiser, one_step(self.denoiser, batch, Uniform())))
+        return float(torch.cat(errors).mean())
