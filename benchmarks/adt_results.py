@@ -46,6 +46,7 @@ ABLATIONS = {
     "k = 4": adt(*method(num_grad_steps=4)),
     "last step": adt(*method(choose="last")),
     "random backbone": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
+    "dead heads": adt("--trainer.discriminator_optimizer.lr=1e-12"),  # they stay at their random start
     "weight 0.1": adt(*method(adversarial_weight=0.1)),
     "weight 2": adt(*method(adversarial_weight=2)),
 }

@@ -1,7 +1,7 @@
 """An experiment: arms trained from one baseline over seeds, sampled once, measured in several feature spaces.
 
-`sadm_results.py` and `adt_results.py` list the arms; here is what they share. What is finished is kept, so that every
-command can be stopped and started again, and can run beside itself for other seeds.
+`digits_results.py`, `sadm_results.py` and `adt_results.py` list the arms; here is what they share. What is finished is
+kept, so that every command can be stopped and started again, and can run beside itself for other seeds.
 """
 
 import argparse
@@ -147,11 +147,13 @@ class Arm:
         recipe: name of the recipe.
         flags: of `sparring fit`.
         steps: updates, in units of those of the data set.
+        plan: schedulers and network calls; None: those of the table. Plain arms and the baseline have all of them.
     """
 
     recipe: str
     flags: list[str] = field(default_factory=list)
     steps: float = 1.0
+    plan: Plan | None = None
 
 
 class Experiment:
@@ -169,7 +171,7 @@ class Experiment:
         self.out = out / name
         self.references: list[Reference] = []
 
-    def run(self, arms: dict[str, Arm], seed: int, plan: Plan | None = None) -> None:
+    def run(self, arms: dict[str, Arm], seed: int, plan: Plan) -> None:
         """Makes what is missing of one seed."""
         quiet()
         base = self.out / f"seed{seed}" / "baseline"
@@ -182,15 +184,15 @@ class Experiment:
             self.train(
                 base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *arm.flags]
             )
-            self.measure(base.with_name(name), plan)
+            self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 
     def train(self, run: Path, arguments: list[str]) -> None:
         if not steps_in(run / "checkpoints") and main(["fit", *arguments, "--out", str(run)]) != 0:
             sys.exit(f"{run} failed")
 
-    def measure(self, run: Path, plan: Plan | None = None) -> None:
+    def measure(self, run: Path, plan: Plan) -> None:
         """Samples every setting once, keeps the images, and measures them in every feature space."""
-        for scheduler, calls in plan or self.set.plan:
+        for scheduler, calls in plan:
             file = run / "images" / f"{scheduler}-{calls}.npy"
             if not file.is_file():
                 steps = (calls + 1) // 2 if scheduler == "heun" else calls
@@ -318,5 +320,5 @@ def command(doc: str | None, tables: dict[str, Table], argv: list[str] | None = 
     chosen = {name: arm for name, arm in table.arms.items() if options.arms is None or name in options.arms}
     experiment = Experiment(table.set, options.images, options.out, table.split)
     for seed in options.seeds if not options.print else []:
-        experiment.run(chosen, seed, table.plan)
+        experiment.run(chosen, seed, table.plan or SETS[table.set].plan)
     report(options.out, table, ["baseline", *chosen], options.seeds)

@@ -10,18 +10,20 @@ import pytest
 from sparring import recipe
 from sparring.data import Digits, StoredImages
 
+SCRIPTS = ("digits_results", "sadm_results", "adt_results")
+
 
 @pytest.fixture(scope="module")
 def scripts():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-        yield {name: importlib.import_module(name) for name in ("arms", "sadm_results", "adt_results")}
+        yield {name: importlib.import_module(name) for name in ("arms", *SCRIPTS)}
 
 
 def test_every_arm_names_settings_that_exist(scripts):
     arms = [
         (name, arm)
-        for script in ("sadm_results", "adt_results")
+        for script in SCRIPTS
         for table in scripts[script].TABLES.values()
         for name, arm in table.arms.items()
     ]
