@@ -21,7 +21,15 @@ from sparring.comparison import measured, row, settings, verdicts
 from sparring.data import Digits, HubData, ImageData, StoredImages
 from sparring.discriminators import SmallConvNet
 from sparring.evaluation import cache_folder, keep_result, read_results
-from sparring.metrics import ClassifierFeatures, Features, Module, Pixels, Reference, SelfSupervisedFeatures
+from sparring.metrics import (
+    CifarResNetFeatures,
+    ClassifierFeatures,
+    Features,
+    Module,
+    Pixels,
+    Reference,
+    SelfSupervisedFeatures,
+)
 from sparring.sampling import Sampler
 from sparring.training.checkpoint import steps_in
 
@@ -44,6 +52,7 @@ class DataSet:
         channels: of the images.
         num_classes: None without labels.
         first: flags that name other training images, for the baseline alone; None: the same.
+        resnets: measure in the features of ResNet-56 and of the judge's ResNet-20, for images without labels.
     """
 
     data: Callable[[Path], list[str]]
@@ -56,6 +65,7 @@ class DataSet:
     channels: int = 1
     num_classes: int | None = 10
     first: Callable[[Path], list[str]] | None = None
+    resnets: bool = False
 
 
 TOPS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
@@ -129,6 +139,30 @@ def fashion16(classes: list[str] | None = None, *, lr: float = 2e-4, ema: float 
     )
 
 
+RESNET20, RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"  # CIFAR-10 weights
+EMOJI: dict[str, Any] = {"size": 32, "holdout_share": 0.25, "group_column": "codepoints", "group_separator": "-"}
+
+
+def emoji_data(folder: Path) -> list[str]:
+    return [f"--data={folder / 'noto_emoji-64.parquet'}", *(f"--data.{name}={value}" for name, value in EMOJI.items())]
+
+
+def emoji_real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
+    train = HubData(str(folder / "noto_emoji-64.parquet"), **EMOJI)
+    held = train.holdout()
+    assert held is not None
+    return train, held
+
+
+def at_32(channels: int, steps: int) -> list[str]:
+    """The baseline at 32x32: 0.64 M parameters."""
+    size = small_unet(32, channels, (16, 32, 64))
+    settings = [f"--trainer.steps={steps}", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"]
+    return ["diffusion-digits", *size, *settings, "--trainer.batch_size=64"]
+
+
+SMALL_BATCH = ["--trainer.batch_size=64", "--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4"]
+
 SETS: dict[str, DataSet] = {
     "digits": digits(),
     "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
@@ -136,6 +170,21 @@ SETS: dict[str, DataSet] = {
     "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
     "fashion16": fashion16(),
     "fashion16-moved": fashion16(REST, lr=1e-3, ema=0.99, first=fashion(TOPS, size=16)["data"]),
+    "fashion32": DataSet(
+        **fashion(pad=2), baseline=at_32(1, 2500), shared=SMALL_BATCH, steps=300, n=1000, plan=[("dpm", 5), ("dpm", 10)]
+    ),
+    "emoji32": DataSet(
+        data=emoji_data,
+        real=emoji_real,
+        baseline=at_32(3, 2500),
+        shared=SMALL_BATCH,
+        steps=300,
+        n=1000,
+        plan=[("dpm", 5), ("dpm", 10)],
+        channels=3,
+        num_classes=None,
+        resnets=True,
+    ),
 }
 
 
@@ -145,7 +194,7 @@ class Arm:
 
     Args:
         recipe: name of the recipe.
-        flags: of `sparring fit`.
+        flags: of `sparring fit`; IMAGES stands for the folder of the data sets.
         steps: updates, in units of those of the data set.
         plan: schedulers and network calls; None: those of the table. Plain arms and the baseline have all of them.
     """
@@ -181,9 +230,8 @@ class Experiment:
         self.measure(base, plan)
         for name, arm in arms.items():
             steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
-            self.train(
-                base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *arm.flags]
-            )
+            own = [flag.replace("IMAGES", str(self.images)) for flag in arm.flags]
+            self.train(base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *own])
             self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 
     def train(self, run: Path, arguments: list[str]) -> None:
@@ -217,7 +265,13 @@ class Experiment:
             images, seen = real.images(), train.images()
             features: list[Features] = [SelfSupervisedFeatures.fit(seen, cache=cache_folder()), Pixels()]
             labels, held = train.labels(), real.labels()
-            if labels is not None and held is not None:
+            if self.set.resnets:
+                names = {"classifier, ResNet-56": RESNET56, "the judge's encoder, ResNet-20": RESNET20}
+                nets = [CifarResNetFeatures(path=str(self.images / file)) for file in names.values()]
+                for network, name in zip(nets, names, strict=True):
+                    network.name = name
+                features = [*nets, *features]
+            elif labels is not None and held is not None:
                 fitted = ClassifierFeatures.fit(seen, labels, holdout=(images, held), cache=cache_folder())
                 judge = SmallConvNet(in_channels=self.set.channels, num_classes=self.set.num_classes)
                 judge.prepare(seen, labels)

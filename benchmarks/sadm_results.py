@@ -4,7 +4,11 @@
     python benchmarks/sadm_results.py digits-curves
     python benchmarks/sadm_results.py fashion16 --images DATA
 
-DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label).
+    python benchmarks/sadm_results.py fashion16-moved --images DATA
+    python benchmarks/sadm_results.py emoji32 --images DATA
+
+DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label), for emoji
+noto_emoji-64.parquet (image, codepoints) and the CIFAR-10 weights resnet20-12fca82f.th and resnet56-4bfd9763.th.
 """
 
 from arms import Arm, Table, command
@@ -45,12 +49,29 @@ CURVES = {
         "--method.structure_weighting=Sigmoid", "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"
     ),
 }
+THREE = {name: ARMS[name] for name in ("plain", "sadm-frozen", "sadm")}
+RESNET = [f"{JUDGE}.encoder=CifarResNet", f"{JUDGE}.encoder.path=IMAGES/resnet20-12fca82f.th"]
+EMOJI = {
+    "plain": Arm("plain-digits"),
+    "sadm": Arm("sadm-digits", RESNET),
+    "sadm-frozen": frozen(*RESNET),
+    "sadm-self": frozen(f"{ENCODER}.pretrain=self-supervised", f"{ENCODER}.in_channels=3"),
+}
+TUNINGS = {"full": [], "LoRA": ["--denoiser.tuning=LoRA"], "DiffFit": ["--denoiser.tuning=DiffFit"]}
+MOVED = {
+    f"{name}, {tuning}": Arm(arm.recipe, [*arm.flags, *flags])
+    for tuning, flags in TUNINGS.items()
+    for name, arm in (("plain", ARMS["plain"]), ("sadm-frozen", ARMS["sadm-frozen"]))
+}
 FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
 
 TABLES = {
     "digits": Table("digits", ARMS),
     "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
     "fashion16": Table("fashion16", ARMS | {"plain-long": Arm("plain-digits", steps=1.5)}),
+    "fashion32": Table("fashion32", THREE),
+    "fashion16-moved": Table("fashion16-moved", MOVED, plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)]),
+    "emoji32": Table("emoji32", EMOJI),
     **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
 }
 
