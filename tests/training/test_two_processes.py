@@ -30,7 +30,7 @@ def launch(launcher: str, *arguments: object) -> None:
         + ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"],
     }
     here = Path(__file__).parent
-    paths = [str(here.parents[1] / "src"), str(here)]
+    paths = [str(here.parents[1] / "src"), str(here), str(here.parent)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", *commands[launcher], *map(str, arguments)]
     started = subprocess.Popen(
@@ -45,9 +45,10 @@ def launch(launcher: str, *arguments: object) -> None:
 
 
 @pytest.mark.parametrize(("launcher", "accumulation"), [("torchrun", 1), ("accelerate", 2)])
-def test_two_processes_equal_one(tmp_path, launcher, accumulation):
+def test_two_processes_equal_one(tiny, tmp_path, launcher, accumulation):
     """The second launch also cuts the half batches into micro-batches, and spreads the generator (FSDP2)."""
-    names = METHODS if launcher == "torchrun" else ("diffusion", "sadm-fixed", "adt", "ddo", "add")
+    names = (*METHODS, "captions") if launcher == "torchrun" else ("diffusion", "sadm-fixed", "adt", "ddo", "add")
+    shutil.copytree(tiny("sd15"), tmp_path / "sd15")
     two_processes.run(tmp_path / "one", 1, list(names))
     sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in names]
     if sharded:  # a run may also go on in another number of processes

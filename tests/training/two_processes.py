@@ -8,8 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
+import captioned_runs
 import torch
 from small_runs import ExactDigits, method, trainer
+from tiny_pipelines import Captioned
 
 from sparring.training import Interrupted
 
@@ -17,14 +19,19 @@ SETTINGS = {"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 9, "batch_siz
 
 
 def run(folder: Path, accumulation: int, names: list[str], rank: int = 0) -> None:
-    """One run folder for each method, "METHOD+fsdp2" for a sharded generator.
+    """One run folder for each method, "METHOD+fsdp2" for a sharded generator, "captions" for ADT of the pipeline beside
+    the folder.
 
     Each process starts from other weights: those of the first must win.
     """
     for name in names:
         base, _, sharding = name.partition("+")
-        parts = {"method": method(base, seed=rank).double(), "data": ExactDigits(), "sharding": sharding or "none"}
-        run = trainer(folder / name, accumulation=accumulation, **parts, **SETTINGS)
+        if base == "captions":
+            exact = torch.float64
+            parts = {"method": captioned_runs.method(folder.parent / "sd15", "adt", exact), "data": Captioned(exact)}
+        else:
+            parts = {"method": method(base, seed=rank).double(), "data": ExactDigits()}
+        run = trainer(folder / name, accumulation=accumulation, sharding=sharding or "none", **parts, **SETTINGS)
         run.fit()
         if sharding:
             shares = sum(parameter.to_local().numel() for parameter in run.generator.parameters)
