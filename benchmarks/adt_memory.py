@@ -17,18 +17,20 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+from diffusers.utils.logging import disable_progress_bar
 from timing import arguments, machine, note, publish, table
 from torch import Tensor
 from trainers import stepper, trainer_of
 
-from sparring.data import Batch
+from sparring.data import Batch, ImageData, StoredImages
 from sparring.methods import ADT
-from sparring.methods.adt import Simulated
 from sparring.process import scheduler_input, set_timesteps
-from sparring.rollout import noise, scheduler_start, standard_normal
+from sparring.rollout import scheduler_start, standard_normal
 
 STEPS: tuple[int, ...] = (4, 8, 16, 32, 64)
 GRAD_STEPS: tuple[int, ...] = (1, 2, 4)
@@ -37,15 +39,14 @@ GRAD_STEPS: tuple[int, ...] = (1, 2, 4)
 class Naive(ADT):
     """ADT with back-propagation through the whole sampler."""
 
-    def rollout(self, batch: Batch) -> Simulated:
-        noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
+    def simulated(self, batch: Batch) -> Tensor:
         scheduler = copy(self.scheduler)
         set_timesteps(scheduler, self.num_steps, batch.images.device)
-        x = scheduler_start(scheduler, batch.images, standard_normal(batch), scheduler.timesteps[0])
+        x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[0])
         for time in scheduler.timesteps:
-            output = self.generator.network(scheduler_input(scheduler, x, time), time.expand(len(x)), batch.labels)
+            output = self.generator.network(scheduler_input(scheduler, x, time), time.expand(len(x)), batch.condition)
             x = scheduler.step(output, time, x, return_dict=False)[0]
-        return Simulated(x, batch.images, noised)
+        return x
 
 
 class Held:
@@ -91,43 +92,98 @@ class Kept:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = arguments(__doc__, repeats=3, argv=argv, batch=(128, "images per step"))
+    args = arguments(
+        __doc__,
+        repeats=3,
+        argv=argv,
+        batch=(128, "images per step, digits"),
+        batch_latents=(32, "images per step, latents"),
+    )
     started_on = machine()
     steps, grad_steps = STEPS, GRAD_STEPS
     if args.smoke:
-        args.repeats, args.batch, steps, grad_steps = 1, 4, (2, 4), (1, 2)
-    arms = [f"k = {k}" for k in grad_steps] + ["naive"]
-    peaks: dict[str, list[list[object]]] = {}
+        args.repeats, args.batch, args.batch_latents, steps, grad_steps = 1, 4, 2, (2, 4), (1, 2)
+    tables = []
     with tempfile.TemporaryDirectory() as folder:
-        for m in steps:
-            note(f"m = {m} …")
-            row: dict[str, list[object]] = {}
-            for arm in arms:
-                for name, value in measure(Path(folder), arm, m, args.batch, args.repeats).items():
-                    row.setdefault(name, []).append(f"{value / 2**20:.1f}")
-            for name, values in row.items():
-                peaks.setdefault(name, []).append([m, *values])
-    what = f"digits 8x8, batch {args.batch}, fp32"
-    tables = [table([f"m, of {name}, MB ({what})", *arms], rows) for name, rows in peaks.items()]
+        tables += peaks(Path(folder), digits(args.batch), steps, grad_steps, args.repeats)
+        case = latents(Path(folder), args.batch_latents)
+        tables += peaks(Path(folder), case, steps[:1] if args.smoke else steps, grad_steps, args.repeats)
     publish("adt_memory", tables, args, started_on)
 
 
-def measure(folder: Path, arm: str, m: int, batch: int, repeats: int) -> dict[str, float]:
+@dataclass
+class Case:
+    """What is trained: a name for the tables, the data (digits when None) and flags of the recipe."""
+
+    name: str
+    data: ImageData | None
+    flags: tuple[str, ...]
+
+
+def digits(batch: int) -> Case:
+    return Case(f"digits 8x8, batch {batch}, fp32", None, (f"--trainer.batch_size={batch}",))
+
+
+def latents(folder: Path, batch: int) -> Case:
+    """A small diffusion transformer in the latents of an autoencoder, on random RGB images of 32x32 pixels."""
+    disable_progress_bar()
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+    )
+    net = DiTTransformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        num_attention_heads=4,
+        attention_head_dim=16,
+        num_embeds_ada_norm=10,
+    )
+    DiTPipeline(net, vae, DDIMScheduler(clip_sample=False)).save_pretrained(folder / "latents")
+    images = torch.randint(0, 256, (2 * batch, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    data = StoredImages(images.to(torch.uint8), torch.arange(2 * batch) % 10)
+    backbone = "--method.init_args.discriminator.init_args.backbone.init_args.in_channels=3"
+    flags = (f"--trainer.batch_size={batch}", f"--denoiser.path={folder / 'latents'}", backbone)
+    return Case(f"transformer in latents 4x16x16 of images 3x32x32, batch {batch}, fp32", data, flags)
+
+
+def peaks(folder: Path, case: Case, steps: tuple[int, ...], grad_steps: tuple[int, ...], repeats: int) -> list[str]:
+    """A table of a case for each way of measuring."""
+    arms = [f"k = {k}" for k in grad_steps] + ["naive"]
+    found: dict[str, list[list[object]]] = {}
+    for m in steps:
+        note(f"{case.name}: m = {m} …")
+        row: dict[str, list[object]] = {}
+        for arm in arms:
+            for name, value in measure(folder, case, arm, m, repeats).items():
+                row.setdefault(name, []).append(f"{value / 2**20:.1f}")
+        for name, values in row.items():
+            found.setdefault(name, []).append([m, *values])
+    return [table([f"m, of {name}, MB ({case.name})", *arms], rows) for name, rows in found.items()]
+
+
+def measure(folder: Path, case: Case, arm: str, m: int, repeats: int) -> dict[str, float]:
     """Bytes at the peak of a whole training step, by the way they were measured; the largest of the repeats."""
     k = m if arm == "naive" else int(arm.removeprefix("k = "))
     settings = dict(num_steps=m, num_grad_steps=k, start="noise")
     flags = tuple(f"--method.init_args.{name}={value}" for name, value in settings.items())
-    trainer = trainer_of("adt-digits", folder, flags=(f"--trainer.batch_size={batch}", *flags))
+    trainer = trainer_of("adt-digits", folder, case.data, (*case.flags, *flags))
     if arm == "naive":
         trainer.method.__class__ = Naive
     step = stepper(trainer)
     step()  # optimisers and the trainer's copies are made in the first step
     fixed = [*trainer.method.parameters(), *trainer.method.buffers()]
-    peaks: dict[str, float] = {}
+    most: dict[str, float] = {}
     for _ in range(repeats):
         for name, value in (on_gpu(step) if trainer.device.type == "cuda" else on_cpu(step, fixed)).items():
-            peaks[name] = max(value, peaks.get(name, 0))
-    return peaks
+            most[name] = max(value, most.get(name, 0))
+    return most
 
 
 def on_cpu(step: Callable[[], None], fixed: list[Tensor]) -> dict[str, float]:
