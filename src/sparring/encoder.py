@@ -11,9 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.data import ImageData
 from sparring.discriminators import SmallConvNet, save_encoder
+from sparring.methods.method import images_to_learn
 from sparring.metrics import Module, extract
-
-MOST_IMAGES = 20_000
 
 
 @dataclass
@@ -66,9 +65,7 @@ def train_encoder(
         raise ValueError(f"`out={out}` is there already: give another name, or delete it")
     if kind == "classifier" and data.num_classes is None:
         raise ValueError(f"`kind=classifier` needs labels and `{data.name}` has none: use self-supervised")
-    n = min(len(data), MOST_IMAGES)
-    chosen = None if n == len(data) else n
-    images, labels = data.images(chosen), data.labels(chosen)
+    images, labels = images_to_learn(data)
     net = SmallConvNet(
         in_channels=data.image_shape[0],
         widths=widths,
@@ -90,8 +87,8 @@ def train_encoder(
     net.prepare(images, labels)
     seconds = time.monotonic() - start
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_encoder(net, out, images, data=data.name, num_images=n, accuracy=net.accuracy, epochs=epochs)
-    return TrainedEncoder(out, n, net.accuracy, share(), before, seconds)
+    save_encoder(net, out, images, data=data.name, num_images=len(images), accuracy=net.accuracy, epochs=epochs)
+    return TrainedEncoder(out, len(images), net.accuracy, share(), before, seconds)
 
 
 def neighbours_right(known: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, k: int = 5) -> float:

@@ -13,6 +13,7 @@ from sparring.condition import Condition, joined
 from sparring.data import Batch, Draws
 from sparring.denoiser import Denoiser, Prediction, at_least_float32
 from sparring.process import Process, initial_sample, per_image, scheduler_input, set_timesteps
+from sparring.process.times import Draws as RowDraws
 from sparring.process.times import Times
 
 
@@ -64,6 +65,22 @@ def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
     """
     noised = noise(denoiser.process, batch, times(denoiser.process, batch.draws, len(batch)))
     return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.dropped(batch)))
+
+
+class OneForAll(Times):
+    """One time for all rows of a batch.
+
+    Args:
+        times: its distribution.
+    """
+
+    def __init__(self, times: Times):
+        self.times = times
+
+    def __call__(self, process: Process, draws: RowDraws, n: int) -> Tensor:
+        assert isinstance(draws, Draws)
+        common = Draws(draws.seed, step=draws.step, phase=f"{draws.phase}, for all", device=draws.device)
+        return self.times(process, common, 1).repeat(n)
 
 
 def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> PosteriorStep:
@@ -211,6 +228,34 @@ def equalising(c: Sequence[float]) -> list[float]:
     floor = 1e-6 * max(sizes)
     counted = [size for size in sizes if size > floor]
     return [sum(counted) / len(counted) / size if size > floor else 1.0 for size in sizes]
+
+
+def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps: int) -> Any:
+    """The scheduler of that name for `simulate`.
+
+    Raises:
+        ValueError: one that adds noise on its way, more steps with gradient than steps, or a path that it cannot walk.
+    """
+    if not 1 <= num_grad_steps <= num_steps:
+        raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
+    if name in ("ddpm", "lcm"):
+        raise ValueError(f"`scheduler={name}` adds noise on its way; simulate ddim, dpm, euler or heun")
+    scheduler = denoiser.process.scheduler(name, denoiser.prediction)
+    set_timesteps(scheduler, num_steps)
+    return scheduler
+
+
+def log_snr_of_start(scheduler: Any, num_steps: int, start: int) -> float:
+    """The log-SNR, 2 ln(alpha / sigma), of the real image that `simulate` noises for step `start` of the path.
+
+    Read off the scheduler itself, by noising a pixel of 1 and noise of 1; the scale of its samples cancels.
+    """
+    scheduler, first = begun(scheduler, num_steps, start)
+    one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    alpha, sigma = (
+        scheduler_start(scheduler, *pair, scheduler.timesteps[first]) for pair in ((one, zero), (zero, one))
+    )
+    return 2 * (alpha / sigma).log().item()
 
 
 def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:

@@ -7,10 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from sparring.condition import Condition
 from sparring.data import Batch, ImageData
 from sparring.denoiser import Denoiser
 from sparring.process.weighting import Weighting
-from sparring.rollout import OneStep
+from sparring.rollout import Noised, OneStep
 from sparring.tuning import copy_of_trained
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
@@ -109,14 +110,25 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
     return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
 
 
+def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, weighting: Weighting | None) -> Tensor:
+    """The ordinary denoising loss with a forward pass of its own: the mean of `denoising_error` over the batch."""
+    prediction = denoiser(noised.x_t, noised.t, condition)
+    return denoising_error(denoiser, OneStep(noised, prediction), weighting).mean()
+
+
 def prepare_parts(module: nn.Module, data: ImageData) -> None:
-    """Calls `prepare(images, labels)` of the outermost parts that have it, with at most 20 000 images (ours)."""
+    """Calls `prepare(images, labels)` of the outermost parts that have it, with `images_to_learn`."""
     for part in module.children():
         if callable(getattr(part, "prepare", None)):
-            n = None if len(data) <= 20_000 else 20_000
-            part.prepare(data.images(n), data.labels(n))  # type: ignore[operator]
+            part.prepare(*images_to_learn(data))  # type: ignore[operator]
         else:
             prepare_parts(part, data)
+
+
+def images_to_learn(data: ImageData) -> tuple[Tensor, Tensor | None]:
+    """Images and labels of a data set for a small network to learn from: all of it, or 20 000 of them (ours)."""
+    n = None if len(data) <= 20_000 else 20_000
+    return data.images(n), data.labels(n)
 
 
 def frozen_copy(denoiser: Denoiser) -> Denoiser:
