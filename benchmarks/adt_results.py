@@ -35,21 +35,23 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
     "adt": adt(steps=0.5),
     "adt-dpm": adt(*DPM, steps=0.5),
 }
-ABLATIONS = {
-    "adt": adt(),
-    "m = 10": adt(*method(num_steps=10)),
-    "start from noise": adt(*method(start="noise")),
-    "no diffusion loss": adt(*method(diffusion_weight=0)),
-    "one-image judge": adt(f"{JUDGE}.mode=single"),
-    "unpaired": adt(*method(reference="unpaired")),
-    "k = 2": adt(*method(num_grad_steps=2)),
-    "k = 4": adt(*method(num_grad_steps=4)),
-    "last step": adt(*method(choose="last")),
-    "random backbone": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
-    "dead heads": adt("--trainer.discriminator_optimizer.lr=1e-12"),  # they stay at their random start
-    "weight 0.1": adt(*method(adversarial_weight=0.1)),
-    "weight 2": adt(*method(adversarial_weight=2)),
+CHANGES: dict[str, list[str]] = {
+    "adt, half": [],
+    "m = 10": method(num_steps=10),
+    "start from noise": method(start="noise"),
+    "no diffusion loss": method(diffusion_weight=0),
+    "one-image judge": [f"{JUDGE}.mode=single"],
+    "unpaired": method(reference="unpaired"),
+    "k = 2": method(num_grad_steps=2),
+    "k = 4": method(num_grad_steps=4),
+    "last step": method(choose="last"),
+    "stop_linear": method(stop_linear=True, num_grad_steps=2),
+    "normalise_coeff": method(normalise_coeff=True, num_grad_steps=2),
+    "dead heads": ["--trainer.discriminator_optimizer.lr=1e-12"],  # they stay at their random start
+    "weight 0.1": method(adversarial_weight=0.1),
+    "weight 2": method(adversarial_weight=2),
 }
+ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
 SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
