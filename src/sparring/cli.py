@@ -153,9 +153,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--features",
-        default="classifier",
         help="classifier, self-supervised, pixels, inception, a file of `sparring encoder` or of a ResNet (.th), a "
-        "DINOv2 folder",
+        "DINOv2 folder (default: classifier, or self-supervised where there are no labels)",
     )
     for name, kind in (("size", int), ("pad", int), ("limit", int)):
         sub.add_argument(f"--{name}", type=kind, help=f"`{name}` of the data sets given with --reference and --train")

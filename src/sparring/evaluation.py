@@ -123,12 +123,14 @@ class Evaluator:
 
     Args:
         real: images to measure against.
-        features: name of the feature network, see `feature_network`.
+        features: name of the feature network, see `feature_network`; None: "classifier", or "self-supervised" where the
+            images trained on are known and have no labels.
     """
 
-    def __init__(self, real: RealImages, features: str = "classifier"):
+    def __init__(self, real: RealImages, features: str | None = None):
         self.real = real
-        network = feature_network(features, real)
+        unlabelled = real.train is not None and real.train.num_classes is None
+        network = feature_network(features or ("self-supervised" if unlabelled else "classifier"), real)
         train = real.train.images() if real.train is not None else None
         self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
 
