@@ -322,25 +322,48 @@ def markdown(rows: list[dict]) -> str:
 
 
 def digits_of(values: list[float]) -> str:
-    """Mean and standard deviation, with three digits that mean something."""
+    """Mean and standard deviation, with three digits that mean something; empty for no value."""
+    if not values:
+        return ""
     mean = sum(values) / len(values)
     places = 2 if mean >= 1 else 3
     return f"{mean:.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
 
 
+SPACES = ("classifier", "the judge's encoder", "self-supervised", "pixels")
+
+
 def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int]) -> None:
-    """Prints a table and the verdicts for each feature space."""
-    for features in ("classifier", "the judge's encoder", "self-supervised", "pixels"):
-        rows = rows_of(out, table, arms, seeds, features)
-        if not any(r["results"] for r in rows):
-            continue
+    """Prints the distances and verdicts in the independent classifier's features, and the ratios in every space."""
+    spaces = {space: rows_of(out, table, arms, seeds, space) for space in SPACES}
+    spaces = {space: rows for space, rows in spaces.items() if any(r["results"] for r in rows)}
+    for first, rows in enumerate(spaces.values()):
         example = next(result for r in rows for result in r["results"])
         floor = f"floor {example['floor']['frechet']:.3f}"
         print(f"\n{table.set}, {example['features']}; n = {example['n']} against {example['n_reference']}, {floor}\n")
         print(markdown(rows))
-        print()
-        for verdict in verdicts(rows):
+        for verdict in verdicts(rows) if first == 0 else []:
             print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
+    if "plain" in arms:
+        print(f"\n{table.set}, distance over that of plain, seed by seed\n")
+        print(ratios(spaces, "plain"))
+
+
+def ratios(spaces: dict[str, list[dict]], control: str) -> str:
+    """Every arm's distance over the control's, mean and standard deviation over seeds, in every feature space."""
+    every = settings([r for rows in spaces.values() for r in rows])
+    lines = ["| arm | features | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |"]
+    lines.append("|---|---|" + "--:|" * len(every))
+    arms = dict.fromkeys(r["arm"] for rows in spaces.values() for r in rows)
+    for arm in (arm for arm in arms if arm not in (control, "baseline")):
+        for space, rows in spaces.items():
+            cells = []
+            for setting in every:
+                mine, its = measured(rows, arm, setting), measured(rows, control, setting)
+                seeds = sorted(set(mine.values) & set(its.values)) if mine and its else []
+                cells.append(digits_of([mine.values[s] / its.values[s] for s in seeds]) if mine and its else "")
+            lines.append(f"| {arm} | {space} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     for space in (f"{space}, holdout" for space in spaces):
         assert f"digits, {space}; n = 32 against 100" in printed
     assert printed.count("| plain | ") == 4
+    assert printed.count("| twice | ") == 8  # distances, and ratios to plain
     assert "| ddim 2 | heun 3 |" in printed
 
     run = tmp_path / "runs" / "digits" / "seed0" / "plain"
