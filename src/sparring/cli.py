@@ -216,7 +216,7 @@ def fit(options: argparse.Namespace) -> int:
         return 0
     quiet()
     if options.data is not None:
-        settings["data"] = recipe.data_section(options.data)
+        settings["data"] = recipe.data_section(options.data, settings)
     out = options.out or Path("runs") / Path(options.recipe).stem
     header = {"recipe": options.recipe, "init": options.init, "allow": options.allow}
     trainer = recipe.build(settings, flags, out=out, init=options.init, header=header)

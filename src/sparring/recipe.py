@@ -200,12 +200,15 @@ def pretrained_section(recipe: dict[str, Any], init: str) -> dict[str, Any]:
     return {**kept, "path": os.path.abspath(init) if os.path.exists(init) else init}
 
 
-def data_section(word: str) -> dict[str, Any]:
-    """The recipe's `data` for a word such as `digits`, a folder or a parquet file."""
+def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay."""
     from sparring.data import named
 
     kind, settings = named(word)
-    return {"class_path": f"sparring.data.{kind.__name__}", "init_args": settings}
+    class_path = f"sparring.data.{kind.__name__}"
+    own = recipe.get("data") or {}
+    kept = own.get("init_args", {}) if isinstance(own, dict) and own.get("class_path") == class_path else {}
+    return {"class_path": class_path, "init_args": {**kept, **settings}}
 
 
 def plain(error: Exception) -> str:

@@ -24,7 +24,9 @@ from method_parts import (
 from torch import nn
 
 from sparring.data import Batch, Digits, Draws, StoredImages
+from sparring.discriminators import Backbone, ProjectedDiscriminator, SiameseDiscriminator
 from sparring.methods import SADM, Diffusion, denoising_error, frozen_copy
+from sparring.methods.method import prepare_parts
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
 from sparring.rollout import one_step
 
@@ -214,6 +216,27 @@ def test_prepare_gives_the_data_to_each_part_once():
     ((images, labels),) = judge.encoder.seen
     assert torch.equal(images, data.images())
     assert torch.equal(labels, data.labels())
+
+
+class Unreadable(Digits):
+    def __getitem__(self, indices):
+        raise AssertionError("read")
+
+
+def test_prepare_reads_no_image_for_backbones_that_learn_nothing():
+    class Pretrained(Backbone):
+        channels, dim, name = [4], 4, "pretrained"
+
+        def forward(self, images):
+            return [images.expand(-1, 4, -1, -1)]
+
+        def features(self, images):
+            return self(images)[0].mean((2, 3))
+
+    for kind in (SiameseDiscriminator, ProjectedDiscriminator):
+        prepare_parts(nn.Sequential(kind(backbone=Pretrained(), width=4)), Unreadable())
+        with pytest.raises(AssertionError, match="read"):
+            prepare_parts(nn.Sequential(kind(backbone=backbone(), width=4)), Unreadable())
 
 
 def test_prepare_reads_at_most_20_000_images():

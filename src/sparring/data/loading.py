@@ -34,8 +34,8 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
     "digits" or "digits:SPLIT" · "ring", "swissroll", "checkerboard" · a parquet file or a pattern of them · tar
-    files · a folder of images, or one that `datasets` reads (with parquet files, or saved by it) · "hub:OWNER/NAME" or
-    "hub:OWNER/NAME:SPLIT".
+    files · a folder of images, or one that `datasets` reads (with parquet files or a metadata file, or saved by it) ·
+    "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
@@ -54,8 +54,9 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     path = Path(spec)
     if path.is_dir():
         saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        parquet = any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
-        kind: type[ImageData] = HubData if saved or parquet else ImageFolder
+        tables = ("*.parquet", "data/*.parquet", "metadata.*")  # the last: captions beside the images
+        table = any(file for pattern in tables for file in path.glob(pattern))
+        kind: type[ImageData] = HubData if saved or table else ImageFolder
         return kind, {"path": spec}
     raise ValueError(
         f"`{spec}` is no data set: give digits, digits:holdout, {', '.join(toys)}, a parquet file, a folder that "

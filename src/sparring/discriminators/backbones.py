@@ -45,6 +45,11 @@ class Backbone(nn.Module, ABC):
     def features(self, images: Tensor) -> Tensor:
         """One vector per image, [B,d]."""
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether `prepare` looks at the images; they are not read for pretrained backbones."""
+        return type(self).prepare is not Backbone.prepare
+
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
         """Trains the backbone on the training data where it needs that; call it once, before training starts.
 

@@ -50,6 +50,11 @@ class ProjectedDiscriminator(nn.Module):
         self.backbone.eval()
         return self
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether `prepare` looks at the images."""
+        return self.backbone.needs_images
+
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
         """Trains the backbone where it needs that; once, before training. Returns whether its weights changed."""
         return self.backbone.prepare(images, labels)

@@ -117,8 +117,13 @@ def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, wei
 
 
 def prepare_parts(module: nn.Module, data: ImageData) -> None:
-    """Calls `prepare(images, labels)` of the outermost parts that have it, with `images_to_learn`."""
+    """Calls `prepare(images, labels)` of the outermost parts that have it, with `images_to_learn`.
+
+    No image is read for a part whose `needs_images` is False.
+    """
     for part in module.children():
+        if not getattr(part, "needs_images", True):
+            continue
         if callable(getattr(part, "prepare", None)):
             part.prepare(*images_to_learn(data))  # type: ignore[operator]
         else:

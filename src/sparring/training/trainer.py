@@ -135,13 +135,13 @@ class Trainer:
 
         BatchStream(data.order(), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
         method.check(batch_size // (self.world * accumulation))
-        method.generator.check(data.image_shape)
         method.generator.check_condition(data)
         if discriminator_accuracy is not None and method.discriminator is None:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
             )
         self.method = method.to(self.device).train()
+        method.generator.check(data.image_shape)
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
