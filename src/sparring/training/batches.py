@@ -33,11 +33,27 @@ def windows(
         worker_init_fn=leave_to_parent,
     )
     batches = iter(loader)
-    while True:
-        window = []
-        for micro in range(stream.accumulation):
-            images, condition = next(batches)
-            if isinstance(condition, Tensor):
-                condition = condition.to(device, non_blocking=True)
-            window.append((images.to(device, non_blocking=True), condition, stream.rows(micro)))
-        yield window
+    try:
+        while True:
+            window = []
+            for micro in range(stream.accumulation):
+                images, condition = next(batches)
+                if isinstance(condition, Tensor):
+                    condition = condition.to(device, non_blocking=True)
+                window.append((images.to(device, non_blocking=True), condition, stream.rows(micro)))
+            yield window
+    finally:
+        del batches, loader  # ends the workers: later, as part of a reference cycle, they would not hear of it
+
+
+def told_by_worker(error: Exception) -> str | None:
+    """What a worker's error says, in one line and without its traceback; None where it was no worker's.
+
+    That a worker was killed comes up wherever the program is, as torch listens for it.
+    """
+    text = str(error)
+    if text.startswith("Caught ValueError in DataLoader worker"):
+        return text.splitlines()[-1].removeprefix("ValueError: ")
+    if text.startswith("DataLoader worker (pid"):
+        return f"`data_workers`: {' '.join(text.split()).rstrip('. ')}; is there enough memory? Use fewer workers"
+    return None

@@ -39,6 +39,9 @@ def heard_by(stop: Callable[[int], None]) -> Iterator[None]:
 
 
 def leave_to_parent(worker: int) -> None:
-    """For data workers: a signal to the whole group is for the trainer, which still needs them to end its step."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    """For data workers: a signal to the whole group is for the trainer, which still needs them to end its step.
+
+    The second SIGTERM ends a worker: that is how torch and Python put an end to one that does not listen.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from sparring.data import BatchStream, ImageData
 from sparring.methods import Method
 from sparring.training import processes
 from sparring.training.average import Average
-from sparring.training.batches import windows
+from sparring.training.batches import told_by_worker, windows
 from sparring.training.ema import EMA
 from sparring.training.folder import RunFolder, writing
 from sparring.training.interrupt import STOPPING, Interrupted, heard_by
@@ -201,6 +202,11 @@ class Trainer:
         try:
             with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                 self.loop()
+        except (ValueError, RuntimeError) as error:
+            told = told_by_worker(error)
+            if told is None:
+                raise
+            raise ValueError(told) from error.with_traceback(None)  # which would keep the workers
         finally:
             for tracker in self.accelerator.trackers if self.main else []:
                 tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
@@ -241,22 +247,21 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def loop(self) -> None:
-        windows = self.windows()
         self.method.train()
-        while self.step < self.steps and not self.alternate.stop_agreed:
-            started = time.perf_counter()
-            self.train_step(next(windows))
-            elapsed = time.perf_counter() - started
-            self.seconds += elapsed
-            self.step += 1
-            if self.step % self.log_every == 0 or self.step == self.steps:
-                self.log()
-            self.progress.advance(self.batch_size / elapsed)
-            if due(self.step, self.sample_every) or self.step == self.steps:
-                self.average.draw(self.step)
-            if due(self.step, self.checkpoint_every) or self.step == self.steps:
-                self.save()
-        windows.close()
+        with closing(self.windows()) as windows:
+            while self.step < self.steps and not self.alternate.stop_agreed:
+                started = time.perf_counter()
+                self.train_step(next(windows))
+                elapsed = time.perf_counter() - started
+                self.seconds += elapsed
+                self.step += 1
+                if self.step % self.log_every == 0 or self.step == self.steps:
+                    self.log()
+                self.progress.advance(self.batch_size / elapsed)
+                if due(self.step, self.sample_every) or self.step == self.steps:
+                    self.average.draw(self.step)
+                if due(self.step, self.checkpoint_every) or self.step == self.steps:
+                    self.save()
         if self.step < self.steps:
             self.save()
             raise Interrupted(self.stop_signal or STOPPING[-1], self.step)

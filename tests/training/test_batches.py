@@ -1,0 +1,91 @@
+"""What goes wrong with the data while a run trains is told in one line, whoever read it."""
+
+import multiprocessing
+import signal
+import time
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import trainer
+
+from sparring.data import BatchStream, Digits, ImageFolder, decode
+from sparring.training.batches import told_by_worker, windows
+from sparring.training.interrupt import leave_to_parent
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_during_a_run_is_named_in_one_line(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(decode, "STORED_BYTES", 0)
+    (tmp_path / "set").mkdir()
+    for number in range(4):
+        Image.new("L", (8, 8), number).save(tmp_path / "set" / f"{number}.png")
+    run = trainer(tmp_path / "run", data=ImageFolder(str(tmp_path / "set")), batch_size=4, data_workers=workers)
+    (tmp_path / "set" / "2.png").write_bytes(b"broken")
+    before = multiprocessing.active_children()
+    with pytest.raises(
+        ValueError, match="^1 of 4 images of set cannot be used: 2.png .not an image.; repair"
+    ) as caught:
+        run.fit()
+    assert "\n" not in str(caught.value)
+    assert multiprocessing.active_children() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "`data_workers`: DataLoader worker (pid",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            "exited unexpectedly; is there enough memory",
+        ),
+        (RuntimeError("CUDA error"), None),
+        (ValueError("no worker's"), None),
+    ],
+)
+def test_a_worker_that_is_killed_is_told_in_one_line(error, told):
+    assert (told_by_worker(error) is None) if told is None else (told in told_by_worker(error))
+
+
+def test_workers_end_with_the_batches():
+    before = multiprocessing.active_children()
+    batches = windows(Digits(), BatchStream(1000, 4, 0), CPU, 1)
+    next(batches)
+    assert len(multiprocessing.active_children()) == len(before) + 1
+    batches.close()
+    assert multiprocessing.active_children() == before
+
+
+def listening(started) -> None:
+    leave_to_parent(0)
+    started.set()
+    for _ in range(600):
+        time.sleep(0.1)
+
+
+def test_a_worker_outlives_one_sigterm_and_not_two():
+    """The first may be meant for the trainer; the second is Python's, which then waits for the worker to end."""
+    started = multiprocessing.Event()
+    worker = multiprocessing.Process(target=listening, args=(started,))
+    worker.start()
+    assert started.wait(20)
+    worker.terminate()
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == -signal.SIGTERM
+
+
+def test_micro_batches_keep_their_labels_and_rows():
+    stream = BatchStream(1000, 8, 0, accumulation=2)
+    window = next(windows(Digits(), stream, CPU, 0))
+    assert [rows for _, _, rows in window] == [slice(0, 4), slice(4, 8)]
+    images, labels = Digits()[stream.batch(0)]
+    assert torch.equal(torch.cat([part for part, _, _ in window]), images)
+    assert torch.equal(torch.cat([part for _, part, _ in window]), labels)
