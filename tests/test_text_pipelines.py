@@ -6,13 +6,19 @@ import subprocess
 import sys
 from copy import deepcopy
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DModel
+from tiny_pipelines import Captioned
 
+from sparring.data import StoredImages
+from sparring.denoiser import Denoiser
+from sparring.evaluation import Evaluator, RealImages
 from sparring.pipeline import load_pipeline, save_pipeline
-from sparring.sampling import Sampler
+from sparring.process import VP
+from sparring.sampling import Sampler, Samples
 
 ABSENT = {"sd3": {"text_encoder_3": None, "tokenizer_3": None}}
 PROMPTS = ["a red apple", "zebra"]
@@ -49,6 +55,28 @@ def test_samples_are_those_of_diffusers_pipeline_with_its_own_scheduler(tiny, ki
     assert (found[1.0] - found[5.0]).abs().max() > 1e-3
     told = {"labels": [1, 1]} if kind == "dit" else {"prompts": ["fox"]}
     assert (sampler(2, 4, seed=3, **told).images - found[1.0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "calls"),
+    [
+        ("PNDMScheduler", "pndm", 5),  # the one that Stable Diffusion 1.5 ships with: twice at its first time
+        ("EulerAncestralDiscreteScheduler", "EulerAncestralDiscreteScheduler", 4),
+        ("UniPCMultistepScheduler", "UniPCMultistepScheduler", 4),
+        ("DDPMScheduler", "ddpm", 4),
+    ],
+)
+def test_a_pipelines_own_scheduler_may_be_any_of_diffusers(tiny, tmp_path, kind, name, calls):
+    """Stochastic ones too: their noise comes from the same generator."""
+    pipe = DiffusionPipeline.from_pretrained(tiny("sd15"))
+    settings = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    settings |= {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
+    pipe.scheduler = getattr(diffusers, kind)(**settings)
+    pipe.save_pretrained(tmp_path / "p")
+    found = Sampler(tmp_path / "p", device="cpu")(2, 4, seed=3, prompts=PROMPTS, guidance=5.0)
+    assert (found.scheduler, found.nfe) == (name, calls)
+    expected = by_diffusers(tmp_path / "p", "sd15", 5.0)
+    torch.testing.assert_close(found.images, expected.clamp(-1, 1), rtol=0, atol=2e-5)
 
 
 def digests(folder):
@@ -135,3 +163,33 @@ def test_prompts_sizes_and_guidance_that_cannot_work_are_refused(tiny):
     with pytest.raises(ValueError, match="is made for images of shape"):
         Sampler(tiny("dit"), device="cpu", size=32)
     assert Sampler(tiny("sd15"), device="cpu", size=24)(1, 1, prompts=PROMPTS).images.shape == (1, 3, 24, 24)
+
+
+class Recorder:
+    """Stands for a sampler; remembers how it was called and makes random images."""
+
+    def __init__(self, denoiser, shape):
+        self.denoiser, self.shape, self.calls = denoiser, shape, []
+
+    def resize(self, image_shape):
+        self.shape = image_shape
+
+    def __call__(self, n, steps, **settings):
+        self.calls.append(settings)
+        return Samples(torch.rand(n, *self.shape) * 2 - 1, "ddim", steps, 1.0)
+
+
+def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):
+    captioned = Recorder(load_pipeline(tiny("sd15"))[0], (3, 32, 32))
+    evaluator = Evaluator(RealImages(Captioned(), None), "pixels")
+    result = evaluator.sampler(captioned, n=20, steps=2, scheduler=None, seed=0, guidance=3.0)
+    assert captioned.shape == (3, 16, 16)
+    assert sorted(captioned.calls[0]["prompts"]) == sorted(Captioned().captions())
+    assert (captioned.calls[0]["guidance"], result["scheduler"]) == (3.0, "ddim-w3")
+    blocks = dict(down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False)
+    sizes = dict(sample_size=16, block_out_channels=(8,), norm_num_groups=4)
+    spare = Recorder(Denoiser(UNet2DModel(num_class_embeds=4, **sizes, **blocks), VP(), "v"), (3, 16, 16))
+    images = StoredImages(Captioned().images(), torch.arange(12) % 3)
+    Evaluator(RealImages(images, None), "pixels").sampler(spare, n=20, steps=2, scheduler=None, seed=0)
+    assert spare.calls[0]["labels"] == [0, 1, 2]  # not the network's fourth, which says "none"
+    assert spare.calls[0]["prompts"] is None

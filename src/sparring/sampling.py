@@ -15,7 +15,16 @@ from sparring.pipeline import load_pipeline
 from sparring.rollout import generate
 from sparring.training.folder import image_grid, to_uint8
 
-NAMES = {"DDIM": "ddim", "DPM": "dpm", "LCM": "lcm", "Euler": "euler", "Heun": "heun", "DDPM": "ddpm"}
+NAMES = {
+    "ddim": ("DDIMScheduler",),
+    "dpm": ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
+    "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"),
+    "heun": ("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+    "ddpm": ("DDPMScheduler",),
+    "lcm": ("LCMScheduler",),
+    "pndm": ("PNDMScheduler",),
+}
+"""What a scheduler is called here, by diffusers' classes; any other goes by its class."""
 
 
 @dataclass
@@ -114,7 +123,8 @@ class Sampler:
             )
             images = self.denoiser.decode(x_0)
         seconds = time.perf_counter() - started
-        name = scheduler or next((v for k, v in NAMES.items() if k in type(stepper).__name__), type(stepper).__name__)
+        kind = type(stepper).__name__
+        name = scheduler or next((name for name, kinds in NAMES.items() if kind in kinds), kind)
         return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)
 
     def captions(self, prompts: list[str] | None, n: int) -> list[str] | None:

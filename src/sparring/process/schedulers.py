@@ -18,6 +18,7 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
 - DDIMScheduler steps to n - N // m, which is its own next time only where m divides N. Elsewhere the noise left in the
   sample and the time told to the network drift apart by up to N % m of N levels. Refused from 5 % on, which does not
   touch m <= 50; "euler" is the same solver without the drift.
+- PNDMScheduler (Stable Diffusion 1.5 ships with it) asks twice at its first time, m + 1 calls in all. Left.
 - LCMScheduler returns its input at timestep 0 (a consistency model's boundary), so a path ending there does not end
   clean. Refused; it happens only with about as many steps as levels.
 - Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
@@ -118,7 +119,8 @@ def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
 def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | None = None) -> None:
     """Put a scheduler on its grid of `num_steps` steps, the last of which ends at the clean image.
 
-    Afterwards `len(scheduler.timesteps)` is the number of network calls: `num_steps`, or `2 num_steps - 1` with Heun.
+    Afterwards `len(scheduler.timesteps)` is the number of network calls: `num_steps`, `2 num_steps - 1` with Heun, or
+    what PNDM makes of it.
     The same as `scheduler.set_timesteps(num_steps)` but for what the top of this file says.
 
     Raises:
@@ -142,7 +144,7 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     if scheduler.config.get("use_flow_sigmas"):
         scheduler.timesteps = scheduler.sigmas[:-1].to(scheduler.timesteps.device) * 1000.0
     expected = 2 * num_steps - 1 if scheduler.order == 2 else num_steps
-    if len(scheduler.timesteps) != expected:
+    if len(scheduler.timesteps) != expected and name != "PNDMScheduler":
         raise ValueError(
             f"num_steps={num_steps}: {name} makes {len(scheduler.timesteps)} network calls of it, not {expected}; "
             f"use {num_steps - 1} or {num_steps + 1} steps"
