@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparring.discriminators import SmallConvNet, StructureDiscriminator, freeze, structure_distance
+from sparring.discriminators import Past, SmallConvNet, StructureDiscriminator, freeze, structure_distance
 
 KINDS = [(a, d) for a in ("cosine", "euclidean", "rbf", "softmax") for d in ("l1", "l2", "huber")] + [("softmax", "kl")]
 
@@ -148,6 +148,93 @@ def test_user_errors(shapes, kind, message):
     with pytest.raises(ValueError, match=message) as error:
         structure_distance(*(torch.rand(s) for s in shapes), **kind)
     assert "\n" not in str(error.value)
+
+
+def test_pairs_by_class_by_hand():
+    """The cosines of `test_cosine_by_hand`, with images 0 and 1 of one class: deltas 1 (0, 1), s (0, 2), s (1, 2)."""
+    real = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]], dtype=torch.float64)
+    fake = torch.tensor([[5.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    labels, weight = torch.tensor([4, 4, 7]), torch.tensor([0.25, 1.0, 1.0], dtype=torch.float64)
+
+    def judge(pairs):
+        return StructureDiscriminator(encoder=nn.Identity(), pairs=pairs).compare(real, fake, weight, labels)
+
+    s = math.sqrt(0.5)
+    assert judge("same_class").item() == pytest.approx(0.5)  # sqrt(1/4 * 1) * 1
+    assert judge("cross_class").item() == pytest.approx((0.5 * s + s) / 2)
+    assert 6 * judge("all").item() == pytest.approx(2 * judge("same_class").item() + 4 * judge("cross_class").item())
+
+
+def test_a_batch_without_a_pair_of_the_kind_has_distance_and_gradient_zero():
+    judge = StructureDiscriminator(encoder=nn.Flatten(), pairs="same_class")
+    fake = torch.randn(4, 5, requires_grad=True)
+    distance = judge(torch.randn(4, 5), fake, torch.ones(4), torch.arange(4))
+    distance.backward()
+    assert distance.item() == 0
+    assert fake.grad.abs().max() == 0
+
+
+def test_pairs_by_class_hold_within_matrices_of_a_fixed_size():
+    real, fake, weight, labels = torch.rand(8, 1, 4, 4), torch.rand(8, 1, 4, 4), torch.rand(8), torch.arange(8) // 3
+    free, fixed = (
+        StructureDiscriminator(encoder=nn.Flatten(), pairs="cross_class", structure_batch=size) for size in (None, 4)
+    )
+    parts = [free(real[r], fake[r], weight[r], labels[r]) for r in (slice(0, 4), slice(4, 8))]
+    torch.testing.assert_close(fixed(real, fake, weight, labels), torch.stack(parts).mean())
+    rest = [x[4:] for x in (*(fixed.encode(x) for x in (real, fake)), weight, labels)]
+    free.gather = lambda x: torch.cat([x, rest.pop(0)])
+    joined = free(real[:4], fake[:4], weight[:4], labels[:4])
+    free.gather = lambda x: x
+    torch.testing.assert_close(joined, free(real, fake, weight, labels))
+
+
+def test_pairs_by_class_need_labels():
+    judge = StructureDiscriminator(encoder=nn.Flatten(), pairs="same_class")
+    with pytest.raises(ValueError, match="`pairs=same_class` needs labels and the batch has none"):
+        judge(torch.rand(4, 5), torch.rand(4, 5), torch.ones(4))
+    with pytest.raises(ValueError, match="`pairs=same_class` needs labels and the data has none"):
+        judge.prepare(torch.rand(4, 1, 2, 2), None)
+    with pytest.raises(ValueError, match="pairs='all'"):
+        StructureDiscriminator(encoder=nn.Flatten(), pairs="same_class", affinity="softmax", distance="kl")
+
+
+@pytest.mark.parametrize(("affinity", "distance"), KINDS)
+def test_past_images_are_further_columns(affinity, distance):
+    """Rows of the whole matrix; only normalisers and bandwidths, which are of the rows' pairs, could differ."""
+    real, fake, weight = batches(b=9)
+    past = Past(real[4:], fake[4:], weight[4:])
+    kind = {"affinity": affinity, "distance": distance}
+    found = structure_distance(real[:4], fake[:4], weight[:4], past=past, **kind)
+    assert structure_distance(real[:4], real[:4], weight[:4], past=Past(real[4:], real[4:], weight[4:]), **kind) == 0
+    if affinity in ("cosine", "softmax") and distance != "kl":
+        weights = torch.zeros(9, 9, dtype=torch.float64)
+        whole = torch.zeros((), dtype=torch.float64)
+        for i in range(4):  # one row at a time, by weights that leave no other pair
+            counted = weights.bool()
+            counted[i] = True
+            whole += 8 * structure_distance(real, fake, weight, counted=counted, **kind)
+        torch.testing.assert_close(found, whole / (4 * 8))
+    if distance == "kl":
+        rows = torch.cat([weight[:4], torch.zeros(5, dtype=torch.float64)])
+        torch.testing.assert_close(found, structure_distance(real, fake, rows, **kind) * 9 / 4)
+    order = torch.randperm(5)
+    moved = Past(past.real[order], past.fake[order], past.weight[order])
+    torch.testing.assert_close(structure_distance(real[:4], fake[:4], weight[:4], past=moved, **kind), found)
+
+
+def test_the_encoder_at_its_start_and_back():
+    judge = StructureDiscriminator(encoder=small_encoder())
+    real, fake, weight = images()
+    start = judge(real, fake, weight).item()
+    with torch.no_grad():
+        for p in judge.encoder.parameters():
+            p += 0.1 * torch.randn_like(p)
+    now = judge(real, fake, weight).item()
+    with torch.no_grad(), judge.at_start():
+        assert judge(real, fake, weight).item() == start
+    assert judge(real, fake, weight).item() == now != start
+    assert judge.knows_its_start
+    assert not StructureDiscriminator(encoder=small_encoder(), pull=0.0).knows_its_start
 
 
 def small_encoder():

@@ -55,7 +55,8 @@ class FeatureMemory(nn.Module):
             step: Number of the step, from 0.
             batch_size: Images of the global batch.
         """
-        number = torch.arange(step * batch_size - self.size, step * batch_size, device=self.step.device)
+        newest = step * batch_size
+        number = torch.arange(max(newest - self.size, 0), newest, device=self.step.device)
         place = number % len(self.step)
         place = place[self.step[place] == number // batch_size]  # a step that was not taken has left none
         if not len(place):
@@ -71,7 +72,7 @@ class FeatureMemory(nn.Module):
         real: Tensor,
         fake: Tensor,
         weight: Tensor,
-        labels: Tensor | None,
+        labels: Tensor | None = None,
     ) -> None:
         """Keeps features [B,d] and weights [B] of the rows [B] of a global batch, over the oldest ones.
 
