@@ -53,8 +53,7 @@ class Unattached(SADM):
         if self.detaches:
             return super().discriminator_loss(batch, fake)
         assert self.structure is not None
-        distance = self.structure(batch.images, fake.prediction.x0, self.pair_weight(fake))
-        return dict(self.structure.losses(distance))
+        return dict(self.structure.losses(self.distance(batch, fake)))
 
 
 class PairJudge(nn.Module):

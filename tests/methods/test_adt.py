@@ -313,7 +313,7 @@ def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads(mode):
 def test_the_judge_may_look_at_the_one_step_prediction():
     """One call of the network serves the denoising loss, as in plain diffusion, and the judge."""
     net, judge = TimedNet(), siamese(augment="")
-    method = ADT(denoiser(net), judge, rollout="one_step", warmup_steps=0, ramp_steps=0)
+    method = ADT(denoiser(net), judge, fake="one_step", warmup_steps=0, ramp_steps=0)
     fake = method.rollout(batch_of())
     losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
     assert len(net.times) == 1

@@ -23,12 +23,11 @@ from sparring.condition import Condition
 from sparring.data import Batch
 from sparring.denoiser import Denoiser, Prediction
 from sparring.discriminators import SiameseDiscriminator
-from sparring.methods.method import Losses, Method, denoising_error
+from sparring.methods.method import Losses, Method, denoising_error, denoising_loss
 from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
-from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
-from sparring.rollout import Noised, OneStep, coefficients, draw_path, equalising, noise, simulate
+from sparring.rollout import Noised, OneStep, coefficients, deterministic, draw_path, equalising, noise, simulate
 
 
 @dataclass
@@ -62,7 +61,7 @@ class ADT(Method):
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
-        rollout: what is judged: the end of a simulated sampler, or ("one_step", ours) the prediction of the denoising
+        fake: what is judged: the end of a simulated sampler, or ("one_step", ours) the prediction of the denoising
             loss at its own noise level; then the settings of the sampler mean nothing.
         scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
         num_steps: length m of the inference path.
@@ -89,7 +88,7 @@ class ADT(Method):
         generator: Denoiser,
         discriminator: SiameseDiscriminator,
         *,
-        rollout: Literal["simulate", "one_step"] = "simulate",
+        fake: Literal["simulate", "one_step"] = "simulate",
         scheduler: str = "ddim",
         num_steps: int = 20,
         num_grad_steps: int = 2,
@@ -108,18 +107,13 @@ class ADT(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
-        if not 1 <= num_grad_steps <= num_steps:
-            raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
-        if scheduler in ("ddpm", "lcm"):
-            raise ValueError(f"`scheduler={scheduler}` adds noise on its way; simulate ddim, dpm, euler or heun")
         weights = (adversarial_weight, diffusion_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError("`adversarial_weight={}`, `diffusion_weight={}`: 0 or more, not both 0".format(*weights))
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        self.scheduler = generator.process.scheduler(scheduler, generator.prediction)
-        set_timesteps(self.scheduler, num_steps)  # refuses a path that this scheduler cannot walk
+        self.scheduler = deterministic(generator, scheduler, num_steps, num_grad_steps)
         self.sampler = scheduler
-        self.judges = rollout
+        self.fake = fake
         self.num_steps = num_steps
         self.num_grad_steps = num_grad_steps
         self.choose = choose
@@ -151,7 +145,7 @@ class ADT(Method):
         condition = self.generator.dropped(batch)
         if self.discriminator is None:
             return Simulated(noised, condition)
-        prediction = self.generator(noised.x_t, noised.t, condition) if self.judges == "one_step" else None
+        prediction = self.generator(noised.x_t, noised.t, condition) if self.fake == "one_step" else None
         image = self.generator.decode(self.simulated(batch) if prediction is None else prediction.x0)
         # the frozen backbone sees every image once a step: both pairs and both updates share the maps
         real = [batch.images]
@@ -214,13 +208,11 @@ class ADT(Method):
             logits = self.judge.logits_from_maps(candidates, fake.reference)
             losses["adversarial"] = self.strength * self.objective.generator(*logits)
         if self.diffusion_weight > 0 and fake.prediction is not None:  # one graph with the adversarial term
-            losses["diffusion"] = self.diffusion_weight * self.diffusion(fake.noised, fake.prediction)
+            error = denoising_error(self.generator, OneStep(fake.noised, fake.prediction), self.weighting)
+            losses["diffusion"] = self.diffusion_weight * error.mean()
         elif self.diffusion_weight > 0:
             noised, condition = fake.noised, fake.condition
-            losses["diffusion"] = lambda: self.diffusion_weight * self.diffusion(noised, condition)
+            losses["diffusion"] = lambda: (
+                self.diffusion_weight * denoising_loss(self.generator, noised, condition, self.weighting)
+            )
         return losses
-
-    def diffusion(self, noised: Noised, seen: Prediction | Condition) -> Tensor:
-        """The ordinary denoising loss of a prediction, or of one that is made now from a condition."""
-        prediction = seen if isinstance(seen, Prediction) else self.generator(noised.x_t, noised.t, seen)
-        return denoising_error(self.generator, OneStep(noised, prediction), self.weighting).mean()
