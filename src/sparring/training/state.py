@@ -1,9 +1,7 @@
 """What of a run changes and is in every checkpoint, and what never changes and is written once."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +9,38 @@ from torch import Tensor, nn
 from sparring.methods import Method
 from sparring.pretrained import Pretrained
 from sparring.training import processes
+from sparring.training.ema import EMA
+from sparring.training.optimizer import Player
 from sparring.training.sharding import like
+from sparring.training.watch import Balance, Means, Watch
 from sparring.tuning import frozen_tensors
-
-if TYPE_CHECKING:
-    from sparring.training.trainer import Trainer
 
 Groups = dict[str, dict[str, Tensor]]
 """Name of a file in a checkpoint to named tensors."""
 REREAD = "read again"
+
+
+class Run(Protocol):
+    """What a checkpoint holds of a trainer, and what it is checked against."""
+
+    method: Method
+    ema: EMA
+    players: list[Player]
+    means: Means
+    watch: Watch
+    balance: Balance | None
+    seed: int
+    batch_size: int
+    world: int
+    accumulation: int
+    step: int
+    seconds: float
+    skipped: int
+    skipped_in_a_row: int
+
+    def images_so_far(self) -> int: ...
+
+    def count_images_from(self, number: int) -> None: ...
 
 
 def changing_tensors(method: nn.Module) -> dict[str, Tensor]:
@@ -63,67 +84,67 @@ def digest_of(tensors: dict[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(hashlib.sha256("\n".join(lines).encode()).digest()), dtype=torch.uint8)
 
 
-def take_state(trainer: Trainer) -> tuple[Groups, dict[str, Any]]:
+def take_state(run: Run) -> tuple[Groups, dict[str, Any]]:
     """Everything that a resumed run needs, by role. Random numbers need none: they are a function of the step."""
-    changing = changing_tensors(trainer.method)
-    seen = trainer.images_so_far()
+    changing = changing_tensors(run.method)
+    seen = run.images_so_far()
     groups = {
         "generator": under("generator.net.", changing),
-        "ema": {k: v for k, v in trainer.ema.module.net.state_dict().items() if f"generator.net.{k}" in changing},
+        "ema": {k: v for k, v in run.ema.module.net.state_dict().items() if f"generator.net.{k}" in changing},
         "discriminator": under("discriminator.", changing),
         "method": {k: v for k, v in changing.items() if not k.startswith(("generator.net.", "discriminator."))},
     }
-    groups |= {f"optimizer_{player.role}": player.state() for player in trainer.players}
+    groups |= {f"optimizer_{player.role}": player.state() for player in run.players}
     state = {
-        "step": trainer.step,
-        "seed": trainer.seed,
-        "batch_size": trainer.batch_size,
-        "world": trainer.world,
-        "accumulation": trainer.accumulation,
-        "seconds": trainer.seconds,
+        "step": run.step,
+        "seed": run.seed,
+        "batch_size": run.batch_size,
+        "world": run.world,
+        "accumulation": run.accumulation,
+        "seconds": run.seconds,
         "images_seen": seen,
-        "network_calls": seen / trainer.batch_size,
-        "skipped": trainer.skipped,
-        "skipped_in_a_row": trainer.skipped_in_a_row,
-        "ema_updates": trainer.ema.updates,
-        "means": trainer.means.state(),
-        "watch": trainer.watch.state(),
-        "scales": {p.role: p.scaler.state_dict() for p in trainer.players if p.scaler is not None},
-        "accuracy": trainer.balance.accuracy if trainer.balance else None,
+        "network_calls": seen / run.batch_size,
+        "skipped": run.skipped,
+        "skipped_in_a_row": run.skipped_in_a_row,
+        "ema_updates": run.ema.updates,
+        "means": run.means.state(),
+        "watch": run.watch.state(),
+        "scales": {p.role: p.scaler.state_dict() for p in run.players if p.scaler is not None},
+        "accuracy": run.balance.accuracy if run.balance else None,
     }
     return groups, state
 
 
-def put_state(trainer: Trainer, groups: Groups, state: dict[str, Any]) -> None:
+def put_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
     """Puts a checkpoint back.
 
     Raises:
         ValueError: a checkpoint of other networks, or of a run with another seed or batch size.
     """
     for name in ("seed", "batch_size"):
-        if state[name] != getattr(trainer, name):
-            raise ValueError(f"`{name}={getattr(trainer, name)}`: the run was started with {state[name]}")
+        if state[name] != getattr(run, name):
+            raise ValueError(f"`{name}={getattr(run, name)}`: the run was started with {state[name]}")
     loaded = {f"generator.net.{k}": v for k, v in groups.get("generator", {}).items()}
     loaded |= {f"discriminator.{k}": v for k, v in groups.get("discriminator", {}).items()}
     loaded |= groups.get("method", {})
-    changing = changing_tensors(trainer.method)
+    changing = changing_tensors(run.method)
     fill(changing, loaded)
-    average = {f"generator.net.{k}": v for k, v in trainer.ema.module.net.state_dict().items()}
+    average = {f"generator.net.{k}": v for k, v in run.ema.module.net.state_dict().items()}
     averaged = {name: tensor for name, tensor in average.items() if name in changing}
     fill(averaged, {f"generator.net.{k}": v for k, v in groups.get("ema", {}).items()})
-    for player in trainer.players:
+    for player in run.players:
         player.load_state(groups.get(f"optimizer_{player.role}", {}))
         if player.scaler is not None and player.role in state.get("scales", {}):
             player.scaler.load_state_dict(state["scales"][player.role])
-    trainer.step, trainer.seconds, trainer.skipped = state["step"], state["seconds"], state["skipped"]
-    trainer.skipped_in_a_row = state.get("skipped_in_a_row", 0)
-    trainer.ema.updates = state["ema_updates"]
-    trainer.means.load_state(state.get("means", {}))
+    run.step, run.seconds, run.skipped = state["step"], state["seconds"], state["skipped"]
+    run.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+    run.ema.updates = state["ema_updates"]
+    run.means.load_state(state.get("means", {}))
     if "watch" in state:
-        trainer.watch.load_state(state["watch"])
-    if trainer.balance and state.get("accuracy") is not None:
-        trainer.balance.accuracy = state["accuracy"]
-    trainer.count_images_from(state["images_seen"])
+        run.watch.load_state(state["watch"])
+    if run.balance and state.get("accuracy") is not None:
+        run.balance.accuracy = state["accuracy"]
+    run.count_images_from(state["images_seen"])
 
 
 def put_fixed(method: Method, tensors: dict[str, Tensor]) -> None:
