@@ -189,8 +189,13 @@ def test_the_class_that_means_none():
     data = StoredImages(torch.zeros(5, 1, 8, 8), torch.arange(5))
     denoiser = Denoiser(unet(num_class_embeds=6), VP(), "v", condition_dropout=0.1)
     denoiser.check_condition(data)
-    with pytest.raises(ValueError, match='UNet2DModel has 5 classes, as many as `images`, and none to say "none" by'):
+    full = 'UNet2DModel has 5 classes, the data 5, and none is left to say "none" by: build it with one more'
+    with pytest.raises(ValueError, match=full):
         Denoiser(unet(num_class_embeds=5), VP(), "v", condition_dropout=0.1).check_condition(data)
+    guided = Denoiser(unet(num_class_embeds=5), VP(), "v")
+    guided.check_condition(data)
+    with pytest.raises(ValueError, match=full):
+        guided.unconditional(torch.tensor([0, 1]))
 
 
 # -- dropping labels and captions --------------------------------------------------------------------------------------

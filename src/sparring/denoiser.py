@@ -155,6 +155,7 @@ class Denoiser(nn.Module):
         self.text = text
         self.condition_dropout = condition_dropout
         self.images_seen = 0
+        self._classes_of_data = 0
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
@@ -193,11 +194,19 @@ class Denoiser(nn.Module):
         """The class that means "none": beyond the classes of a DiT, the last class of any other network.
 
         Raises:
-            ValueError: the network takes no classes, or does not say how many.
+            ValueError: the network takes no classes, or does not say how many; or the data that `check_condition` saw
+                uses this one too.
         """
-        if self.num_classes is None:
-            raise ValueError(f"{type(self.net).__name__} takes neither classes nor captions: no guidance, no dropout")
-        return self.num_classes - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
+        name, total = type(self.net).__name__, self.num_classes
+        if total is None:
+            raise ValueError(f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions")
+        null = total - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
+        if null < self._classes_of_data:
+            raise ValueError(
+                f"`guidance`, `condition_dropout`: {name} has {total} classes, the data {self._classes_of_data}, and "
+                'none is left to say "none" by: build it with one more'
+            )
+        return null
 
     def embed(self, batch: Batch) -> Batch:
         """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
@@ -311,11 +320,9 @@ class Denoiser(nn.Module):
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
         if self.conditional and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
-        if self.condition_dropout > 0 and self.text is None and self.null_class < (data.num_classes or 0):
-            raise ValueError(
-                f"`condition_dropout={self.condition_dropout}`: {name} has {self.num_classes} classes, as many as "
-                f'`{data.name}`, and none to say "none" by: build it with one more'
-            )
+        self._classes_of_data = data.num_classes or 0
+        if self.condition_dropout > 0 and self.text is None:
+            self.null_class  # noqa: B018  (raises where there is none)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
