@@ -26,6 +26,7 @@ ARMS = {
     "plain": Arm("plain-digits"),  # equal steps
     "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
     "adt": adt(),
+    "adt-unpaired": adt(*method(reference="unpaired")),
     "adt-dpm": adt(*DPM),
     "adt-random": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
 }
@@ -33,7 +34,7 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
     "plain": Arm("plain-digits"),
     "plain-calls": Arm("plain-digits", steps=2.1),
     "adt": adt(steps=0.5),
-    "adt-dpm": adt(*DPM, steps=0.5),
+    "adt-unpaired": adt(*method(reference="unpaired"), steps=0.5),
 }
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
@@ -48,8 +49,8 @@ CHANGES: dict[str, list[str]] = {
     "stop_linear": method(stop_linear=True, num_grad_steps=2),
     "normalise_coeff": method(normalise_coeff=True, num_grad_steps=2),
     "dead heads": ["--trainer.discriminator_optimizer.lr=1e-12"],  # they stay at their random start
-    "weight 0.1": method(adversarial_weight=0.1),
-    "weight 2": method(adversarial_weight=2),
+    "adversarial weight 0.1": method(adversarial_weight=0.1),
+    "adversarial weight 2": method(adversarial_weight=2),
 }
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
