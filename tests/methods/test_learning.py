@@ -102,7 +102,7 @@ def structural_distance(denoiser):
         for i in range(4):
             batch = Batch(DATA.sample(512, seed=7), None, Draws(i, phase="held out"))
             fake = method.rollout(batch)
-            values.append(method.structure(batch.images, fake.prediction.x0, method.pair_weight(fake)))
+            values.append(method.distance(batch, fake))
     return torch.stack(values).mean().item()
 
 
