@@ -9,7 +9,7 @@ from torch import nn
 
 from sparring import objectives
 from sparring.denoiser import Prediction
-from sparring.discriminators import structure
+from sparring.discriminators import affinity
 from sparring.training.state import changing_tensors
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         outside.extend(x.dtype for x in (self.output, self.x_t, self.x0, self.eps))
 
     monkeypatch.setattr(Prediction, "__init__", prediction)
-    affinities, statistics = structure._affinities, objectives.discriminator_statistics
+    affinities, statistics = affinity._affinities, objectives.discriminator_statistics
 
     def see_affinities(*arguments):
         found = affinities(*arguments)
@@ -50,7 +50,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         outside.extend([real.dtype, fake.dtype])
         return statistics(real, fake)
 
-    monkeypatch.setattr(structure, "_affinities", see_affinities)
+    monkeypatch.setattr(affinity, "_affinities", see_affinities)
     for module in ("adt", "add"):
         monkeypatch.setattr(f"sparring.methods.{module}.discriminator_statistics", see_logits)
     windows = run.windows()
