@@ -6,6 +6,7 @@ Every discriminator has two hooks for the trainer: `prepare(images, labels)`, on
 
 from sparring.discriminators.affinity import Past, structure_distance
 from sparring.discriminators.augment import DiffAugment
+from sparring.discriminators.autoencoder import AutoencoderFeatures
 from sparring.discriminators.backbones import Backbone, freeze
 from sparring.discriminators.convnet import SmallConvNet
 from sparring.discriminators.dinov2 import DINOv2
@@ -18,6 +19,7 @@ from sparring.discriminators.siamese import SiameseDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
 
 __all__ = [
+    "AutoencoderFeatures",
     "Backbone",
     "CifarResNet",
     "DINOv2",
