@@ -214,6 +214,12 @@ def test_a_mistake_gives_one_line_and_loses_nothing(workplace, capsys, tmp_path,
     assert (workplace / "run" / "config.yaml").read_bytes() == before
 
 
+def test_what_a_data_set_refuses_is_told_in_its_own_words(workplace, capsys, tmp_path):
+    error = fails(capsys, ["fit", str(workplace / "tiny.yaml"), "--out", str(tmp_path / "x"), "--data", str(tmp_path)])
+    assert error.strip().startswith(f"sparring: error: `path={tmp_path}` holds no images: looked for .png")
+    assert "subtypes" not in error
+
+
 def test_labels_missing_for_a_conditional_network(workplace, capsys, tmp_path):
     recipe = {**TINY, "denoiser": json.loads(json.dumps(TINY["denoiser"]))}
     recipe["denoiser"]["net"]["init_args"]["num_class_embeds"] = 10

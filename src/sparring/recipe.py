@@ -131,6 +131,14 @@ def parse(recipe: dict[str, Any], flags: list[str], tunes: bool) -> tuple[Any, A
         raise ValueError(plain(error)) from None
 
 
+def made(options: Any, parsed: Any) -> Any:
+    """The objects of a namespace; what their constructors refuse, in their own words alone."""
+    try:
+        return options.instantiate(parsed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(plain(error)) from None
+
+
 def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
     """The trainer of a recipe, ready for `fit`.
 
@@ -156,10 +164,7 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     config = {**header, **yaml.safe_load(options.dump(parsed, skip_none=False))}
     config.pop("config", None)
     torch.manual_seed(parsed.trainer.seed)  # initial weights
-    try:
-        objects = options.instantiate(parsed)
-    except TypeError as error:
-        raise ValueError(plain(error)) from None
+    objects = made(options, parsed)
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 
 
@@ -189,7 +194,7 @@ def rebuild(run: Path, flags: list[str]) -> Any:
             "its folder with --denoiser.path"
         )
     torch.manual_seed(parsed.trainer.seed)
-    objects = options.instantiate(parsed)
+    objects = made(options, parsed)
     return Trainer(objects.method, objects.data, out=run, config=config, **objects.trainer.as_dict())
 
 
