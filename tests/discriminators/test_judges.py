@@ -13,10 +13,12 @@ from sparring.objectives import Hinge, r1_penalty
 
 
 def siamese(backbone, **settings):
+    torch.manual_seed(0)
     return SiameseDiscriminator(backbone=backbone, width=8, **settings).double()
 
 
 def projected(backbone, **settings):
+    torch.manual_seed(0)
     return ProjectedDiscriminator(backbone=backbone, width=8, **settings).double()
 
 
