@@ -124,6 +124,7 @@ class SADM(Method):
         self.num_grad_steps = num_grad_steps
         if fake == "simulate":
             self.scheduler = deterministic(generator, scheduler, num_steps, num_grad_steps)
+            self.starts = [log_snr_of_start(self.scheduler, num_steps, start) for start in range(num_steps)]
             self.sampler = scheduler if mode != "off" else self.sampler
         self.judged = judged
         self.memory = FeatureMemory.of(discriminator.encoder, memory) if memory != 0 and mode != "off" else None
@@ -185,7 +186,7 @@ class SADM(Method):
         x_0 = simulate(
             self.generator, batch, self.scheduler, num_steps=self.num_steps, start=path.start, grad_steps=grad_steps
         )
-        return x_0, log_snr_of_start(self.scheduler, self.num_steps, path.start)
+        return x_0, self.starts[path.start]
 
     def judged_form(self, x_0: Tensor) -> Tensor:
         """Clean fakes as the judge takes them."""
