@@ -235,7 +235,8 @@ class Experiment:
             self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 
     def train(self, run: Path, arguments: list[str]) -> None:
-        if not steps_in(run / "checkpoints") and main(["fit", *arguments, "--out", str(run)]) != 0:
+        begun = ["--resume"] if steps_in(run / "checkpoints") else []
+        if not (run / "report.html").is_file() and main(["fit", *arguments, "--out", str(run), *begun]) != 0:
             sys.exit(f"{run} failed")
 
     def measure(self, run: Path, plan: Plan) -> None:

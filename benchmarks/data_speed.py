@@ -3,12 +3,14 @@
     python benchmarks/data_speed.py
     python benchmarks/data_speed.py --smoke
 
-Made-up 32x32 images are written as a folder of PNG files and as a parquet file. Sets of up to 512 MB are decoded when
-they are opened and then lie in memory; "each time" is what larger sets do: decode every batch. The step is the one of
-the recipe diffusion-32, in bf16; "waits" is the part of the trainer's time in which it has no batch yet.
+Made-up 32x32 images are written as a folder of PNG files, a parquet file and a tar file. Sets of up to 512 MB are
+decoded when they are opened and then lie in memory; "each time" is what larger sets do: decode every batch. Shards are
+read and decoded as they come up. The step is the one of the recipe diffusion-32, in bf16; "waits" is the part of the
+trainer's time in which it has no batch yet. With the process clock, rows with workers say what is left to the trainer.
 """
 
 import io
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from trainers import trainer_of
 
-from sparring.data import BatchStream, HubData, ImageData, ImageFolder, StoredImages, decode
+from sparring.data import BatchStream, HubData, ImageData, ImageFolder, StoredImages, StreamData, decode
 from sparring.training import Trainer
 
 
@@ -51,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             "imagefolder, each time": lambda: each_time(lambda: ImageFolder(f"{folder}/images")),
             "parquet": lambda: HubData(f"{folder}/images.parquet"),
             "parquet, each time": lambda: each_time(lambda: HubData(f"{folder}/images.parquet")),
+            "parquet shards": lambda: StreamData(f"{folder}/images.parquet", channels=1),
+            "tar shards": lambda: StreamData(f"{folder}/images.tar", channels=1),
         }
         opened: dict[str, tuple[ImageData, float]] = {}
         for name, make in sources.items():
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         calls = {}
         for name, (data, _) in opened.items():
             calls[name] = looped(reader(data, args.batch, 0))
-            if "each time" in name:
+            if "each time" in name or "shards" in name:
                 calls[f"{name}, {args.workers} worker(s)"] = looped(reader(data, args.batch, args.workers))
         note("reading …")
         times = in_turns(calls, args.repeats, args.clock, inner=max(1, args.n // args.batch))
@@ -88,7 +92,7 @@ def smooth_images(n: int, size: int) -> Tensor:
 
 
 def write_files(images: Tensor, folder: Path) -> None:
-    """images/NNNNN.png and images.parquet."""
+    """images/NNNNN.png, images.parquet and images.tar."""
     (folder / "images").mkdir()
     encoded = []
     for i, image in enumerate(images):
@@ -98,6 +102,8 @@ def write_files(images: Tensor, folder: Path) -> None:
         (folder / "images" / f"{i:05d}.png").write_bytes(buffer.getvalue())
     features = Features({"image": Image()})
     Dataset.from_dict({"image": encoded}, features=features).to_parquet(folder / "images.parquet")
+    with tarfile.open(folder / "images.tar", "w") as tar:
+        tar.add(folder / "images", "images")
 
 
 def each_time(make: Callable[[], ImageData]) -> ImageData:

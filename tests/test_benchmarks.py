@@ -35,6 +35,7 @@ ROWS = {
     "data_speed": [
         *("memory", "imagefolder", "imagefolder, each time", "imagefolder, each time, 1 worker(s)"),
         *("parquet", "parquet, each time", "parquet, each time, 1 worker(s)"),
+        *("parquet shards", "parquet shards, 1 worker(s)", "tar shards", "tar shards, 1 worker(s)"),
     ],
 }
 

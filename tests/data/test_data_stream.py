@@ -332,3 +332,33 @@ def test_mistakes_are_named(tmp_path, given_path, arguments, message):
 def test_one_word_for_tar_files(path):
     if path.endswith(".tar"):
         assert isinstance(from_spec(path, size=4), StreamData)
+
+
+@pytest.fixture(scope="module")
+def whole_shards(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    paths = [write_parquet(folder / "0.parquet", 0, 12), write_tar(folder / "0.tar", members_of(0, 12))]
+    return {path[path.rindex(".") :]: open(path, "rb").read() for path in paths}  # noqa: SIM115
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from([".parquet", ".tar"]),
+    place=st.floats(0, 1),
+    change=st.binary(max_size=40),
+    cut=st.booleans(),
+    text=st.booleans(),
+)
+def test_damaged_shards_are_one_line(tmp_path_factory, whole_shards, kind, place, change, cut, text):
+    whole = whole_shards[kind]
+    at = int(place * len(whole))
+    path = tmp_path_factory.mktemp("damaged") / f"0{kind}"
+    path.write_bytes(whole[:at] + change + (b"" if cut else whole[at + len(change) :]))
+    told = ""
+    try:
+        data = StreamData(str(path), text_column=column(str(path), "text") if text else None)
+        data.images()
+        data.captions()
+    except ValueError as error:
+        told = str(error)
+    assert "\n" not in told

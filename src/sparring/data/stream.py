@@ -130,8 +130,9 @@ class StreamData(ImageData):
 
     def _first_size(self) -> tuple[int, int]:
         for index in range(min(len(self), MOST_BROKEN)):
+            source = self._row(index)[0]
             try:
-                return header(self._row(index)[0])[1]
+                return header(source)[1]
             except Exception as error:
                 self._cannot(index, error)
         raise ValueError(f"the first {MOST_BROKEN} images of {self.name} cannot be used")
