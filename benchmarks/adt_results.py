@@ -38,28 +38,30 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
 }
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
+    "paired": method(reference="paired"),
+    "one-image judge": [f"{JUDGE}.mode=single"],
     "m = 10": method(num_steps=10),
+    "m = 10, k = 2": method(num_steps=10, num_grad_steps=2),
     "start from noise": method(start="noise"),
     "no diffusion loss": method(diffusion_weight=0),
-    "one-image judge": [f"{JUDGE}.mode=single"],
-    "unpaired": method(reference="unpaired"),
     "k = 2": method(num_grad_steps=2),
     "k = 4": method(num_grad_steps=4),
     "last step": method(choose="last"),
-    "stop_linear": method(stop_linear=True, num_grad_steps=2),
-    "normalise_coeff": method(normalise_coeff=True, num_grad_steps=2),
-    "dead heads": ["--trainer.discriminator_optimizer.lr=1e-12"],  # they stay at their random start
-    "adversarial weight 0.1": method(adversarial_weight=0.1),
-    "adversarial weight 2": method(adversarial_weight=2),
+    "stop_linear, k = 2": method(stop_linear=True, num_grad_steps=2),
+    "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
+    "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
+    "one_step": method(fake="one_step"),  # the siamese judge on the predictions of the denoising loss
+    "weight 0.1": method(adversarial_weight=0.1),
+    "weight 2": method(adversarial_weight=2),
 }
-ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
+ABLATIONS = {name: adt(*method(reference="unpaired"), *flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
 SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
 
 TABLES = {
     "digits": Table("digits", ARMS),
-    "digits-ablations": Table("digits", ABLATIONS, plan=FEW),
+    "digits-ablations": Table("digits", ABLATIONS, plan=FEW, split="validation"),
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
 }

@@ -194,7 +194,7 @@ class Arm:
 
     Args:
         recipe: name of the recipe.
-        flags: of `sparring fit`; IMAGES stands for the folder of the data sets.
+        flags: of `sparring fit`; IMAGES stands for the folder of the data sets, BASELINE for the run to start from.
         steps: updates, in units of those of the data set.
         plan: schedulers and network calls; None: those of the table. Plain arms and the baseline have all of them.
     """
@@ -230,7 +230,7 @@ class Experiment:
         self.measure(base, plan)
         for name, arm in arms.items():
             steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
-            own = [flag.replace("IMAGES", str(self.images)) for flag in arm.flags]
+            own = [flag.replace("IMAGES", str(self.images)).replace("BASELINE", str(base)) for flag in arm.flags]
             self.train(base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *own])
             self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 

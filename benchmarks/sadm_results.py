@@ -36,18 +36,29 @@ CURVES = {
     "plain": Arm("plain-digits"),
     "sadm-frozen": frozen(),
     **{f"weight {w}": frozen(f"{WEIGHT}={w}") for w in (0.1, 1.0, 2.0)},
-    **{f"matrix {size}": frozen(f"{JUDGE}.structure_batch={size}") for size in (16, 32, 64)},
+    "matrix 16": frozen(f"{JUDGE}.structure_batch=16"),
+    "batch 32": frozen("--trainer.batch_size=32"),
     "batch 512": frozen("--trainer.batch_size=512"),
-    **{f"affinity {name}": frozen(f"{JUDGE}.affinity={name}") for name in ("euclidean", "rbf", "softmax")},
-    "distance l2": frozen(f"{JUDGE}.distance=l2"),
+    # the weights make the gradient of S with respect to the predictions as large as that of cosine and l1
+    "euclidean": frozen(f"{JUDGE}.affinity=euclidean"),
+    "rbf": frozen(f"{JUDGE}.affinity=rbf", f"{WEIGHT}=1"),
+    "softmax": frozen(f"{JUDGE}.affinity=softmax", f"{WEIGHT}=7"),
+    "softmax, kl": frozen(f"{JUDGE}.affinity=softmax", f"{JUDGE}.distance=kl", f"{WEIGHT}=0.014"),
+    "l2": frozen(f"{JUDGE}.distance=l2", f"{WEIGHT}=1.1"),
+    "huber": frozen(f"{JUDGE}.distance=huber", f"{WEIGHT}=6"),
+    "pairs same": frozen(f"{JUDGE}.pairs=same_class"),
+    "pairs cross": frozen(f"{JUDGE}.pairs=cross_class"),
     "noise constant": frozen("--method.structure_weighting=Constant"),
     # the largest weight over noise levels is that of the default, 0.5
-    "noise low": frozen(
-        "--method.structure_weighting=Sigmoid", "--method.structure_weighting.bias=2", f"{WEIGHT}=0.07"
-    ),
-    "noise high": frozen(
-        "--method.structure_weighting=Sigmoid", "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"
-    ),
+    "noise low": frozen(*NOISE, "--method.structure_weighting.bias=2", f"{WEIGHT}=0.07"),
+    "noise high": frozen(*NOISE, "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"),
+    "shared_t": frozen("--method.shared_t=true"),
+    "simulate": frozen("--method.fake=simulate"),
+    "posterior_step": frozen("--method.fake=posterior_step", "--method.num_steps=4"),
+    "denoiser features": frozen(f"{JUDGE}.encoder=sparring.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"),
+    "sadm": Arm("sadm-digits"),
+    "sadm, 4 updates": Arm("sadm-digits", ["--trainer.discriminator_updates=4"]),
+    "sadm, rate 1e-5": Arm("sadm-digits", ["--trainer.discriminator_optimizer.lr=1e-5"]),
 }
 THREE = {name: ARMS[name] for name in ("plain", "sadm-frozen", "sadm")}
 RESNET = [f"{JUDGE}.encoder=CifarResNet", f"{JUDGE}.encoder.path=IMAGES/resnet20-12fca82f.th"]
@@ -72,7 +83,7 @@ TABLES = {
     "fashion32": Table("fashion32", THREE),
     "fashion16-moved": Table("fashion16-moved", MOVED, plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)]),
     "emoji32": Table("emoji32", EMOJI),
-    **{name: Table(name, ARMS, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
+    **{name: Table(name, THREE, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
 }
 
 if __name__ == "__main__":
