@@ -119,7 +119,8 @@ def tokenizer(captions: list[str], folder: Path) -> Any:
 
 
 def fit(run: Path, arguments: list[str]) -> None:
-    if not steps_in(run / "checkpoints") and main(["fit", *arguments, "--out", str(run)]) != 0:
+    begun = ["--resume"] if steps_in(run / "checkpoints") else []
+    if not (run / "report.html").is_file() and main(["fit", *arguments, "--out", str(run), *begun]) != 0:
         sys.exit(f"{run} failed")
 
 
@@ -191,6 +192,7 @@ if __name__ == "__main__":
     arms = {
         "plain": ["plain-digits", f"--trainer.steps={options.tuning_steps * 8}"],
         "adt": ["adt-digits", *judge, f"--trainer.steps={options.tuning_steps}"],
+        "adt-unpaired": ["adt-digits", *judge, "--method.reference=unpaired", f"--trainer.steps={options.tuning_steps}"],
     }
     networks: list[Features] = [CifarResNetFeatures(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]
