@@ -4,6 +4,7 @@
     python benchmarks/adt_results.py digits-ablations
     python benchmarks/adt_results.py digits-samplers --seeds 0 1 2 3 4
     python benchmarks/adt_results.py fashion16 --images DATA
+    python benchmarks/adt_results.py fashion32 --images DATA
 
 DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label).
 """
@@ -64,6 +65,7 @@ TABLES = {
     "digits-ablations": Table("digits", ABLATIONS, plan=FEW, split="validation"),
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
+    "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt"}),
 }
 
 if __name__ == "__main__":
