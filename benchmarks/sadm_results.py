@@ -37,6 +37,8 @@ CURVES = {
     "sadm-frozen": frozen(),
     **{f"weight {w}": frozen(f"{WEIGHT}={w}") for w in (0.1, 1.0, 2.0)},
     "matrix 16": frozen(f"{JUDGE}.structure_batch=16"),
+    "matrix 4": frozen(f"{JUDGE}.structure_batch=4"),
+    "matrix 4, memory 128": frozen(f"{JUDGE}.structure_batch=4", "--method.memory=128"),
     "batch 32": frozen("--trainer.batch_size=32"),
     "batch 512": frozen("--trainer.batch_size=512"),
     # the weights make the gradient of S with respect to the predictions as large as that of cosine and l1
