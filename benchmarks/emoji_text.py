@@ -188,11 +188,12 @@ if __name__ == "__main__":
         "--method.discriminator.init_args.backbone=CifarResNet",
         f"--method.discriminator.init_args.backbone.path={options.weights / 'resnet20-12fca82f.th'}",
         *("--method.scheduler=ddim", "--method.num_steps=10", "--method.guidance=3"),
+        f"--trainer.steps={options.tuning_steps}",
     ]
     arms = {
         "plain": ["plain-digits", f"--trainer.steps={options.tuning_steps * 8}"],
-        "adt": ["adt-digits", *judge, f"--trainer.steps={options.tuning_steps}"],
-        "adt-unpaired": ["adt-digits", *judge, "--method.reference=unpaired", f"--trainer.steps={options.tuning_steps}"],
+        "adt": ["adt-digits", *judge, "--method.reference=paired"],
+        "adt-unpaired": ["adt-digits", *judge, "--method.reference=unpaired"],
     }
     networks: list[Features] = [CifarResNetFeatures(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]

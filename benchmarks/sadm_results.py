@@ -57,7 +57,9 @@ CURVES = {
     "shared_t": frozen("--method.shared_t=true"),
     "simulate": frozen("--method.fake=simulate"),
     "posterior_step": frozen("--method.fake=posterior_step", "--method.num_steps=4"),
-    "denoiser features": frozen(f"{JUDGE}.encoder=sparring.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"),
+    "denoiser features": frozen(
+        f"{JUDGE}.encoder=sparring.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"
+    ),
     "sadm": Arm("sadm-digits"),
     "sadm, 4 updates": Arm("sadm-digits", ["--trainer.discriminator_updates=4"]),
     "sadm, rate 1e-5": Arm("sadm-digits", ["--trainer.discriminator_optimizer.lr=1e-5"]),

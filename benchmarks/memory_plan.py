@@ -1,0 +1,310 @@
+"""Which GPU is enough to tune Stable Diffusion 1.5, XL and 3 by ADT, computed from their configurations without memory.
+
+    python benchmarks/memory_plan.py             # the table of docs/scaling.md, in minutes
+    python benchmarks/memory_plan.py --measure   # the same sum for a small pipeline, against a real trainer
+
+Networks are fake tensors, which have shapes and no numbers, and pass through one step of ADT as the recipes make it:
+bf16, gradient checkpointing, k passes with a graph, the autoencoder a block at a time, DINOv2-small on what comes out;
+the most that is alive at once is noted. What lies there all the time is counted from the configurations.
+"""
+
+import argparse
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from scale_table import FLOAT, GIB, STATE, sdxl
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
+    T5Config,
+    T5EncoderModel,
+)
+
+from sparring.condition import TextCondition
+from sparring.discriminators import DINOv2, SiameseDiscriminator
+from sparring.process.space import Latents
+from sparring.tuning import LoRA
+
+warnings.filterwarnings("ignore")
+HALF = 2
+GPUS = (8, 12, 16, 24, 32, 40, 48, 80, 141)
+SPARE = 1.5  # GiB for the CUDA context, kernels' workspace and what the allocator cannot use
+
+
+def sd15() -> nn.Module:
+    """The U-Net of Stable Diffusion 1.5."""
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
+def sd3() -> nn.Module:
+    """The transformer of Stable Diffusion 3 medium."""
+    return SD3Transformer2DModel(
+        sample_size=128,
+        patch_size=2,
+        in_channels=16,
+        num_layers=24,
+        attention_head_dim=64,
+        num_attention_heads=24,
+        joint_attention_dim=4096,
+        caption_projection_dim=1536,
+        pooled_projection_dim=2048,
+        out_channels=16,
+        pos_embed_max_size=192,
+    )
+
+
+def vae(channels: int = 4) -> Any:
+    return AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=channels,
+    )
+
+
+def clip_large(kind: Any = CLIPTextModel) -> nn.Module:
+    return kind(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12))
+
+
+def clip_big() -> nn.Module:
+    sizes = dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20)
+    return CLIPTextModelWithProjection(CLIPTextConfig(**sizes, projection_dim=1280))
+
+
+def t5() -> nn.Module:
+    sizes = dict(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128)
+    return T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu"))
+
+
+def dinov2() -> DINOv2:
+    """DINOv2-small, from its configuration instead of its weights."""
+    backbone = DINOv2.__new__(DINOv2)
+    nn.Module.__init__(backbone)
+    sizes = dict(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
+    backbone.model = Dinov2Model(Dinov2Config(**sizes))
+    backbone.blocks, backbone.image_size, backbone.grid = [2, 5, 8, 11], 224, 16
+    backbone.channels = [384] * 4
+    return backbone
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A text-to-image pipeline by its parts.
+
+    Args:
+        net: makes the network.
+        side: of its latents.
+        tokens: number and width of the caption's tokens.
+        pooled: width of the caption's embedding, or 0.
+        encoders: make the text encoders.
+        channels: of the latents.
+        sizes: whether the network is told the sizes of images (SDXL).
+    """
+
+    net: Callable[[], nn.Module]
+    side: int
+    tokens: tuple[int, int]
+    pooled: int
+    encoders: list[Callable[[], nn.Module]]
+    channels: int = 4
+    sizes: bool = False
+
+    def condition(self, n: int) -> TextCondition:
+        pooled = torch.zeros(n, self.pooled) if self.pooled else None
+        return TextCondition(torch.zeros(n, *self.tokens), pooled, torch.zeros(n, 6) if self.sizes else None)
+
+
+PROJECTED = lambda: clip_large(CLIPTextModelWithProjection)  # noqa: E731
+PIPELINES = {
+    "SD 1.5, 512x512": Pipeline(sd15, 64, (77, 768), 0, [clip_large]),
+    "SDXL, 1024x1024": Pipeline(sdxl, 128, (77, 2048), 1280, [clip_large, clip_big], sizes=True),
+    "SD3 medium, 1024x1024": Pipeline(sd3, 128, (333, 4096), 2048, [PROJECTED, clip_big, t5], channels=16),
+}
+
+
+def count(*modules: nn.Module, trained: bool | None = None) -> int:
+    return sum(
+        parameter.numel()
+        for module in modules
+        for parameter in module.parameters()
+        if trained is None or parameter.requires_grad == trained
+    )
+
+
+def at_rest(net: nn.Module, pipe: Pipeline, frozen: nn.Module, heads: nn.Module) -> float:
+    """Bytes that lie there all the time: all weights, and moments, averages and copies of what is trained."""
+    with torch.device("meta"):
+        encoders = count(*(make() for make in pipe.encoders))
+    trained = count(net, trained=True)
+    return (
+        HALF * count(net, trained=False)
+        + (sum(STATE.values()) - STATE["gradients"]) * trained
+        + HALF * (count(frozen) + encoders)
+        + FLOAT * count(heads, trained=False)
+        + 24 * count(heads, trained=True)
+    )
+
+
+def one_step(net: Any, pipe: Pipeline, space: Latents, judge: SiameseDiscriminator, batch: int, k: int) -> None:
+    """The passes of a step of ADT with a graph, in their order; the sampler's own arithmetic is small beside them."""
+
+    def call() -> Tensor:
+        x = torch.zeros(batch, pipe.channels, pipe.side, pipe.side)
+        told = pipe.condition(batch).arguments(torch.float32)
+        return net(x, timestep=torch.zeros(batch), return_dict=False, **told)[0].float()
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image = space.decode(sum(call() for _ in range(k)))  # type: ignore[arg-type]
+        with torch.no_grad():
+            real, reference = (judge.backbone(torch.zeros_like(image)) for _ in range(2))
+        fake = judge.backbone(image)
+    fixed = [maps.detach() for maps in fake]
+    loss = sum(logits.sum() for logits in judge.logits_from_maps([real, fixed], reference))
+    torch.autograd.backward(loss, inputs=[p for p in judge.parameters() if p.requires_grad])
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    loss = judge.logits_from_maps([fake], reference)[0].sum()
+    torch.autograd.backward(loss, inputs=trained)
+    del image, fake, fixed, loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = call().square().sum()
+    torch.autograd.backward(loss, inputs=trained)
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of the tensors that are made within it: `now`, and the `most` that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        result = function(*arguments, **(named or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known[storage] = None
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.freed, storage.nbytes())
+        return result
+
+    def freed(self, size: int) -> None:
+        self.now -= size
+
+
+def faked(module: nn.Module) -> Any:
+    """A module of the meta device with fake weights on the CPU instead, to be called within a FakeTensorMode."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                fake = torch.empty(parameter.shape, dtype=parameter.dtype)
+                part._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    return module
+
+
+def plan(name: str, lora: bool, batch: int, k: int) -> tuple[float, float]:
+    """GiB at rest, and GiB more at the highest point of a step."""
+    pipe = PIPELINES[name]
+    with torch.device("meta"):
+        net: Any = pipe.net()
+        net.enable_gradient_checkpointing()
+        if lora:
+            LoRA(rank=32).apply(net.to(torch.bfloat16))
+        decoder = vae(pipe.channels).to(torch.bfloat16)
+        judge = SiameseDiscriminator(backbone=dinov2())
+        rest = at_rest(net, pipe, decoder, judge)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        decoder.to = lambda _: decoder  # fake weights cannot be moved
+        net, space, judge = faked(net), Latents(faked(decoder)), faked(judge)
+        with Alive() as alive:
+            one_step(net, pipe, space, judge, batch, k)
+    return rest / GIB, alive.most / GIB
+
+
+def table() -> None:
+    """Prints the tables of docs/scaling.md."""
+    print(f"| tuning | k | images at once | {' | '.join(PIPELINES)} |\n|---|--:|--:|{'---|' * len(PIPELINES)}")
+    for lora, tuning in ((True, "LoRA, rank 32"), (False, "full")):
+        for k, batch in ((1, 1), (2, 1), (4, 1), (2, 4)):
+            cells = []
+            for name in PIPELINES:
+                rest, most = plan(name, lora, batch, k)
+                enough = next((gpu for gpu in GPUS if gpu > rest + most + SPARE), None)
+                cells.append(f"{rest:.1f} + {most:.1f}: {f'{enough} GB' if enough else 'shards'}")
+            print(f"| {tuning} | {k} | {batch} | {' | '.join(cells)} |", flush=True)
+
+
+def small() -> nn.Module:
+    """A U-Net with cross-attention for latents of 4x16x16, 15 million parameters."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(128, 256),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+    )
+
+
+def measured(batch: int, k: int) -> float:
+    """GiB at the highest point of a real step of ADT with the small network, its start at the noisiest level."""
+    from sparring.data import Batch, Draws
+    from sparring.denoiser import Denoiser
+    from sparring.methods import ADT
+    from sparring.process import VP
+
+    pipe = PIPELINES["small"]
+    net: Any = small()
+    net.enable_gradient_checkpointing()
+    LoRA(rank=32).apply(net.to(torch.bfloat16))
+    judge = SiameseDiscriminator(backbone=dinov2())
+    space = Latents(vae().to(torch.bfloat16))
+    denoiser = Denoiser(net, VP(), "eps", space, text=object())  # type: ignore[arg-type]
+    method = ADT(denoiser, judge, num_steps=8, num_grad_steps=k, start="noise", warmup_steps=0, ramp_steps=0)
+    images, latents = torch.zeros(batch, 3, 8 * pipe.side, 8 * pipe.side), torch.zeros(batch, 4, pipe.side, pipe.side)
+    given = Batch(images, draws=Draws(0, step=1, phase="plan"), x_0=latents, condition=pipe.condition(batch))
+    method.step = 1
+    with Alive() as alive:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            fake = method.rollout(given)
+            losses = method.discriminator_loss(given, fake)
+        sum(losses.values()).backward(inputs=[p for p in judge.parameters() if p.requires_grad])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = dict(method.generator_loss(given, fake))
+        del fake
+        trained = [p for p in net.parameters() if p.requires_grad]
+        for name in list(losses):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                value = losses.pop(name)
+                value = value() if callable(value) else value
+            value.backward(inputs=trained)
+            del value
+    return alive.most / GIB
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="a small network's sum against a real step")
+    if parser.parse_args().measure:
+        PIPELINES["small"] = Pipeline(small, 16, (77, 64), 0, [])
+        for batch, k in ((1, 1), (1, 4), (4, 1), (4, 4)):
+            computed = plan("small", True, batch, k)[1]
+            print(f"batch {batch}, k = {k}: {computed:.3f} GiB computed, {measured(batch, k):.3f} measured")
+    else:
+        table()
