@@ -219,9 +219,8 @@ def faked(module: nn.Module) -> Any:
     return module
 
 
-def plan(name: str, lora: bool, batch: int, k: int) -> tuple[float, float]:
+def plan(pipe: Pipeline, lora: bool, batch: int, k: int) -> tuple[float, float]:
     """GiB at rest, and GiB more at the highest point of a step."""
-    pipe = PIPELINES[name]
     with torch.device("meta"):
         net: Any = pipe.net()
         net.enable_gradient_checkpointing()
@@ -244,8 +243,8 @@ def table() -> None:
     for lora, tuning in ((True, "LoRA, rank 32"), (False, "full")):
         for k, batch in ((1, 1), (2, 1), (4, 1), (2, 4)):
             cells = []
-            for name in PIPELINES:
-                rest, most = plan(name, lora, batch, k)
+            for pipe in PIPELINES.values():
+                rest, most = plan(pipe, lora, batch, k)
                 enough = next((gpu for gpu in GPUS if gpu > rest + most + SPARE), None)
                 cells.append(f"{rest:.1f} + {most:.1f}: {f'{enough} GB' if enough else 'shards'}")
             print(f"| {tuning} | {k} | {batch} | {' | '.join(cells)} |", flush=True)
@@ -262,6 +261,9 @@ def small() -> nn.Module:
     )
 
 
+SMALL = Pipeline(small, 16, (77, 64), 0, [])
+
+
 def measured(batch: int, k: int) -> float:
     """GiB at the highest point of a real step of ADT with the small network, its start at the noisiest level."""
     from sparring.data import Batch, Draws
@@ -269,7 +271,6 @@ def measured(batch: int, k: int) -> float:
     from sparring.methods import ADT
     from sparring.process import VP
 
-    pipe = PIPELINES["small"]
     net: Any = small()
     net.enable_gradient_checkpointing()
     LoRA(rank=32).apply(net.to(torch.bfloat16))
@@ -277,8 +278,9 @@ def measured(batch: int, k: int) -> float:
     space = Latents(vae().to(torch.bfloat16))
     denoiser = Denoiser(net, VP(), "eps", space, text=object())  # type: ignore[arg-type]
     method = ADT(denoiser, judge, num_steps=8, num_grad_steps=k, start="noise", warmup_steps=0, ramp_steps=0)
-    images, latents = torch.zeros(batch, 3, 8 * pipe.side, 8 * pipe.side), torch.zeros(batch, 4, pipe.side, pipe.side)
-    given = Batch(images, draws=Draws(0, step=1, phase="plan"), x_0=latents, condition=pipe.condition(batch))
+    x_0, draws = torch.zeros(batch, 4, SMALL.side, SMALL.side), Draws(0, step=1, phase="plan")
+    images = torch.zeros(batch, 3, 8 * SMALL.side, 8 * SMALL.side)
+    given = Batch(images, draws=draws, x_0=x_0, condition=SMALL.condition(batch))
     method.step = 1
     with Alive() as alive:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -302,9 +304,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="a small network's sum against a real step")
     if parser.parse_args().measure:
-        PIPELINES["small"] = Pipeline(small, 16, (77, 64), 0, [])
         for batch, k in ((1, 1), (1, 4), (4, 1), (4, 4)):
-            computed = plan("small", True, batch, k)[1]
+            computed = plan(SMALL, True, batch, k)[1]
             print(f"batch {batch}, k = {k}: {computed:.3f} GiB computed, {measured(batch, k):.3f} measured")
     else:
         table()

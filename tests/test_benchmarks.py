@@ -119,6 +119,14 @@ def test_both_samplers_make_the_same_images(smoke):
     assert all(float(rows[name][-1]) < 1e-5 for name in ROWS["sampling_speed"])
 
 
+def test_the_memory_plan_is_what_a_step_needs():
+    """4 % apart, both of exact sizes; 10 % are allowed for another version of a network."""
+    plan = load("memory_plan")
+    rest, most = plan.plan(plan.SMALL, True, 1, 2)
+    assert 0 < rest < 1
+    assert most == pytest.approx(plan.measured(1, 2), rel=0.1)
+
+
 def test_a_peer_that_is_not_installed_is_an_import_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "denoising_diffusion_pytorch", None)
     with pytest.raises(ImportError):
