@@ -22,24 +22,24 @@ def method(**settings: object) -> list[str]:
     return [f"--method.{name}={value}" for name, value in settings.items()]
 
 
-DPM = method(scheduler="dpm", num_steps=10)
+PAIRED = method(reference="paired")
 ARMS = {
     "plain": Arm("plain-digits"),  # equal steps
     "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
     "adt": adt(),
-    "adt-unpaired": adt(*method(reference="unpaired")),
-    "adt-dpm": adt(*DPM),
-    "adt-random": adt(f"{JUDGE}.backbone.init_args.pretrain=none"),
+    "adt-paired": adt(*PAIRED),
+    "adt-dpm": adt(*PAIRED, *method(scheduler="dpm", num_steps=10)),
+    "adt-random": adt(*PAIRED, f"{JUDGE}.backbone.init_args.pretrain=none"),
 }
 HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and "plain-calls" equal network calls
     "plain": Arm("plain-digits"),
     "plain-calls": Arm("plain-digits", steps=2.1),
     "adt": adt(steps=0.5),
-    "adt-unpaired": adt(*method(reference="unpaired"), steps=0.5),
+    "adt-paired": adt(*PAIRED, steps=0.5),
 }
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
-    "paired": method(reference="paired"),
+    "paired": PAIRED,
     "one-image judge": [f"{JUDGE}.mode=single"],
     "m = 10": method(num_steps=10),
     "m = 10, k = 2": method(num_steps=10, num_grad_steps=2),
@@ -55,7 +55,7 @@ CHANGES: dict[str, list[str]] = {
     "weight 0.1": method(adversarial_weight=0.1),
     "weight 2": method(adversarial_weight=2),
 }
-ABLATIONS = {name: adt(*method(reference="unpaired"), *flags, steps=0.5) for name, flags in CHANGES.items()}
+ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
 SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
@@ -65,7 +65,7 @@ TABLES = {
     "digits-ablations": Table("digits", ABLATIONS, plan=FEW, split="validation"),
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
-    "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt"}),
+    "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt-paired"}),
 }
 
 if __name__ == "__main__":

@@ -192,8 +192,8 @@ if __name__ == "__main__":
     ]
     arms = {
         "plain": ["plain-digits", f"--trainer.steps={options.tuning_steps * 8}"],
-        "adt": ["adt-digits", *judge, "--method.reference=paired"],
-        "adt-unpaired": ["adt-digits", *judge, "--method.reference=unpaired"],
+        "adt": ["adt-digits", *judge],
+        "adt-paired": ["adt-digits", *judge, "--method.reference=paired"],
     }
     networks: list[Features] = [CifarResNetFeatures(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]
