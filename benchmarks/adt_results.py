@@ -23,10 +23,12 @@ def method(**settings: object) -> list[str]:
 
 
 PAIRED = method(reference="paired")
+TEN = method(num_steps=10, num_grad_steps=2)
 ARMS = {
     "plain": Arm("plain-digits"),  # equal steps
     "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
     "adt": adt(),
+    "m = 10, k = 2": adt(*TEN, steps=0.5),  # chosen by the ablations for ten calls and more
     "adt-paired": adt(*PAIRED),
     "adt-dpm": adt(*PAIRED, *method(scheduler="dpm", num_steps=10)),
     "adt-random": adt(*PAIRED, f"{JUDGE}.backbone.init_args.pretrain=none"),
@@ -42,7 +44,7 @@ CHANGES: dict[str, list[str]] = {
     "paired": PAIRED,
     "one-image judge": [f"{JUDGE}.mode=single"],
     "m = 10": method(num_steps=10),
-    "m = 10, k = 2": method(num_steps=10, num_grad_steps=2),
+    "m = 10, k = 2": TEN,
     "start from noise": method(start="noise"),
     "no diffusion loss": method(diffusion_weight=0),
     "k = 2": method(num_grad_steps=2),
@@ -52,8 +54,8 @@ CHANGES: dict[str, list[str]] = {
     "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
     "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
     "one_step": method(fake="one_step"),  # the siamese judge on the predictions of the denoising loss
-    "weight 0.1": method(adversarial_weight=0.1),
-    "weight 2": method(adversarial_weight=2),
+    "adversarial weight 0.1": method(adversarial_weight=0.1),
+    "adversarial weight 2": method(adversarial_weight=2),
 }
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
