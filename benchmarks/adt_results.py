@@ -57,6 +57,7 @@ CHANGES: dict[str, list[str]] = {
     "adversarial weight 0.1": method(adversarial_weight=0.1),
     "adversarial weight 2": method(adversarial_weight=2),
 }
+EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("k = 2", "stop_linear, k = 2", "normalise_coeff, k = 2")}
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
 SAMPLERS += [("heun", 9), ("heun", 19)]
@@ -65,6 +66,7 @@ FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm",
 TABLES = {
     "digits": Table("digits", ARMS),
     "digits-ablations": Table("digits", ABLATIONS, plan=FEW, split="validation"),
+    "digits-eps": Table("digits-eps", {"plain": ARMS["plain"]} | EPS, plan=FEW, split="validation"),
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
     "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt-paired"}),
