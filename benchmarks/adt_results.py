@@ -5,8 +5,10 @@
     python benchmarks/adt_results.py digits-samplers --seeds 0 1 2 3 4
     python benchmarks/adt_results.py fashion16 --images DATA
     python benchmarks/adt_results.py fashion32 --images DATA
+    python benchmarks/adt_results.py emoji32 --images DATA
 
-DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label).
+DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label), for emoji
+noto_emoji-64.parquet (image, codepoints) and the CIFAR-10 weights resnet20-12fca82f.th and resnet56-4bfd9763.th.
 """
 
 from arms import Arm, Table, command
@@ -59,6 +61,8 @@ CHANGES: dict[str, list[str]] = {
 }
 EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("k = 2", "stop_linear, k = 2", "normalise_coeff, k = 2")}
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
+RESNET = [f"{JUDGE}.backbone=CifarResNet", f"{JUDGE}.backbone.path=IMAGES/resnet20-12fca82f.th"]
+EMOJI = {"plain": HALF["plain"], "plain-calls": HALF["plain-calls"], "adt": adt(*RESNET, steps=0.5)}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
 SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
@@ -69,6 +73,7 @@ TABLES = {
     "digits-eps": Table("digits-eps", {"plain": ARMS["plain"]} | EPS, plan=FEW, split="validation"),
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
+    "emoji32": Table("emoji32", EMOJI),
     "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt-paired"}),
 }
 
