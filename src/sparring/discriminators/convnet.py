@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.discriminators.backbones import Backbone, group_norm
-from sparring.discriminators.fitting import fit_classifier, fit_self_supervised
+from sparring.discriminators.backbones import group_norm
+from sparring.discriminators.fitting import Classifier, fit_classifier, fit_self_supervised
 
 
 class _Stage(nn.Module):
@@ -29,7 +29,7 @@ class _Stage(nn.Module):
 Pretrain = Literal["classifier", "self-supervised", "none"]
 
 
-class SmallConvNet(Backbone):
+class SmallConvNet(Classifier):
     """A small convolutional network, trained on the data itself, with or without labels; default (ours).
 
     One 3x3 convolution, GroupNorm and activation per stage. Later stages halve the image as long as it stays at

@@ -1,8 +1,8 @@
 """How a small network learns its features: from labels, or from the images alone."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,25 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.discriminators.backbones import Backbone
 
-if TYPE_CHECKING:
-    from sparring.discriminators.convnet import SmallConvNet
-
 TEMPERATURE = 0.2  # of the contrastive loss
 
 
+class Classifier(Backbone):
+    """A backbone that can learn to name classes.
+
+    Attributes:
+        classifier: Its last layer; None: it names none.
+    """
+
+    classifier: nn.Linear | None
+
+    @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """[B, classes] of images [B,C,H,W] in [-1,1]."""
+
+
 def fit_classifier(
-    net: "SmallConvNet",
+    net: Classifier,
     images: Tensor,
     labels: Tensor,
     *,
