@@ -38,18 +38,8 @@ CURVES = {
     **{f"weight {w}": frozen(f"{WEIGHT}={w}") for w in (0.1, 1.0, 2.0)},
     "matrix 16": frozen(f"{JUDGE}.structure_batch=16"),
     "matrix 4": frozen(f"{JUDGE}.structure_batch=4"),
-    "matrix 4, memory 128": frozen(f"{JUDGE}.structure_batch=4", "--method.memory=128"),
     "batch 32": frozen("--trainer.batch_size=32"),
     "batch 512": frozen("--trainer.batch_size=512"),
-    # the weights make the gradient of S with respect to the predictions as large as that of cosine and l1
-    "euclidean": frozen(f"{JUDGE}.affinity=euclidean"),
-    "rbf": frozen(f"{JUDGE}.affinity=rbf", f"{WEIGHT}=1"),
-    "softmax": frozen(f"{JUDGE}.affinity=softmax", f"{WEIGHT}=7"),
-    "softmax, kl": frozen(f"{JUDGE}.affinity=softmax", f"{JUDGE}.distance=kl", f"{WEIGHT}=0.014"),
-    "l2": frozen(f"{JUDGE}.distance=l2", f"{WEIGHT}=1.1"),
-    "huber": frozen(f"{JUDGE}.distance=huber", f"{WEIGHT}=6"),
-    "pairs same": frozen(f"{JUDGE}.pairs=same_class"),
-    "pairs cross": frozen(f"{JUDGE}.pairs=cross_class"),
     "noise constant": frozen("--method.structure_weighting=Constant"),
     # the largest weight over noise levels is that of the default, 0.5
     "noise low": frozen(*NOISE, "--method.structure_weighting.bias=2", f"{WEIGHT}=0.07"),

@@ -75,9 +75,9 @@ KINDS = ["classifier", "self-supervised", "none", "file", "resnet", "dino", "den
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_encoder_works_from_a_recipe(kind, request, base, folder):
-    """Trained against the denoiser it moves; the step leaves finite numbers; the memory knows its size."""
+    """Trained against the denoiser it moves; the step leaves finite numbers."""
     settings = recipe.read("sadm-digits")
-    flags = [*QUICK, *flags_of(kind, request), "--method.memory=8"]
+    flags = [*QUICK, *flags_of(kind, request)]
     out = folder / f"run-{kind}"
     trainer = recipe.build(settings, flags, out=out, init=str(base), header={})
     method = trainer.method
@@ -160,7 +160,7 @@ def test_two_steps_from_scratch_on_other_networks(network, fake, folder):
     settings["method"] = recipe.read("sadm-digits")["method"]
     flags = [*QUICK, f"{ENCODER}.pretrain=none", f"--method.fake={fake}", "--method.num_steps=3"]
     if network == "dit":
-        flags += ["--method.scheduler=euler", "--method.discriminator.pairs=cross_class"]
+        flags += ["--method.scheduler=euler"]
     else:
         process = ["--denoiser.process=sparring.process.EDM", "--denoiser.prediction=edm"]
         flags += [*process, "--method.scheduler=euler"]

@@ -1,7 +1,6 @@
 """SADM's other fakes, one noise level for a batch, latents, and the memory: against the rollouts themselves."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -105,7 +104,7 @@ def test_each_player_gets_its_own_gradient(fake):
 @FAKES
 def test_off_is_plain_diffusion_bit_for_bit(fake):
     found = []
-    for method in (sadm(fake, mode="off", memory=8), sadm(mode="off", shared_t=True), Diffusion(denoiser())):
+    for method in (sadm(fake, mode="off"), sadm(mode="off", shared_t=True), Diffusion(denoiser())):
         losses = evaluated(method.generator_loss(batch_of(phase="generator"), method.rollout(batch_of())))
         total(losses).backward()
         found.append([losses["diffusion"], *(p.grad for p in method.generator.parameters())])
@@ -125,23 +124,6 @@ def test_one_noise_level_for_all_images_of_a_batch():
     others = {method.rollout(batch_of(draws=Draws(0, step=s, phase="rollout"))).noised.t[0].item() for s in range(9)}
     assert len(others) > 5
     assert len(sadm().rollout(batch_of()).noised.t.unique()) > 1
-
-
-def test_labels_reach_the_judge():
-    losses = []
-    for pairs in ("all", "same_class", "cross_class"):
-        method = sadm(judge=structure(pairs=pairs), structure_weight=1.0)
-        batch = replace(batch_of(labels=True), labels=torch.arange(6) % 2)
-        made = method.rollout(batch)
-        losses.append(method.generator_loss(batch, made)["structure"].item())
-        judge = method.structure
-        same = batch.labels[:, None] == batch.labels
-        z, w = judge.encode(torch.cat([made.real, made.fake])), made.weight.sqrt()
-        cosines = [nn.functional.normalize(x, dim=1) @ nn.functional.normalize(x, dim=1).T for x in z.chunk(2)]
-        kept = {"all": same | ~same, "same_class": same, "cross_class": ~same}[pairs] & ~torch.eye(6).bool()
-        delta = (w[:, None] * w * (cosines[0] - cosines[1]).abs())[kept]
-        assert losses[-1] == pytest.approx(delta.mean().item(), rel=1e-5)
-    assert len(set(losses)) == 3
 
 
 # -- latents -----------------------------------------------------------------------------------------------------------
@@ -201,63 +183,6 @@ def test_an_encoder_of_latents_learns_from_latents(space):
     assert torch.equal(seen[0], space.encode(images, torch.zeros(5, 3, 4, 4)))
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-
-def play_steps(method, parts, num_steps=4):
-    """S of each step, its batch cut into the given parts."""
-    found = []
-    for method.step in range(num_steps):
-        images, shares = images_of(6, seed=method.step), []
-        for rows in parts:
-            draws = Draws(0, step=method.step, phase="rollout", rows=rows, total=6)
-            batch = Batch(images[rows], torch.arange(6)[rows] % 2, draws)
-            shares.append(method.generator_loss(batch, method.rollout(batch))["structure"].detach())
-        found.append(torch.stack(shares).mean().item())
-    return found
-
-
-def test_the_memory_joins_from_the_second_step_on():
-    plain, remembering = (play_steps(sadm(memory=size), [slice(0, 6)]) for size in (0, 12))
-    assert remembering[0] == plain[0]
-    assert all(a != b for a, b in zip(remembering[1:], plain[1:], strict=True))
-
-
-def test_the_memory_does_not_depend_on_how_the_batch_is_cut():
-    def method():
-        return sadm(memory=12, judge=structure(structure_batch=2, pairs="cross_class"))
-
-    whole, parts = method(), method()
-    expected = play_steps(whole, [slice(0, 6)])
-    found = play_steps(parts, [slice(4, 6), slice(0, 2), slice(2, 4)])
-    assert found == pytest.approx(expected, rel=1e-12)
-    for name, tensor in whole.memory.state_dict().items():
-        torch.testing.assert_close(parts.memory.state_dict()[name], tensor)
-
-
-def test_the_memory_of_two_processes_is_that_of_one():
-    """Each has three rows of six; a gather joins what both store."""
-    whole, half = sadm(memory=12), sadm(memory=12)
-    play_steps(whole, [slice(0, 6)], num_steps=1)
-    batch = Batch(images_of(6)[:3], draws=Draws(0, phase="rollout", rows=slice(0, 3), total=6))
-    other = Batch(images_of(6)[3:], draws=Draws(0, phase="rollout", rows=slice(3, 6), total=6))
-    theirs = half.rollout(other)
-    z = [half.structure.encode(x).detach() for x in (theirs.real, theirs.fake)]
-    queue = [torch.arange(3, 6), *z, theirs.weight, *z, theirs.weight]
-    half.structure.gather = lambda x: torch.cat([x, queue.pop(0)])
-    half.generator_loss(batch, half.rollout(batch))
-    for name in ("real", "fake", "weight", "step"):
-        torch.testing.assert_close(half.memory.get_buffer(name), whole.memory.get_buffer(name))
-
-
-def test_the_memory_is_saved_in_both_modes():
-    from sparring.training.state import changing_tensors
-
-    for mode in ("adversarial", "frozen"):
-        names = changing_tensors(sadm(memory=12, mode=mode))
-        assert {f"memory.{name}" for name in ("real", "fake", "weight", "labels", "step")} <= set(names)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -265,7 +190,6 @@ def test_the_memory_is_saved_in_both_modes():
         ({"fake": "simulate", "num_grad_steps": 6}, "`num_grad_steps=6` must lie between 1 and `num_steps=5`"),
         ({"fake": "simulate", "shared_t": True}, "`shared_t` belongs to `fake=one_step`"),
         ({"judged": "latents"}, "`judged=latents`: this denoiser works on pixels"),
-        ({"memory": -2}, "`memory=-2`"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):

@@ -52,9 +52,7 @@ def method(name: str, net: nn.Module | None = None, seed: int = 0, **settings: A
     if name == "diffusion":
         return Diffusion(denoiser, **settings)
     if name.startswith("sadm"):
-        size = settings.pop("structure_batch", None)
-        if name == "sadm-fixed":  # matrices of a fixed size and a memory: the same however the batch is cut
-            size, settings = 4, {"memory": 16, **settings}
+        size = 4 if name == "sadm-fixed" else settings.pop("structure_batch", None)
         judge = StructureDiscriminator(encoder=backbone(), structure_batch=size)
         mode = "frozen" if name == "sadm-frozen" else "adversarial"
         return SADM(denoiser, judge, **{"mode": mode, "structure_weight": 1.0, **settings})

@@ -39,18 +39,18 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         outside.extend(x.dtype for x in (self.output, self.x_t, self.x0, self.eps))
 
     monkeypatch.setattr(Prediction, "__init__", prediction)
-    affinities, statistics = affinity._affinities, objectives.discriminator_statistics
+    cosines, statistics = affinity.cosines, objectives.discriminator_statistics
 
-    def see_affinities(*arguments):
-        found = affinities(*arguments)
-        outside.extend(a.dtype for a in found)
+    def see_affinities(z):
+        found = cosines(z)
+        outside.append(found.dtype)
         return found
 
     def see_logits(real, fake):
         outside.extend([real.dtype, fake.dtype])
         return statistics(real, fake)
 
-    monkeypatch.setattr(affinity, "_affinities", see_affinities)
+    monkeypatch.setattr(affinity, "cosines", see_affinities)
     for module in ("adt", "add"):
         monkeypatch.setattr(f"sparring.methods.{module}.discriminator_statistics", see_logits)
     windows = run.windows()

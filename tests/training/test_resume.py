@@ -28,7 +28,7 @@ def stop_after(run: Trainer, steps: int) -> None:
     run.alternate.generator_update = with_signal
 
 
-@pytest.mark.parametrize("name", [*METHODS, "sadm-fixed"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_stopped_run_ends_where_the_uninterrupted_one_does(tmp_path, name):
     """Two stops, one of them between checkpoints and in the middle of a line of the log."""
     settings = {"steps": 7, "checkpoint_every": 3, "log_every": 4, "keep_checkpoints": 9}

@@ -4,7 +4,7 @@ Every discriminator has two hooks for the trainer: `prepare(images, labels)`, on
 `after_update()`, after each optimiser step on the discriminator.
 """
 
-from sparring.discriminators.affinity import Past, structure_distance
+from sparring.discriminators.affinity import structure_distance
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.autoencoder import AutoencoderFeatures
 from sparring.discriminators.backbones import Backbone, freeze
@@ -12,7 +12,6 @@ from sparring.discriminators.convnet import SmallConvNet
 from sparring.discriminators.dinov2 import DINOv2
 from sparring.discriminators.encoder_file import FileEncoder, save_encoder
 from sparring.discriminators.fitting import fit_classifier, fit_self_supervised, nt_xent
-from sparring.discriminators.memory import FeatureMemory
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.resnet import CifarResNet
 from sparring.discriminators.siamese import SiameseDiscriminator
@@ -24,9 +23,7 @@ __all__ = [
     "CifarResNet",
     "DINOv2",
     "DiffAugment",
-    "FeatureMemory",
     "FileEncoder",
-    "Past",
     "ProjectedDiscriminator",
     "SiameseDiscriminator",
     "SmallConvNet",

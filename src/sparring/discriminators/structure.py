@@ -2,20 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparring.discriminators.affinity import (
-    Affinity,
-    Distance,
-    Pairs,
-    Past,
-    check_kind,
-    class_pairs,
-    structure_distance,
-)
+from sparring.discriminators.affinity import structure_distance
 from sparring.discriminators.backbones import Backbone
 
 
@@ -37,13 +28,10 @@ class StructureDiscriminator(nn.Module):
 
     Args:
         encoder: Images [B,C,H,W] to features [B,d]; of a `Backbone`, its `features`. BatchNorm stays in eval mode.
-        affinity: How two images of a batch are related, see `structure_distance`.
-        distance: How two affinities are compared, see `structure_distance`.
         pull: Share of the way back to the start phi_0 that the encoder goes after each update.
         anchor: Factor eta of the penalty `eta * |phi - phi_0|^2` in `losses`.
         ceiling: S above which the encoder is not pushed further; None: no ceiling.
         structure_batch: Images per affinity matrix, S being the mean over matrices; None: all that `forward` gets.
-        pairs: Which pairs count: all, those of one class, or those of two classes.
 
     Attributes:
         gather: Function that joins a [B, ...] tensor with those of other processes into [B_total, ...]; the identity by
@@ -51,33 +39,27 @@ class StructureDiscriminator(nn.Module):
             processes; then S is the same everywhere, and averaging the parameters' gradients over processes is exact.
 
     Raises:
-        ValueError: `pull` outside [0, 1), negative `anchor`, "kl" without "softmax" or with some of the pairs,
-            `structure_batch` below 2; in forward, fewer than two images, a number that is no multiple of
-            `structure_batch`, or no labels where `pairs` needs them.
+        ValueError: `pull` outside [0, 1), negative `anchor`, `structure_batch` below 2; in forward, fewer than two
+            images, or a number that is no multiple of `structure_batch`.
     """
 
     def __init__(
         self,
         *,
         encoder: nn.Module,
-        affinity: Affinity = "cosine",
-        distance: Distance = "l1",
         pull: float = 0.02,
         anchor: float = 0.0,
         ceiling: float | None = 0.5,
         structure_batch: int | None = None,
-        pairs: Pairs = "all",
     ) -> None:
         super().__init__()
         if structure_batch is not None and structure_batch < 2:
             raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2 (better 32)")
         if not 0 <= pull < 1 or anchor < 0:
             raise ValueError(f"`pull={pull}`, `anchor={anchor}`: pull is in [0, 1), anchor >= 0")
-        check_kind(affinity, distance, pairs != "all")
         self.encoder = encoder
-        self.affinity, self.distance = affinity, distance
         self.pull, self.anchor, self.ceiling = pull, anchor, ceiling
-        self.structure_batch, self.pairs = structure_batch, pairs
+        self.structure_batch = structure_batch
         self.gather: Callable[[Tensor], Tensor] = _identity
         self._start_names: dict[str, str] = {}
         if pull > 0 or anchor > 0:
@@ -101,30 +83,22 @@ class StructureDiscriminator(nn.Module):
         Returns:
             Whether the weights changed.
         """
-        if self.pairs != "all" and labels is None:
-            raise ValueError(f"`pairs={self.pairs}` needs labels and the data has none: use pairs='all'")
         changed = isinstance(self.encoder, Backbone) and self.encoder.prepare(images, labels)
         if changed:
             for parameter, start in self._pairs():
                 start.copy_(parameter.detach())
         return changed
 
-    def forward(
-        self, real: Tensor, fake: Tensor, weight: Tensor, labels: Tensor | None = None, past: Past | None = None
-    ) -> Tensor:
-        """S, a float32 scalar >= 0, of images [B,C,H,W] in [-1,1], weights [B] and, where `pairs` needs them, labels.
+    def forward(self, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+        """S, a float32 scalar >= 0, of images [B,C,H,W] in [-1,1] and weights [B].
 
         With `fake.detach()` only the encoder gets gradient; with a frozen encoder only the fakes.
         """
-        return self.compare(self.encode(real), self.encode(fake), weight, labels, past)
+        return self.compare(self.encode(real), self.encode(fake), weight)
 
-    def compare(
-        self, z_real: Tensor, z_fake: Tensor, weight: Tensor, labels: Tensor | None = None, past: Past | None = None
-    ) -> Tensor:
+    def compare(self, z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor:
         """S of features [B,d], see `forward`."""
-        size, known = self.structure_batch, None if past is None else past.labels
-        if self.pairs != "all" and (labels is None or (past is not None and known is None)):
-            raise ValueError(f"`pairs={self.pairs}` needs labels and the batch has none: use pairs='all'")
+        size = self.structure_batch
         gather = self.gather if size is None or len(z_real) % size else _identity  # whole matrices need nobody else
         z_real, z_fake, weight = gather(z_real), gather(z_fake), gather(weight)
         size = size or len(z_real)
@@ -133,15 +107,8 @@ class StructureDiscriminator(nn.Module):
                 f"`structure_batch={size}` does not divide the {len(z_real)} images that are seen at once: give a "
                 "divisor of the batch size over `accumulation`"
             )
-        classes = None if labels is None or self.pairs == "all" else gather(labels)
-        settings: dict[str, Any] = {"affinity": self.affinity, "distance": self.distance, "past": past}
-        found = []
-        for rows in (slice(first, first + size) for first in range(0, len(z_real), size)):
-            if classes is not None:
-                columns = classes[rows] if known is None else torch.cat([classes[rows], known])
-                settings["counted"] = class_pairs(classes[rows], columns, self.pairs)
-            found.append(structure_distance(z_real[rows], z_fake[rows], weight[rows], **settings))
-        return torch.stack(found).mean()
+        parts = zip(z_real.split(size), z_fake.split(size), weight.split(size), strict=True)
+        return torch.stack([structure_distance(*part) for part in parts]).mean()
 
     def encode(self, images: Tensor) -> Tensor:
         """Features [B,d], in float32: S is a mean of small differences, which half precision would drown."""

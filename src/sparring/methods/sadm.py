@@ -21,7 +21,7 @@ from torch import Tensor
 from sparring.condition import Condition
 from sparring.data import Batch, ImageData
 from sparring.denoiser import Denoiser, Prediction
-from sparring.discriminators import FeatureMemory, StructureDiscriminator, freeze
+from sparring.discriminators import StructureDiscriminator, freeze
 from sparring.methods.method import Losses, Method, denoising_error, denoising_loss, images_to_learn
 from sparring.process import per_image
 from sparring.process.times import Times, Uniform
@@ -67,7 +67,7 @@ class SADM(Method):
 
     Args:
         generator: the denoiser to train or tune.
-        discriminator: encoder, affinity and distance of the structure.
+        discriminator: the encoder, and the distance of two structures in its eyes.
         mode: "adversarial" trains the encoder; "frozen" keeps it (structure guidance, the non-adversarial control);
             "off" is plain diffusion training, bit for bit.
         structure_weight: lambda, the weight of the structural distance for the denoiser.
@@ -80,7 +80,6 @@ class SADM(Method):
         num_grad_steps: number of simulated steps, drawn at random, that carry gradient.
         shared_t: one noise level for all images of a batch, with "one_step"; the others have theirs in any case.
         judged: "images", decoded where the denoiser works on latents; or "latents", by an encoder that takes them.
-        memory: number of earlier images whose features are further columns of the matrices; 0: none.
         ramp_steps: steps over which lambda rises from 0.
         delay_steps: steps before lambda starts to rise (training from scratch).
         times: distribution of the noise level; uniform in time when None.
@@ -101,7 +100,6 @@ class SADM(Method):
         num_grad_steps: int = 1,
         shared_t: bool = False,
         judged: Literal["images", "latents"] = "images",
-        memory: int = 0,
         ramp_steps: int = 0,
         delay_steps: int = 0,
         times: Times | None = None,
@@ -127,7 +125,6 @@ class SADM(Method):
             self.starts = [log_snr_of_start(self.scheduler, num_steps, start) for start in range(num_steps)]
             self.sampler = scheduler if mode != "off" else self.sampler
         self.judged = judged
-        self.memory = FeatureMemory.of(discriminator.encoder, memory) if memory != 0 and mode != "off" else None
         self.ramp_steps = ramp_steps
         self.delay_steps = delay_steps
         self.times = OneForAll(times or Uniform()) if shared_t and mode != "off" else times or Uniform()
@@ -203,8 +200,8 @@ class SADM(Method):
         fake = replace(fake, fake=fake.fake.detach())
         if self.step % START_EVERY == 0 and self.structure.knows_its_start:
             with torch.no_grad(), self.structure.at_start():
-                self.log(structure_start=self.distance(batch, fake))
-        distance = self.distance(batch, fake)
+                self.log(structure_start=self.distance(fake))
+        distance = self.distance(fake)
         self.log(structure=distance)
         return dict(self.structure.losses(distance))
 
@@ -217,22 +214,13 @@ class SADM(Method):
             noised, condition = fake.noised, fake.condition
             losses["diffusion"] = lambda: denoising_loss(self.generator, noised, condition, self.weighting)
         if self.structure is not None and self.strength > 0:
-            losses["structure"] = self.strength * self.distance(batch, fake, remember=True)
+            losses["structure"] = self.strength * self.distance(fake)
         return losses
 
-    def distance(self, batch: Batch, made: Compared, remember: bool = False) -> Tensor:
-        """S of what the rollout made, together with what is remembered of earlier steps."""
+    def distance(self, made: Compared) -> Tensor:
+        """S of what the rollout made."""
         assert self.structure is not None
         assert made.real is not None
         assert made.fake is not None
         assert made.weight is not None
-        z_real, z_fake, past = self.structure.encode(made.real), self.structure.encode(made.fake), None
-        if self.memory is not None:
-            total = batch.draws.total or len(batch)
-            past = self.memory.past(self.step, total)
-            if remember:
-                rows = batch.draws.first + torch.arange(len(batch), device=z_real.device)
-                stored = [rows, z_real.detach(), z_fake.detach(), made.weight]
-                stored += [] if batch.labels is None else [batch.labels]
-                self.memory.store(self.step, total, *(self.structure.gather(x) for x in stored))
-        return self.structure.compare(z_real, z_fake, made.weight, batch.labels, past)
+        return self.structure(made.real, made.fake, made.weight)
