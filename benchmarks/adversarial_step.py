@@ -53,7 +53,7 @@ class Unattached(SADM):
         if self.detaches:
             return super().discriminator_loss(batch, fake)
         assert self.structure is not None
-        return dict(self.structure.losses(self.distance(batch, fake)))
+        return dict(self.structure.losses(self.distance(fake)))
 
 
 class PairJudge(nn.Module):

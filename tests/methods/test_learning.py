@@ -102,7 +102,7 @@ def structural_distance(denoiser):
         for i in range(4):
             batch = Batch(DATA.sample(512, seed=7), None, Draws(i, phase="held out"))
             fake = method.rollout(batch)
-            values.append(method.distance(batch, fake))
+            values.append(method.distance(fake))
     return torch.stack(values).mean().item()
 
 
