@@ -52,14 +52,12 @@ CHANGES: dict[str, list[str]] = {
     "k = 2": method(num_grad_steps=2),
     "k = 4": method(num_grad_steps=4),
     "last step": method(choose="last"),
-    "stop_linear, k = 2": method(stop_linear=True, num_grad_steps=2),
     "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
     "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
-    "one_step": method(fake="one_step"),  # the siamese judge on the predictions of the denoising loss
     "adversarial weight 0.1": method(adversarial_weight=0.1),
     "adversarial weight 2": method(adversarial_weight=2),
 }
-EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("k = 2", "stop_linear, k = 2", "normalise_coeff, k = 2")}
+EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("k = 2", "normalise_coeff, k = 2")}
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 RESNET = [f"{JUDGE}.backbone=CifarResNet", f"{JUDGE}.backbone.path=IMAGES/resnet20-12fca82f.th"]
 EMOJI = {"plain": HALF["plain"], "plain-calls": HALF["plain-calls"], "adt": adt(*RESNET, steps=0.5)}

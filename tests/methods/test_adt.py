@@ -24,7 +24,7 @@ from sparring.data import Batch, Digits, Draws
 from sparring.methods import ADT, Diffusion
 from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
-from sparring.rollout import draw_path, noise, simulate
+from sparring.rollout import noise, simulate
 from sparring.training import Trainer
 
 
@@ -250,19 +250,6 @@ def test_normalised_coefficients_give_every_step_the_same_share():
     assert (gradient - expected).norm() < 1e-5 * expected.norm()  # diffusers keeps alpha in float32
 
 
-def test_stop_linear_leaves_the_last_of_the_chosen_steps():
-    for step in range(5):
-        path = draw_path(drawn(step).draws, 4, 3)
-        stopped = adt(denoiser(), num_grad_steps=3, stop_linear=True)
-        image = stopped.rollout(drawn(step)).image
-        batch = drawn(step)
-        noise(VP(), batch, stopped.times(VP(), batch.draws, 2))
-        last = dict(start=path.start, grad_steps=path.grad_steps[-1:])
-        expected = simulate(stopped.generator, batch, stopped.scheduler, num_steps=4, **last)
-        assert torch.equal(image, expected)
-        assert torch.equal(gradient_of(image, stopped), gradient_of(expected, stopped))
-
-
 def test_guidance_is_drawn_for_each_batch():
     net = ClassNet()
     method = adt(denoiser(net), guidance=(1.0, 3.0), num_grad_steps=1)
@@ -310,22 +297,6 @@ def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads(mode):
     assert touched(judge) <= trained(judge)
     assert touched(judge.candidate_heads)
     assert touched(method.generator) == set()
-
-
-def test_the_judge_may_look_at_the_one_step_prediction():
-    """One call of the network serves the denoising loss, as in plain diffusion, and the judge."""
-    net, judge = TimedNet(), siamese(augment="")
-    method = ADT(denoiser(net), judge, fake="one_step", warmup_steps=0, ramp_steps=0)
-    fake = method.rollout(batch_of())
-    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
-    assert len(net.times) == 1
-    plain = Diffusion(denoiser())
-    step = plain.rollout(batch_of())
-    torch.testing.assert_close(losses["diffusion"], plain.generator_loss(batch_of(), step)["diffusion"])
-    torch.testing.assert_close(losses["adversarial"], -0.1 * judge(step.prediction.x0, images_of(), Draws(0)).mean())
-    with opponent_frozen(method):
-        total(losses).backward()
-    assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
 
 
 def test_flow_models_are_tuned_as_well():

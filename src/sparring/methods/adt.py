@@ -8,9 +8,10 @@ during training and lets a discriminator judge the final image:
 
 Fake: the sampler's final image, started at a level drawn uniformly from the inference path with the real image noised
 to it; the network's input is detached at every step and a subset of k steps carries gradient. Judge: a siamese
-discriminator on a frozen backbone, which compares the fake with the real image it started from. From the paper's
-abstract and its summaries: simulation, uniform start, siamese network on a fixed backbone, the kept diffusion loss, the
-stopped input and the subset of steps. Ours: hinge loss, similarity, weights, k, warm-up (see docs/methods/adt.md).
+discriminator on a frozen backbone, which compares the fake with the real image it started from or, better in what we
+measured, with another one. From the paper's abstract and its summaries: simulation, uniform start, siamese network on a
+fixed backbone, the kept diffusion loss, the stopped input and the subset of steps. Ours: hinge loss, similarity,
+weights, k, warm-up (see docs/methods/adt.md).
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +22,13 @@ from torch import Tensor
 
 from sparring.condition import Condition
 from sparring.data import Batch
-from sparring.denoiser import Denoiser, Prediction
+from sparring.denoiser import Denoiser
 from sparring.discriminators import SiameseDiscriminator
-from sparring.methods.method import Losses, Method, denoising_error, denoising_loss
+from sparring.methods.method import Losses, Method, denoising_loss
 from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
-from sparring.rollout import Noised, OneStep, coefficients, deterministic, draw_path, equalising, noise, simulate
+from sparring.rollout import Noised, coefficients, deterministic, draw_path, equalising, noise, simulate
 
 
 @dataclass
@@ -41,7 +42,6 @@ class Simulated:
         fake: the judge's feature maps of it, with the graph of the rollout.
         real: of the real images.
         reference: of what both are compared with; of no meaning to a judge in mode "single".
-        prediction: the one-step prediction that is judged, where no sampler is simulated.
     """
 
     noised: Noised
@@ -50,7 +50,6 @@ class Simulated:
     fake: list[Tensor] = field(default_factory=list)
     real: list[Tensor] = field(default_factory=list)
     reference: list[Tensor] = field(default_factory=list)
-    prediction: Prediction | None = None
 
 
 class ADT(Method):
@@ -61,14 +60,11 @@ class ADT(Method):
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
-        fake: what is judged: the end of a simulated sampler, or ("one_step", ours) the prediction of the denoising
-            loss at its own noise level; then the settings of the sampler mean nothing.
         scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
         choose: which of the simulated steps: a random subset, the last k or the first k.
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
-        stop_linear: cut the sampler's own state before every step that carries gradient, so only the last of them does.
         normalise_coeff: divide each step's gradient by its coefficient |c_i|, relative to their mean.
         guidance: scale of classifier-free guidance in the rollout, or several to draw one from for each batch.
         reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch,
@@ -88,13 +84,11 @@ class ADT(Method):
         generator: Denoiser,
         discriminator: SiameseDiscriminator,
         *,
-        fake: Literal["simulate", "one_step"] = "simulate",
         scheduler: str = "ddim",
         num_steps: int = 20,
         num_grad_steps: int = 2,
         choose: Literal["random", "last", "first"] = "random",
         start: Literal["uniform", "noise"] = "uniform",
-        stop_linear: bool = False,
         normalise_coeff: bool = False,
         guidance: float | tuple[float, ...] = 1.0,
         reference: Literal["paired", "unpaired", "same_class"] = "paired",
@@ -113,12 +107,10 @@ class ADT(Method):
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.scheduler = deterministic(generator, scheduler, num_steps, num_grad_steps)
         self.sampler = scheduler
-        self.fake = fake
         self.num_steps = num_steps
         self.num_grad_steps = num_grad_steps
         self.choose = choose
         self.start = start
-        self.stop_linear = stop_linear
         self.grad_scales: list[list[float]] | None = None
         if normalise_coeff:
             self.grad_scales = [equalising(coefficients(self.scheduler, num_steps, i)) for i in range(num_steps)]
@@ -145,8 +137,7 @@ class ADT(Method):
         condition = self.generator.dropped(batch)
         if self.discriminator is None:
             return Simulated(noised, condition)
-        prediction = self.generator(noised.x_t, noised.t, condition) if self.fake == "one_step" else None
-        image = self.generator.decode(self.simulated(batch) if prediction is None else prediction.x0)
+        image = self.generator.decode(self.simulated(batch))
         # the frozen backbone sees every image once a step: both pairs and both updates share the maps
         real = [batch.images]
         if self.judge.mode == "siamese":
@@ -154,19 +145,18 @@ class ADT(Method):
         with torch.no_grad():
             maps = self.judge.feature_maps(real, batch.draws)
         (fake,) = self.judge.feature_maps([image], batch.draws)
-        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1], prediction=prediction)
+        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1])
 
     def simulated(self, batch: Batch) -> Tensor:
         """The end of a drawn path, with a graph where the adversarial term has weight."""
         path = draw_path(batch.draws, self.num_steps, self.num_grad_steps, choose=self.choose, start=self.start)
-        grad_steps = path.grad_steps[-1:] if self.stop_linear else path.grad_steps
         return simulate(
             self.generator,
             batch,
             self.scheduler,
             num_steps=self.num_steps,
             start=path.start,
-            grad_steps=grad_steps if self.strength > 0 else [],
+            grad_steps=path.grad_steps if self.strength > 0 else [],
             grad_scales=None if self.grad_scales is None else self.grad_scales[path.start],
             guidance=self.guidance[batch.draws.one_integer(len(self.guidance))],
         )
@@ -207,10 +197,7 @@ class ADT(Method):
             candidates = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
             logits = self.judge.logits_from_maps(candidates, fake.reference)
             losses["adversarial"] = self.strength * self.objective.generator(*logits)
-        if self.diffusion_weight > 0 and fake.prediction is not None:  # one graph with the adversarial term
-            error = denoising_error(self.generator, OneStep(fake.noised, fake.prediction), self.weighting)
-            losses["diffusion"] = self.diffusion_weight * error.mean()
-        elif self.diffusion_weight > 0:
+        if self.diffusion_weight > 0:
             noised, condition = fake.noised, fake.condition
             losses["diffusion"] = lambda: (
                 self.diffusion_weight * denoising_loss(self.generator, noised, condition, self.weighting)
