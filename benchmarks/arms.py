@@ -168,7 +168,7 @@ SETS: dict[str, DataSet] = {
     "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
     "digits-small": digits("--denoiser.net.init_args.block_out_channels=[8,16]"),  # 41 k parameters
     "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
-    "digits-eps": digits("--denoiser.prediction=eps"),
+    "digits-eps": digits("--denoiser.prediction=eps", "--denoiser.process.init_args.schedule=linear"),
     "fashion16": fashion16(),
     "fashion16-moved": fashion16(REST, lr=1e-3, ema=0.99, first=fashion(TOPS, size=16)["data"]),
     "fashion32": DataSet(
