@@ -45,8 +45,6 @@ CURVES = {
     "noise low": frozen(*NOISE, "--method.structure_weighting.bias=2", f"{WEIGHT}=0.07"),
     "noise high": frozen(*NOISE, "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"),
     "shared_t": frozen("--method.shared_t=true"),
-    "simulate": frozen("--method.fake=simulate"),
-    "posterior_step": frozen("--method.fake=posterior_step", "--method.num_steps=4"),
     "denoiser features": frozen(
         f"{JUDGE}.encoder=sparring.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"
     ),

@@ -245,19 +245,6 @@ def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps:
     return scheduler
 
 
-def log_snr_of_start(scheduler: Any, num_steps: int, start: int) -> float:
-    """The log-SNR, 2 ln(alpha / sigma), of the real image that `simulate` noises for step `start` of the path.
-
-    Read off the scheduler itself, by noising a pixel of 1 and noise of 1; the scale of its samples cancels.
-    """
-    scheduler, first = begun(scheduler, num_steps, start)
-    one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    alpha, sigma = (
-        scheduler_start(scheduler, *pair, scheduler.timesteps[first]) for pair in ((one, zero), (zero, one))
-    )
-    return 2 * (alpha / sigma).log().item()
-
-
 def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:
     """A scheduler of one's own, about to take step `start` of its path, and the network call with which that begins."""
     if not 0 <= start < num_steps:
