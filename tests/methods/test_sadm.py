@@ -62,10 +62,10 @@ def test_the_structural_loss_is_the_weighted_distance_of_the_affinities(process)
     """sum_{i != j} sqrt(w_i w_j) |cos_real - cos_fake| / (B(B-1)) with w = alpha^2 / (alpha^2 + sigma^2)."""
     method = SADM(denoiser(process=process), structure(), structure_weight=0.3, times=Uniform())
     fake = method.rollout(batch_of())
-    t = fake.noised.t.double()
+    t = fake.step.noised.t.double()
     weight = process.alpha(t) ** 2 / (process.alpha(t) ** 2 + process.sigma(t) ** 2)
     z_real, z_fake = (
-        nn.functional.normalize(method.structure.encode(x), dim=1) for x in (images_of(), fake.prediction.x0)
+        nn.functional.normalize(method.structure.encode(x), dim=1) for x in (images_of(), fake.step.prediction.x0)
     )
     delta = (z_real @ z_real.T - z_fake @ z_fake.T).abs()
     root = weight.sqrt()
@@ -74,7 +74,7 @@ def test_the_structural_loss_is_the_weighted_distance_of_the_affinities(process)
     torch.testing.assert_close(loss, 0.3 * expected, rtol=1e-5, atol=0)  # t is float32
     flat = SADM(denoiser(process=process), structure(), structure_weighting=Constant())
     fake = flat.rollout(batch_of())
-    z_real, z_fake = flat.structure.encode(images_of()), flat.structure.encode(fake.prediction.x0)
+    z_real, z_fake = flat.structure.encode(images_of()), flat.structure.encode(fake.step.prediction.x0)
     expected = structure_distance(z_real, z_fake, torch.ones(6).double())
     torch.testing.assert_close(flat.discriminator_loss(batch_of(), fake)["structure"], -expected)
 
