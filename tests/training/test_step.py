@@ -75,7 +75,7 @@ def test_one_rollout_serves_both_players_and_more_updates_draw_their_own(tmp_pat
     run.alternate.discriminator_updates = 3
     steps(run, 1)
     assert fakes["discriminator"][2] is fakes["generator"][0]
-    images = [fake.fake for fake in fakes["discriminator"]]
+    images = [fake.prediction.x0 for fake in fakes["discriminator"]]
     assert [image.requires_grad for image in images] == [False, False, True]
     assert not torch.equal(images[0], images[1])
     assert not torch.equal(images[1], images[2])
