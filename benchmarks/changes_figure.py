@@ -1,7 +1,8 @@
 """The figures of curves and ablations: what each change of a setting does, at each sampler and number of calls.
 
     python benchmarks/changes_figure.py sadm_results digits-curves --control sadm-frozen --out FILE
-    python benchmarks/changes_figure.py adt_results digits-ablations --control "adt, half" --out FILE
+    python benchmarks/changes_figure.py adt_results digits-ablations --control "adt, half" \\
+        --without "no diffusion loss" --out FILE
 
 The runs are those of the scripts (--runs). A dot is the mean over seeds, a bar their standard deviation.
 """
@@ -26,12 +27,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("script", help="sadm_results or adt_results")
     parser.add_argument("table", help="one of its tables")
     parser.add_argument("--control", required=True, help="the arm of which each row changes one thing")
+    parser.add_argument("--without", nargs="*", default=[], help="arms that are too far off to be drawn")
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     table = importlib.import_module(args.script).TABLES[args.table]
-    arms = [args.control, *(arm for arm in table.arms if arm != args.control)]
+    arms = [args.control, *(arm for arm in table.arms if arm not in (args.control, *args.without))]
     rows = rows_of(args.runs, table, ["baseline", *arms], args.seeds, "classifier")
     plan = table.plan or SETS[table.set].plan
     figure, panels = plt.subplots(1, len(plan), figsize=(2.6 * len(plan), 0.24 * len(arms) + 1.1), sharey=True)
