@@ -30,9 +30,7 @@ def structure_distance(z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor
         shapes = f"{tuple(z_real.shape)}, {tuple(z_fake.shape)} and {tuple(weight.shape)}"
         raise ValueError(f"features and weight have shapes {shapes}: use [B,d], [B,d] and [B]")
     if len(z_real) < 2:
-        raise ValueError(
-            f"structure lies in pairs of images, but the batch has {len(z_real)}: use at least 2 (better 32)"
-        )
+        raise ValueError(f"structure lies in pairs of images, but the batch has {len(z_real)}: use at least 2")
     with torch.autocast(z_real.device.type, enabled=False):
         z_real, z_fake, weight = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (z_real, z_fake, weight))
         delta = (cosines(z_real) - cosines(z_fake)).abs()

@@ -54,7 +54,7 @@ class StructureDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if structure_batch is not None and structure_batch < 2:
-            raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2 (better 32)")
+            raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2")
         if not 0 <= pull < 1 or anchor < 0:
             raise ValueError(f"`pull={pull}`, `anchor={anchor}`: pull is in [0, 1), anchor >= 0")
         self.encoder = encoder
