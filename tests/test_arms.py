@@ -2,23 +2,28 @@
 
 import importlib
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sparring import recipe
 from sparring.data import Digits, StoredImages
 
 SCRIPTS = ("digits_results", "sadm_results", "adt_results")
+FIGURES = ("changes_figure", "samples_figure")
 
 
 @pytest.fixture(scope="module")
 def scripts():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-        yield {name: importlib.import_module(name) for name in ("arms", *SCRIPTS)}
+        yield {name: importlib.import_module(name) for name in ("arms", *SCRIPTS, *FIGURES)}
 
 
 def test_every_arm_names_settings_that_exist(scripts):
@@ -73,3 +78,17 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     arms.command("", {"few": table}, words)
     assert (run / "results.json").stat().st_mtime_ns == written  # what is finished is kept
     assert capsys.readouterr().out.split("digits,", 1)[1] == printed.split("digits,", 1)[1]
+
+    module = ModuleType("few_results")
+    module.TABLES = {"few": table}
+    monkeypatch.setitem(sys.modules, "few_results", module)
+    where = ["--runs", str(tmp_path / "runs"), "--out"]
+    scripts["changes_figure"].main(
+        ["few_results", "few", "--control", "plain", "--seeds", "0", *where, str(tmp_path / "changes.png")]
+    )
+    scripts["samples_figure"].main(
+        ["digits", "heun-3", "plain", "twice", "--columns", "4", *where, str(tmp_path / "samples.png")]
+    )
+    for name in ("changes", "samples"):
+        picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        assert picture.std() > 10  # something is drawn
