@@ -94,13 +94,9 @@ class StructureDiscriminator(nn.Module):
 
         With `fake.detach()` only the encoder gets gradient; with a frozen encoder only the fakes.
         """
-        return self.compare(self.encode(real), self.encode(fake), weight)
-
-    def compare(self, z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor:
-        """S of features [B,d], see `forward`."""
         size = self.structure_batch
-        gather = self.gather if size is None or len(z_real) % size else _identity  # whole matrices need nobody else
-        z_real, z_fake, weight = gather(z_real), gather(z_fake), gather(weight)
+        gather = self.gather if size is None or len(real) % size else _identity  # whole matrices need nobody else
+        z_real, z_fake, weight = gather(self.encode(real)), gather(self.encode(fake)), gather(weight)
         size = size or len(z_real)
         if len(z_real) % size:
             raise ValueError(
