@@ -15,6 +15,7 @@ from sparring.cli import main
 SHORT = ["--trainer.steps=1", "--trainer.batch_size=4", "--trainer.num_samples=2", "--trainer.tracker=null"]
 CONVNET = ["=sparring.discriminators.SmallConvNet", ".in_channels=3", ".pretrain=none"]
 JUDGE = [f"--method.discriminator.backbone{setting}" for setting in CONVNET]
+ENCODER = [f"--method.discriminator.encoder{setting}" for setting in CONVNET]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_tuned_sampled_and_evaluated_on_captions(tiny, emoji, tmp_path, capsys):
 
 @pytest.mark.parametrize(("kind", "recipe"), [("sdxl", "diffusion"), ("sd3", "sadm")])
 def test_the_other_recipes_and_pipelines(tiny, emoji, tmp_path, kind, recipe):
-    encoder = ["--method.discriminator.encoder.pretrain=none"] if recipe == "sadm" else []
+    encoder = ENCODER if recipe == "sadm" else []
     data = ["--data", str(emoji), "--data.text_column=text"]
     flags = [*data, *SHORT, *encoder, "--out", str(tmp_path / "run")]
     assert main(["fit", recipe, "--init", str(tiny(kind)), *flags]) == 0
