@@ -52,6 +52,12 @@ CHANGES: dict[str, list[str]] = {
     "k = 2": method(num_grad_steps=2),
     "k = 4": method(num_grad_steps=4),
     "last step": method(choose="last"),
+    "first step": method(choose="first"),
+    "same class": method(reference="same_class"),
+    "R1": method(r1_gamma=1),
+    "tied heads": [f"{JUDGE}.tied=true"],
+    "spatial score": [f"{JUDGE}.score=spatial"],
+    "pooled score": [f"{JUDGE}.score=pooled"],
     "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
     "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
     "adversarial weight 0.1": method(adversarial_weight=0.1),
@@ -62,7 +68,6 @@ ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 RESNET = [f"{JUDGE}.backbone=CifarResNet", f"{JUDGE}.backbone.path=IMAGES/resnet20-12fca82f.th"]
 EMOJI = {"plain": HALF["plain"], "plain-calls": HALF["plain-calls"], "adt": adt(*RESNET, steps=0.5)}
 SAMPLERS = [(name, calls) for name in ("ddim", "euler", "dpm", "ddpm") for calls in (5, 10, 20)]
-SAMPLERS += [("heun", 9), ("heun", 19)]
 FEW = [("ddim", 5), ("ddim", 10), ("ddim", 20), ("dpm", 5), ("dpm", 10), ("dpm", 20)]
 
 TABLES = {

@@ -245,8 +245,7 @@ class Experiment:
         for scheduler, calls in plan:
             file = run / "images" / f"{scheduler}-{calls}.npy"
             if not file.is_file():
-                steps = (calls + 1) // 2 if scheduler == "heun" else calls
-                samples = Sampler(run)(self.set.n, steps, scheduler=scheduler, seed=0)
+                samples = Sampler(run)(self.set.n, calls, scheduler=scheduler, seed=0)
                 file.parent.mkdir(exist_ok=True)
                 np.save(file, ((samples.images + 1) * 127.5).round().byte().numpy())
             missing = [space for space in self.spaces() if not self.has(run, space, scheduler, calls)]

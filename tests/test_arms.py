@@ -52,7 +52,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
         baseline=["diffusion-digits", *quick],
         shared=quick,
         n=32,
-        plan=[("ddim", 2), ("heun", 3)],
+        plan=[("ddim", 2), ("euler", 3)],
         real=lambda _, split: tuple(halves),
     )
     monkeypatch.setitem(arms.SETS, "digits", small)
@@ -69,7 +69,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
         assert f"digits, {space}; n = 32 against 100" in printed
     assert printed.count("| plain | ") == 4
     assert printed.count("| twice | ") == 8  # distances, and ratios to plain
-    assert "| ddim 2 | heun 3 |" in printed
+    assert "| ddim 2 | euler 3 |" in printed
 
     run = tmp_path / "runs" / "digits" / "seed0" / "plain"
     results = json.loads((run / "results.json").read_text())
@@ -87,7 +87,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
         ["few_results", "few", "--control", "plain", "--seeds", "0", *where, str(tmp_path / "changes.png")]
     )
     scripts["samples_figure"].main(
-        ["digits", "heun-3", "plain", "twice", "--columns", "4", *where, str(tmp_path / "samples.png")]
+        ["digits", "euler-3", "plain", "twice", "--columns", "4", *where, str(tmp_path / "samples.png")]
     )
     for name in ("changes", "samples"):
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))

@@ -1,6 +1,7 @@
 """The denoiser: conversions between prediction types, equal losses, and how each kind of network is called."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -274,3 +275,13 @@ def test_check_names_what_does_not_fit(net, process, shape, message):
 def test_wrong_settings_are_named(net, process, kind, message):
     with pytest.raises(ValueError, match=message):
         Denoiser(net, process, kind)
+
+
+def test_eps_on_a_schedule_that_ends_in_noise_is_warned_of():
+    with pytest.warns(UserWarning, match="ends at alpha 5e-05: samplers divide by it"):
+        Denoiser(Plain(), VP(schedule="cosine"), "eps")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Denoiser(Plain(), VP(schedule="cosine"), "v")
+        Denoiser(Plain(), VP(), "eps")
+        Denoiser(Plain(), EDM(), "eps")

@@ -376,7 +376,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def quiet() -> None:
-    """Keeps the libraries' progress bars and advice off the terminal."""
+    """Keeps the libraries' progress bars and advice off the terminal, and says a warning in one line."""
     import logging
     import os
     import warnings
@@ -385,6 +385,7 @@ def quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

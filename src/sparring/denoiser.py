@@ -8,6 +8,7 @@ so x_0 and eps follow by solving two linear equations, for every type and every 
 """
 
 import inspect
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import get_args
@@ -22,6 +23,7 @@ from sparring.data import Batch, ImageData
 from sparring.process import EDM, VP, Kind, Latents, Process, per_image
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
+FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 SMALLEST = 1e-5  # alpha (type eps) and sigma (type x0) are held above this where they divide
 
 
@@ -148,6 +150,13 @@ class Denoiser(nn.Module):
             raise ValueError(f"prediction='edm' needs the EDM process, not {type(process).__name__}")
         if prediction == "eps" and isinstance(process, VP) and process.zero_terminal_snr:
             raise ValueError("prediction='eps' says nothing of x_0 at zero terminal SNR; use 'v' or 'x0'")
+        last = float(process.alpha(torch.ones(1)))
+        if prediction == "eps" and isinstance(process, VP) and last < FAINT:
+            warnings.warn(
+                f"`prediction=eps` on a schedule that ends at alpha {last:.0e}: samplers divide by it in their first "
+                "step; train v or x0, or take the linear schedule",
+                stacklevel=2,
+            )
         self.net = net
         self.process = process
         self.prediction: Kind = prediction

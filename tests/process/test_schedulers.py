@@ -280,6 +280,10 @@ def test_grids_diffusers_gets_wrong_are_refused():
         with pytest.raises(ValueError, match=message):
             set_timesteps(vp.scheduler(name, "v"), num_steps)
     set_timesteps(EDM().scheduler("dpm", "edm"), 1500)
+    cosine = VP(schedule="cosine").scheduler("heun", "v")
+    with pytest.raises(ValueError, match="fewer than 100 steps; use scheduler 'dpm' or 'euler'"):
+        set_timesteps(cosine, 99)
+    set_timesteps(cosine, 100)
 
 
 def test_flow_grids_are_the_evenly_spaced_ones_shifted_once():

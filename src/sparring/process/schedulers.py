@@ -22,8 +22,8 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
 - LCMScheduler returns its input at timestep 0 (a consistency model's boundary), so a path ending there does not end
   clean. Refused; it happens only with about as many steps as levels.
 - Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
-- Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that
-  costs more than it gains below some 100 steps.
+- Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that makes
+  noise of a sample below some 100 steps (digits: distance 12.9 with 10, 2.1 with 50, 0.6 with 100). Refused below.
 """
 
 from typing import Any, Literal
@@ -136,6 +136,12 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
         raise ValueError(
             f"num_steps={num_steps}: DDIMScheduler loses {levels % num_steps} of {levels} noise levels on the way; "
             "use scheduler 'euler' (the same solver), or a number of steps that divides the levels"
+        )
+    first = getattr(scheduler, "init_noise_sigma", 1.0)
+    if name == "HeunDiscreteScheduler" and first > 1000 and num_steps < 100:
+        raise ValueError(
+            f"num_steps={num_steps}: HeunDiscreteScheduler makes noise of a schedule that starts from sigma {first:.0f} "
+            "(the cosine one) with fewer than 100 steps; use scheduler 'dpm' or 'euler'"
         )
     if name == "FlowMatchEulerDiscreteScheduler":
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps).tolist(), device=device)
