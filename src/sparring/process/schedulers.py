@@ -140,7 +140,7 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     first = getattr(scheduler, "init_noise_sigma", 1.0)
     if name == "HeunDiscreteScheduler" and first > 1000 and num_steps < 100:
         raise ValueError(
-            f"num_steps={num_steps}: HeunDiscreteScheduler makes noise of a schedule that starts from sigma {first:.0f} "
+            f"num_steps={num_steps}: HeunDiscreteScheduler makes noise of a schedule from sigma {first:.0f} down "
             "(the cosine one) with fewer than 100 steps; use scheduler 'dpm' or 'euler'"
         )
     if name == "FlowMatchEulerDiscreteScheduler":
