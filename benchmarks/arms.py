@@ -5,20 +5,18 @@ kept, so that every command can be stopped and started again, and can run beside
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
-from typing import Any
 
 import numpy as np
 import torch
+from sets import RESNET20, RESNET56, SETS, Plan
 
 from sparring.cli import main, quiet
 from sparring.comparison import measured, row, settings, verdicts
-from sparring.data import Digits, HubData, ImageData, StoredImages
 from sparring.discriminators import SmallConvNet
 from sparring.evaluation import cache_folder, keep_result, read_results
 from sparring.metrics import (
@@ -32,161 +30,6 @@ from sparring.metrics import (
 )
 from sparring.sampling import Sampler
 from sparring.training.checkpoint import steps_in
-
-Plan = list[tuple[str, int]]
-"""Schedulers and network calls to sample with."""
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set of the experiments.
-
-    Args:
-        data: flags of `sparring fit` that name the training images.
-        baseline: recipe and flags of the model that every arm starts from.
-        shared: flags of every arm: optimiser, average, batch, so that arms differ in the method alone.
-        steps: updates of an arm.
-        n: images that are sampled for a number.
-        plan: schedulers and network calls.
-        real: gives the training images, and those of the split that is measured against.
-        channels: of the images.
-        num_classes: None without labels.
-        first: flags that name other training images, for the baseline alone; None: the same.
-        resnets: measure in the features of ResNet-56 and of the judge's ResNet-20, for images without labels.
-    """
-
-    data: Callable[[Path], list[str]]
-    baseline: list[str]
-    shared: list[str]
-    steps: int
-    n: int
-    plan: Plan
-    real: Callable[[Path, str], tuple[ImageData, ImageData]]
-    channels: int = 1
-    num_classes: int | None = 10
-    first: Callable[[Path], list[str]] | None = None
-    resnets: bool = False
-
-
-TOPS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
-REST = ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-
-
-def fashion(classes: list[str] | None = None, **shape: int) -> dict[str, Any]:
-    """Fashion-MNIST, of the classes: 10,000 training images; a fifth of the test images is for choosing."""
-    settings: dict[str, Any] = shape | ({} if classes is None else {"where": {"label": classes}})
-
-    def data(folder: Path) -> list[str]:
-        flags = [f"--data.{name}={json.dumps(value)}" for name, value in settings.items()]
-        return [f"--data={folder / 'fashion_mnist-train-10k.parquet'}", *flags]
-
-    def real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
-        train = HubData(str(folder / "fashion_mnist-train-10k.parquet"), **settings)
-        return train, part(HubData(str(folder / "fashion_mnist-test.parquet"), **settings), split)
-
-    return {"data": data, "real": real}
-
-
-def part(test: ImageData, split: str) -> ImageData:
-    """A fifth of a test set for choosing ("validation"), half of it for the final numbers ("holdout")."""
-    rows = slice(0, len(test) // 5) if split == "validation" else slice(len(test) // 5, len(test) * 7 // 10)
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[rows].tolist()
-    images, labels = test[order]
-    return StoredImages(images, labels, name=f"{test.name}:{split}", num_classes=test.num_classes)
-
-
-def small_unet(size: int, channels: int, widths: Sequence[int]) -> list[str]:
-    """Flags that make the network of the recipe another one."""
-    net = "--denoiser.net.init_args"
-    down, up = json.dumps(["DownBlock2D"] * len(widths)), json.dumps(["UpBlock2D"] * len(widths))
-    return [
-        *(f"{net}.sample_size={size}", f"{net}.in_channels={channels}", f"{net}.out_channels={channels}"),
-        *(f"{net}.block_out_channels={json.dumps(list(widths))}", f"{net}.down_block_types={down}"),
-        f"{net}.up_block_types={up}",
-    ]
-
-
-CALLS = (2, 3, 5, 10, 20, 50)
-
-
-def digits(*baseline: str) -> DataSet:
-    """scikit-learn's digits, with flags that make the baseline another one."""
-    return DataSet(
-        data=lambda _: ["--data=digits"],
-        baseline=["diffusion-digits", *baseline],
-        shared=[],
-        steps=300,
-        n=1000,
-        plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS],
-        real=lambda _, split: (Digits(), Digits("validation" if split == "validation" else "holdout")),
-    )
-
-
-def fashion16(classes: list[str] | None = None, *, lr: float = 2e-4, ema: float = 0.995, **further: Any) -> DataSet:
-    """Fashion-MNIST at 16x16, a network of 263 k parameters; `lr` and `ema` are those of the arms."""
-    return DataSet(
-        **fashion(classes, size=16),
-        **further,
-        baseline=[
-            "diffusion-digits",
-            *small_unet(16, 1, (16, 32, 32)),
-            *("--trainer.steps=4000", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"),
-        ],
-        shared=["--trainer.precision=bf16", f"--trainer.generator_optimizer.lr={lr}", f"--trainer.ema_decay={ema}"],
-        steps=600,
-        n=1000,
-        plan=[(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in (3, 5, 10, 20)],
-    )
-
-
-RESNET20, RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"  # CIFAR-10 weights
-EMOJI: dict[str, Any] = {"size": 32, "holdout_share": 0.25, "group_column": "codepoints", "group_separator": "-"}
-
-
-def emoji_data(folder: Path) -> list[str]:
-    return [f"--data={folder / 'noto_emoji-64.parquet'}", *(f"--data.{name}={value}" for name, value in EMOJI.items())]
-
-
-def emoji_real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
-    train = HubData(str(folder / "noto_emoji-64.parquet"), **EMOJI)
-    held = train.holdout()
-    assert held is not None
-    return train, held
-
-
-def at_32(channels: int, steps: int) -> list[str]:
-    """The baseline at 32x32: 0.64 M parameters."""
-    size = small_unet(32, channels, (16, 32, 64))
-    settings = [f"--trainer.steps={steps}", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"]
-    return ["diffusion-digits", *size, *settings, "--trainer.batch_size=64"]
-
-
-SMALL_BATCH = ["--trainer.batch_size=64", "--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4"]
-
-SETS: dict[str, DataSet] = {
-    "digits": digits(),
-    "digits-short": digits("--trainer.steps=500"),  # the denoiser has learned a quarter as long
-    "digits-small": digits("--denoiser.net.init_args.block_out_channels=[8,16]"),  # 41 k parameters
-    "digits-classes": digits("--denoiser.net.init_args.num_class_embeds=10"),  # class-conditional
-    "digits-eps": digits("--denoiser.prediction=eps", "--denoiser.process.init_args.schedule=linear"),
-    "fashion16": fashion16(),
-    "fashion16-moved": fashion16(REST, lr=1e-3, ema=0.99, first=fashion(TOPS, size=16)["data"]),
-    "fashion32": DataSet(
-        **fashion(pad=2), baseline=at_32(1, 2500), shared=SMALL_BATCH, steps=300, n=1000, plan=[("dpm", 5), ("dpm", 10)]
-    ),
-    "emoji32": DataSet(
-        data=emoji_data,
-        real=emoji_real,
-        baseline=at_32(3, 2500),
-        shared=SMALL_BATCH,
-        steps=300,
-        n=1000,
-        plan=[("dpm", 5), ("dpm", 10)],
-        channels=3,
-        num_classes=None,
-        resnets=True,
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-from arms import SETS, rows_of
+from arms import rows_of
 from matplotlib import pyplot as plt
+from sets import SETS
 
 from sparring.comparison import measured
 

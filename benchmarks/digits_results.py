@@ -3,7 +3,8 @@
 python benchmarks/digits_results.py digits
 """
 
-from arms import CALLS, Arm, Table, command
+from arms import Arm, Table, command
+from sets import CALLS
 
 STUDENT = [("lcm", 1), ("lcm", 2)]
 ARMS = {
