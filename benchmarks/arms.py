@@ -37,13 +37,13 @@ class Arm:
     """One arm: a recipe of the package and the flags by which it differs.
 
     Args:
-        recipe: name of the recipe.
+        recipe: name of the recipe that tunes the baseline; None: that of the baseline, from scratch.
         flags: of `sparring fit`; IMAGES stands for the folder of the data sets, BASELINE for the run to start from.
-        steps: updates, in units of those of the data set.
+        steps: updates, in units of those of the data set; from scratch those of the baseline.
         plan: schedulers and network calls; None: those of the table. Plain arms and the baseline have all of them.
     """
 
-    recipe: str
+    recipe: str | None
     flags: list[str] = field(default_factory=list)
     steps: float = 1.0
     plan: Plan | None = None
@@ -74,8 +74,9 @@ class Experiment:
         self.measure(base, plan)
         for name, arm in arms.items():
             steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
+            tuned = [arm.recipe, *self.set.shared, steps, "--init", str(base)] if arm.recipe else self.set.baseline
             own = [flag.replace("IMAGES", str(self.images)).replace("BASELINE", str(base)) for flag in arm.flags]
-            self.train(base.with_name(name), [arm.recipe, *flags, *self.set.shared, steps, "--init", str(base), *own])
+            self.train(base.with_name(name), [*tuned, *flags, *own])
             self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 
     def train(self, run: Path, arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/sadm_results.py digits --seeds 0 1 2 3 4
     python benchmarks/sadm_results.py digits-curves
+    python benchmarks/sadm_results.py digits-scratch
     python benchmarks/sadm_results.py fashion16 --images DATA
 
     python benchmarks/sadm_results.py fashion16-moved --images DATA
@@ -50,6 +51,8 @@ CURVES = {
     ),
     "sadm": Arm("sadm-digits"),
     "sadm, 4 updates": Arm("sadm-digits", ["--trainer.discriminator_updates=4"]),
+    "sadm, no pull": Arm("sadm-digits", [f"{JUDGE}.pull=0"]),
+    "sadm, anchor": Arm("sadm-digits", [f"{JUDGE}.pull=0", f"{JUDGE}.anchor=0.01"]),
     "sadm, rate 1e-5": Arm("sadm-digits", ["--trainer.discriminator_optimizer.lr=1e-5"]),
 }
 THREE = {name: ARMS[name] for name in ("plain", "sadm-frozen", "sadm")}
@@ -59,6 +62,17 @@ EMOJI = {
     "sadm": Arm("sadm-digits", RESNET),
     "sadm-frozen": frozen(*RESNET),
     "sadm-self": frozen(f"{ENCODER}.pretrain=self-supervised", f"{ENCODER}.in_channels=3"),
+}
+SCRATCH = [
+    *("--method=SADM", f"{WEIGHT}=0.5"),
+    *("--method.times=LogNormal", "--method.times.mean=-0.4", "--method.times.std=1.2"),
+    *("--method.discriminator=StructureDiscriminator", f"{JUDGE}.encoder=SmallConvNet"),
+    *(f"{ENCODER}.in_channels=1", f"{ENCODER}.num_classes=10"),
+]
+FROM_SCRATCH = {  # the baseline is their control: as many steps from the same weights
+    "scratch, frozen": Arm(None, [*SCRATCH, *FROZEN]),
+    "scratch, frozen, later": Arm(None, [*SCRATCH, *FROZEN, "--method.delay_steps=1000"]),
+    "scratch, rate 1e-5": Arm(None, [*SCRATCH, "--trainer.discriminator_optimizer.lr=1e-5"]),
 }
 TUNINGS = {"full": [], "LoRA": ["--denoiser.tuning=LoRA"], "DiffFit": ["--denoiser.tuning=DiffFit"]}
 MOVED = {
@@ -71,6 +85,7 @@ FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
 TABLES = {
     "digits": Table("digits", ARMS),
     "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
+    "digits-scratch": Table("digits", FROM_SCRATCH),
     "fashion16": Table("fashion16", THREE | {"plain-calls": Arm("plain-digits", steps=2.1)}),  # more than equal time
     "fashion32": Table("fashion32", THREE),
     "fashion16-moved": Table("fashion16-moved", MOVED, plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)]),

@@ -38,8 +38,10 @@ def test_every_arm_names_settings_that_exist(scripts):
         if arm in tried:
             continue
         tried.append(arm)
-        settings = recipe.read(arm.recipe) | {"denoiser": {"path": "anywhere"}}
-        recipe.parse(settings, [*scripts["arms"].SETS["digits"].shared, *arm.flags], tunes=True), name
+        settings = recipe.read(arm.recipe or "diffusion-digits")
+        if arm.recipe:
+            settings |= {"denoiser": {"path": "anywhere"}}
+        recipe.parse(settings, [*scripts["arms"].SETS["digits"].shared, *arm.flags], tunes=bool(arm.recipe)), name
 
 
 def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsys):
