@@ -1,13 +1,12 @@
 """Small spectral-norm heads that trainable judges put on the maps of a frozen backbone."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.discriminators.backbones import Backbone, group_norm
+from sparring.discriminators.backbones import group_norm
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -70,17 +69,3 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         return self.last((x + self.second(x)) / math.sqrt(2))
-
-
-def advance_spectral_norms(module: nn.Module) -> None:
-    """One power iteration in every `SpectralConv2d` of the module; after each update of its weights."""
-    for layer in module.modules():
-        if isinstance(layer, SpectralConv2d):
-            layer.advance()
-
-
-def backbone_maps(backbone: Backbone, images: Sequence[Tensor]) -> list[list[Tensor]]:
-    """For each batch of images the list of its feature maps, from one pass of the backbone over all of them."""
-    sizes = [len(x) for x in images]
-    parts = [maps.split(sizes) for maps in backbone(torch.cat(list(images)))]
-    return [list(maps) for maps in zip(*parts, strict=True)]

@@ -1,17 +1,17 @@
 """The projected judge: small heads on the maps of a frozen backbone, one logit per position of each map."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sparring.discriminators.augment import DiffAugment, Draws
-from sparring.discriminators.backbones import Backbone, freeze
-from sparring.discriminators.heads import Head, advance_spectral_norms, backbone_maps
+from sparring.discriminators.augment import Draws
+from sparring.discriminators.backbones import Backbone
+from sparring.discriminators.frozen import OnFrozenBackbone
+from sparring.discriminators.heads import Head
 
 
-class ProjectedDiscriminator(nn.Module):
+class ProjectedDiscriminator(OnFrozenBackbone):
     """Real-or-fake logits of one image from the maps of a frozen backbone, high for real.
 
     Head of Sauer et al. 2023, "StyleGAN-T", as ADD uses it, on 2-D maps and with GroupNorm in place of virtual batch
@@ -37,42 +37,14 @@ class ProjectedDiscriminator(nn.Module):
         num_classes: int | None = None,
         augment: str = "color,translation,cutout",
     ) -> None:
-        super().__init__()
-        self.backbone = freeze(backbone)
-        self.augment = DiffAugment(policy=augment)
+        super().__init__(backbone, augment)
         out_channels = 1 if num_classes is None else width
         self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in backbone.channels)
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
 
-    def train(self, mode: bool = True) -> "ProjectedDiscriminator":
-        """Sets the mode of the heads; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether `prepare` looks at the images."""
-        return self.backbone.needs_images
-
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the backbone where it needs that; once, before training. Returns whether its weights changed."""
-        return self.backbone.prepare(images, labels)
-
-    def after_update(self) -> None:
-        """To be called after each update of this discriminator: one power iteration of the spectral norms."""
-        advance_spectral_norms(self)
-
     def forward(self, images: Tensor, draws: Draws, labels: Tensor | None = None) -> Tensor:
         """Logits [B,M], float32, of images [B,C,H,W] in [-1,1]; M counts the positions of all maps."""
         return self.logits_from_maps(self.feature_maps([images], draws)[0], labels)
-
-    def feature_maps(self, images: Sequence[Tensor], draws: Draws) -> list[list[Tensor]]:
-        """The backbone's maps of each batch of images, augmented one by one and seen in one pass.
-
-        They are the inputs of the heads, where R1 is cheap.
-        """
-        return backbone_maps(self.backbone, [self.augment(x, draws) for x in images])
 
     def logits_from_maps(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
         """Logits [B,M] from the `feature_maps` of a batch.

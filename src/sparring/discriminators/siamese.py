@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sparring.discriminators.augment import DiffAugment, Draws
-from sparring.discriminators.backbones import Backbone, freeze
-from sparring.discriminators.heads import Head, SpectralConv2d, advance_spectral_norms, backbone_maps
+from sparring.discriminators.augment import Draws
+from sparring.discriminators.backbones import Backbone
+from sparring.discriminators.frozen import OnFrozenBackbone
+from sparring.discriminators.heads import Head, SpectralConv2d
 
 
-class SiameseDiscriminator(nn.Module):
+class SiameseDiscriminator(OnFrozenBackbone):
     """Similarity of a candidate and a real reference image as a logit, high for a real candidate.
 
     Both images are augmented independently and seen by one frozen backbone; per map, head h of the candidate and
@@ -41,9 +42,8 @@ class SiameseDiscriminator(nn.Module):
         mode: Literal["siamese", "single"] = "siamese",
         augment: str = "color,translation,cutout",
     ) -> None:
-        super().__init__()
-        self.backbone = freeze(backbone)
-        self.score, self.mode, self.augment = score, mode, DiffAugment(policy=augment)
+        super().__init__(backbone, augment)
+        self.score, self.mode = score, mode
         self.candidate_heads = self._heads(width)
         if mode == "single":
             self.outputs = nn.ModuleList(SpectralConv2d(width, 1, 1) for _ in backbone.channels)
@@ -54,25 +54,6 @@ class SiameseDiscriminator(nn.Module):
 
     def _heads(self, width: int) -> nn.ModuleList:
         return nn.ModuleList(Head(channels=c, width=width, out_channels=width) for c in self.backbone.channels)
-
-    def train(self, mode: bool = True) -> "SiameseDiscriminator":
-        """Sets the mode of the heads; the backbone stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    @property
-    def needs_images(self) -> bool:
-        """Whether `prepare` looks at the images."""
-        return self.backbone.needs_images
-
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the backbone where it needs that; once, before training. Returns whether its weights changed."""
-        return self.backbone.prepare(images, labels)
-
-    def after_update(self) -> None:
-        """To be called after each update of this discriminator: one power iteration of the spectral norms."""
-        advance_spectral_norms(self)
 
     def forward(self, candidate: Tensor, reference: Tensor | None, draws: Draws) -> Tensor:
         """Logits [B], float32, of images [B,C,H,W] in [-1,1]; `reference` may be None in mode "single"."""
@@ -86,13 +67,6 @@ class SiameseDiscriminator(nn.Module):
             images.append(reference)
         maps = self.feature_maps(images, draws)
         return self.logits_from_maps(maps[:1], maps[-1])[0]
-
-    def feature_maps(self, images: Sequence[Tensor], draws: Draws) -> list[list[Tensor]]:
-        """The backbone's maps of each batch of images, augmented one by one and seen in one pass.
-
-        They are the inputs of the heads, where R1 is cheap.
-        """
-        return backbone_maps(self.backbone, [self.augment(x, draws) for x in images])
 
     def logits_from_maps(self, candidates: Sequence[list[Tensor]], reference: list[Tensor]) -> list[Tensor]:
         """Logits [B] of each candidate from `feature_maps`, all compared with one reference, whose heads run once.
