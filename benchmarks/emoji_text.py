@@ -168,6 +168,7 @@ if __name__ == "__main__":
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder of the ResNets")
     parser.add_argument("--out", type=Path, default=Path("runs/emoji"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the tuning; one base for all")
+    parser.add_argument("--arms", nargs="*", default=["plain", "adt", "adt-paired"], help="these alone (all three)")
     parser.add_argument("--n", type=int, default=352, help="held-out captions that are sampled (352)")
     parser.add_argument("--steps", type=int, default=3000, help="of the base (3000)")
     parser.add_argument("--tuning-steps", type=int, default=200, help="of ADT (200)")
@@ -199,10 +200,10 @@ if __name__ == "__main__":
     references = [Reference(held.images(), network, train=data.images()) for network in networks]
     measured = {"base": measure(base, held, references, options.n)}
     for seed in options.seeds:
-        for name, flags in arms.items():
+        for name in options.arms:
             run = options.out / f"{name}-s{seed}"
             rate = ["--trainer.generator_optimizer.lr=2e-4", "--trainer.ema_decay=0.99", f"--trainer.seed={seed}"]
-            fit(run, [*flags, *words, *rate, "--init", str(base)])
+            fit(run, [*arms[name], *words, *rate, "--init", str(base)])
             measured[f"{name}, seed {seed}"] = measure(run, held, references, options.n)
     for space in (*(reference.name for reference in references), "match"):
         print(f"\n{space}; n = {options.n} held-out captions\n\n{table(measured, space)}")
