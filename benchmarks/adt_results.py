@@ -25,6 +25,7 @@ def method(**settings: object) -> list[str]:
 
 
 PAIRED = method(reference="paired")
+UNTRAINED = ["--trainer.discriminator_optimizer.lr=1e-12"]  # heads stay as they are drawn: no adversary
 TEN = method(num_steps=10, num_grad_steps=2)
 ARMS = {
     "plain": Arm("plain-digits"),  # equal steps
@@ -60,6 +61,8 @@ CHANGES: dict[str, list[str]] = {
     "pooled score": [f"{JUDGE}.score=pooled"],
     "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
     "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
+    "frozen judge": UNTRAINED,
+    "frozen judge, paired": [*PAIRED, *UNTRAINED],
     "adversarial weight 0.1": method(adversarial_weight=0.1),
     "adversarial weight 2": method(adversarial_weight=2),
 }
