@@ -189,9 +189,9 @@ def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int])
         print(markdown(rows))
         for verdict in verdicts(rows) if first == 0 else []:
             print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
-    if "plain" in arms:
-        print(f"\n{table.set}, distance over that of plain, seed by seed\n")
-        print(ratios(spaces, "plain"))
+    if table.control in arms:
+        print(f"\n{table.set}, distance over that of {table.control}, seed by seed\n")
+        print(ratios(spaces, table.control))
 
 
 def ratios(spaces: dict[str, list[dict]], control: str) -> str:
@@ -220,12 +220,14 @@ class Table:
         arms: by name; they and the baseline make the rows.
         plan: schedulers and network calls; None: those of the data set.
         split: "validation" for choosing, "holdout" for the final numbers.
+        control: the arm whose distance the ratios are over.
     """
 
     set: str
     arms: dict[str, Arm]
     plan: Plan | None = None
     split: str = "holdout"
+    control: str = "plain"
 
 
 def command(doc: str | None, tables: dict[str, Table], argv: list[str] | None = None) -> None:

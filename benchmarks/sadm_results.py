@@ -5,12 +5,15 @@
     python benchmarks/sadm_results.py digits-scratch
     python benchmarks/sadm_results.py fashion16 --images DATA
 
-    python benchmarks/sadm_results.py fashion16-moved --images DATA
+    python benchmarks/sadm_results.py "fashion16-moved, full" --images DATA
+    python benchmarks/sadm_results.py "fashion16-moved, LoRA" --images DATA
     python benchmarks/sadm_results.py emoji32 --images DATA
 
 DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label), for emoji
 noto_emoji-64.parquet (image, codepoints) and the CIFAR-10 weights resnet20-12fca82f.th and resnet56-4bfd9763.th.
 """
+
+from dataclasses import replace
 
 from arms import Arm, Table, command
 
@@ -75,11 +78,15 @@ FROM_SCRATCH = {  # the baseline is their control: as many steps from the same w
     "scratch, rate 1e-5": Arm(None, [*SCRATCH, "--trainer.discriminator_optimizer.lr=1e-5"]),
 }
 TUNINGS = {"full": [], "LoRA": ["--denoiser.tuning=LoRA"], "DiffFit": ["--denoiser.tuning=DiffFit"]}
-MOVED = {
-    f"{name}, {tuning}": Arm(arm.recipe, [*arm.flags, *flags])
-    for tuning, flags in TUNINGS.items()
-    for name, arm in (("plain", ARMS["plain"]), ("sadm-frozen", ARMS["sadm-frozen"]))
-}
+MOVED = [("ddim", 10), ("dpm", 5), ("dpm", 10)]
+
+
+def moved(name: str, flags: list[str]) -> Table:
+    """A way of tuning, plain and with structure, from other classes to these."""
+    arms = {f"{arm}, {name}": replace(ARMS[arm], flags=[*ARMS[arm].flags, *flags]) for arm in ("plain", "sadm-frozen")}
+    return Table("fashion16-moved", arms, plan=MOVED, control=f"plain, {name}")
+
+
 FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]
 
 TABLES = {
@@ -88,7 +95,7 @@ TABLES = {
     "digits-scratch": Table("digits", FROM_SCRATCH),
     "fashion16": Table("fashion16", THREE | {"plain-calls": Arm("plain-digits", steps=2.1)}),  # more than equal time
     "fashion32": Table("fashion32", THREE),
-    "fashion16-moved": Table("fashion16-moved", MOVED, plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)]),
+    **{f"fashion16-moved, {name}": moved(name, flags) for name, flags in TUNINGS.items()},
     "emoji32": Table("emoji32", EMOJI),
     **{name: Table(name, THREE, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
 }
