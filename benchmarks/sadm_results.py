@@ -6,7 +6,7 @@
     python benchmarks/sadm_results.py fashion16 --images DATA
 
     python benchmarks/sadm_results.py "fashion16-moved, full" --images DATA
-    python benchmarks/sadm_results.py "fashion16-moved, LoRA" --images DATA
+    python benchmarks/sadm_results.py "fashion16-moved, LoRA" --images DATA --arms "plain, LoRA" "sadm-frozen, LoRA"
     python benchmarks/sadm_results.py emoji32 --images DATA
 
 DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label), for emoji
@@ -83,7 +83,7 @@ MOVED = [("ddim", 10), ("dpm", 5), ("dpm", 10)]
 
 def moved(name: str, flags: list[str]) -> Table:
     """A way of tuning, plain and with structure, from other classes to these."""
-    arms = {f"{arm}, {name}": replace(ARMS[arm], flags=[*ARMS[arm].flags, *flags]) for arm in ("plain", "sadm-frozen")}
+    arms = {f"{one}, {name}": replace(arm, flags=[*arm.flags, *flags]) for one, arm in THREE.items()}
     return Table("fashion16-moved", arms, plan=MOVED, control=f"plain, {name}")
 
 
