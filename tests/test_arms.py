@@ -16,7 +16,7 @@ from sparring import recipe
 from sparring.data import Digits, StoredImages
 
 SCRIPTS = ("digits_results", "sadm_results", "adt_results")
-FIGURES = ("changes_figure", "samples_figure")
+FIGURES = ("changes_figure", "samples_figure", "training_figure")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,9 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     scripts["samples_figure"].main(
         ["digits", "euler-3", "plain", "twice", "--columns", "4", *where, str(tmp_path / "samples.png")]
     )
-    for name in ("changes", "samples"):
+    scripts["training_figure"].main(
+        ["digits", "plain", "twice", "--seeds", "0", *where, str(tmp_path / "training.png")]
+    )
+    for name in ("changes", "samples", "training"):
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
         assert picture.std() > 10  # something is drawn
