@@ -66,7 +66,11 @@ CHANGES: dict[str, list[str]] = {
     "adversarial weight 0.1": method(adversarial_weight=0.1),
     "adversarial weight 2": method(adversarial_weight=2),
 }
-EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("k = 2", "normalise_coeff, k = 2")}
+LIGHT = method(adversarial_weight=0.1, normalise_coeff=True)
+EPS = {name: adt(*CHANGES[name], steps=0.5) for name in ("adt, half", "k = 2", "normalise_coeff, k = 2", "last step")}
+EPS["adversarial weight 0.1"] = adt(*CHANGES["adversarial weight 0.1"], steps=0.5)
+EPS["weight 0.1, normalised"] = adt(*LIGHT, steps=0.5)
+EPS["m = 10, weight 0.1, normalised"] = adt(*LIGHT, *method(num_steps=10), steps=0.5)
 ABLATIONS = {name: adt(*flags, steps=0.5) for name, flags in CHANGES.items()}
 RESNET = [f"{JUDGE}.backbone=CifarResNet", f"{JUDGE}.backbone.path=IMAGES/resnet20-12fca82f.th"]
 EMOJI = {"plain": HALF["plain"], "plain-calls": HALF["plain-calls"], "adt": adt(*RESNET, steps=0.5)}
