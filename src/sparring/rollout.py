@@ -128,7 +128,7 @@ def draw_path(
     num_steps: int,
     num_grad_steps: int,
     *,
-    choose: Literal["random", "last", "first"] = "random",
+    choose: Literal["random", "last"] = "random",
     start: Literal["uniform", "noise"] = "uniform",
 ) -> Path:
     """Draws a path for a whole batch: the same for all of its rows, so that all take the same number of steps.
@@ -137,7 +137,7 @@ def draw_path(
         draws: random numbers of the step.
         num_steps: length m of the inference path.
         num_grad_steps: k; all steps carry gradient where fewer than k are walked.
-        choose: which k of the steps that are walked: a random subset, the last or the first.
+        choose: which k of the steps that are walked: a random subset, or the last.
         start: "uniform" draws the first step from the path, "noise" walks all of it.
     """
     first = draws.one_integer(num_steps) if start == "uniform" else 0
@@ -145,8 +145,7 @@ def draw_path(
     k = min(num_grad_steps, num_run)
     if choose == "random":
         return Path(first, tuple(first + i for i in draws.subset(num_run, k)))
-    begin = num_steps - k if choose == "last" else first
-    return Path(first, tuple(range(begin, begin + k)))
+    return Path(first, tuple(range(num_steps - k, num_steps)))
 
 
 def simulate(

@@ -148,9 +148,9 @@ def test_spectral_convolution_divides_by_the_largest_singular_value():
     torch.testing.assert_close(layer(x), F.conv2d(x, weight, layer.bias))
 
 
-@pytest.mark.parametrize("score", ["spatial", "pooled", "both"])
-def test_tied_judge_gives_the_top_score_to_equal_images(score, backbone, draws):
-    d = siamese(backbone, tied=True, score=score, augment="")
+def test_equal_heads_give_the_top_score_to_equal_images(backbone, draws):
+    d = siamese(backbone, augment="")
+    d.reference_heads = d.candidate_heads
     with torch.no_grad():
         d.bias += torch.tensor([1.0, 2.0])
     x = pictures()
@@ -171,20 +171,11 @@ def test_scores_by_hand(backbone, draws):
         pooled = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
         expected += 10 * (spatial + pooled) / 2 / 2
     torch.testing.assert_close(d(a, r, draws(4)), expected)
-    spatial, pooled = (copy.deepcopy(d) for _ in range(2))
-    spatial.score, pooled.score = "spatial", "pooled"
-    torch.testing.assert_close((spatial(a, r, draws(4)) + pooled(a, r, draws(4))) / 2, expected)
-
-
-def test_tied_shares_heads_and_twins_do_not(backbone):
-    tied, twins = siamese(backbone, tied=True), siamese(backbone)
-    assert tied.reference_heads is tied.candidate_heads
-    count = [sum(p.numel() for p in d.parameters() if p.requires_grad) for d in (tied, twins)]
-    assert count[1] > 1.9 * count[0]
 
 
 def test_augmentations_of_candidate_and_reference_are_independent(backbone, draws):
-    d = siamese(backbone, tied=True)
+    d = siamese(backbone)
+    d.reference_heads = d.candidate_heads
     x = pictures()
     assert (d(x, x, draws(4)) < 10).all()
 

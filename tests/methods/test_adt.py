@@ -17,14 +17,13 @@ from method_parts import (
     siamese,
     total,
     touched,
-    trained,
 )
 
 from sparring.data import Batch, Digits, Draws
 from sparring.methods import ADT, Diffusion
 from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
-from sparring.rollout import noise, simulate
+from sparring.rollout import coefficients, noise, simulate
 from sparring.training import Trainer
 
 
@@ -283,22 +282,6 @@ def test_a_reference_of_the_same_class_is_another_image_where_there_is_one():
         method.rollout(batch_of())
 
 
-@pytest.mark.parametrize("mode", ["siamese", "single"])
-def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads(mode):
-    """gamma/2 times the mean over rows of |d sum(logits) / d maps|^2 at the real images; it trains the heads alone."""
-    judge = siamese(augment="", mode=mode)
-    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, r1_gamma=0.4)
-    losses = method.discriminator_loss(batch_of(phase="discriminator"), method.rollout(batch_of()))
-    maps = [m.detach().requires_grad_() for m in judge.backbone(images_of())]
-    (logits,) = judge.logits_from_maps([maps], [m.detach() for m in maps])
-    expected = 0.2 * sum(g.square().sum() for g in torch.autograd.grad(logits.sum(), maps)) / 6
-    torch.testing.assert_close(losses["r1"], expected)
-    losses["r1"].backward()
-    assert touched(judge) <= trained(judge)
-    assert touched(judge.candidate_heads)
-    assert touched(method.generator) == set()
-
-
 def test_flow_models_are_tuned_as_well():
     method = adt(denoiser(process=RectifiedFlow(), kind="flow"), scheduler="euler")
     assert method.rollout(batch_of()).image.requires_grad
@@ -306,8 +289,8 @@ def test_flow_models_are_tuned_as_well():
 
 def test_a_network_that_predicts_the_image_gets_gradient_from_the_last_step_alone():
     """DDIM ends on the last prediction of x_0: steps before the last one teach such a network nothing."""
-    for choose, zero in (("first", True), ("last", False)):
-        net = Net()
-        method = adt(denoiser(net, VP(), "x0"), start="noise", num_grad_steps=1, choose=choose, diffusion_weight=0)
-        total(method.generator_loss(batch_of(), method.rollout(batch_of()))).backward()
-        assert all((p.grad.abs().max() == 0) == zero for p in net.parameters())
+    net = Net()
+    method = adt(denoiser(net, VP(), "x0"), start="noise", num_grad_steps=1, choose="last", diffusion_weight=0)
+    total(method.generator_loss(batch_of(), method.rollout(batch_of()))).backward()
+    assert all(p.grad.abs().max() > 0 for p in net.parameters())
+    assert coefficients(method.scheduler, 4) == [0, 0, 0, 1]

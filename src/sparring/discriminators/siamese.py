@@ -16,15 +16,14 @@ class SiameseDiscriminator(OnFrozenBackbone):
     """Similarity of a candidate and a real reference image as a logit, high for a real candidate.
 
     Both images are augmented independently and seen by one frozen backbone; per map, head h of the candidate and
-    head g of the reference are compared by cosine over channels, `s_l = scale_l * cos + bias_l`, and averaged over
-    positions and maps. Source: Shen et al. 2025, "ADT: Tuning Diffusion Models with Adversarial Supervision" (siamese
-    network, frozen backbone, convolutional heads, differentiable augmentation); formulas and sizes: default (ours).
+    head g of the reference are compared by cosine over channels, `s_l = scale_l * cos + bias_l`: position by position
+    and by their means over positions, half and half. Maps are averaged. Source: Shen et al. 2025, "ADT: Tuning
+    Diffusion Models with Adversarial Supervision" (siamese network, frozen backbone, convolutional heads,
+    differentiable augmentation); formulas and sizes: default (ours).
 
     Args:
         backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the candidate.
         width: Channels of the heads and of the compared maps.
-        tied: One head for candidate and reference instead of two.
-        score: "spatial" compares position by position, "pooled" the means over positions, "both" averages the two.
         mode: "siamese", or "single": an ordinary logit of the candidate from the same heads; the reference is ignored.
         augment: Policy of `DiffAugment`; "" for none.
 
@@ -37,18 +36,16 @@ class SiameseDiscriminator(OnFrozenBackbone):
         *,
         backbone: Backbone,
         width: int = 32,
-        tied: bool = False,
-        score: Literal["both", "spatial", "pooled"] = "both",
         mode: Literal["siamese", "single"] = "siamese",
         augment: str = "color,translation,cutout",
     ) -> None:
         super().__init__(backbone, augment)
-        self.score, self.mode = score, mode
+        self.mode = mode
         self.candidate_heads = self._heads(width)
         if mode == "single":
             self.outputs = nn.ModuleList(SpectralConv2d(width, 1, 1) for _ in backbone.channels)
             return
-        self.reference_heads = self.candidate_heads if tied else self._heads(width)
+        self.reference_heads = self._heads(width)
         self.scale = nn.Parameter(torch.full((len(backbone.channels),), 10.0))
         self.bias = nn.Parameter(torch.zeros(len(backbone.channels)))
 
@@ -89,7 +86,7 @@ class SiameseDiscriminator(OnFrozenBackbone):
         """Mean over maps of `scale_l * cos + bias_l`, [B], where cos compares with the reference's directions."""
         scores = []
         for i, (head, a) in enumerate(zip(self.candidate_heads, maps, strict=True)):
-            scored = zip(self._scored(_exact(head(a))), directions[i], strict=True)
+            scored = zip(_compared(_exact(head(a))), directions[i], strict=True)
             with torch.autocast(a.device.type, enabled=False):
                 cosines = [_cosine(vectors, unit).mean(1) for vectors, unit in scored]
                 scores.append(self.scale[i] * torch.stack(cosines).mean(0) + self.bias[i])
@@ -98,12 +95,13 @@ class SiameseDiscriminator(OnFrozenBackbone):
     def _directions(self, r: Tensor) -> list[Tensor]:
         """What is compared of a reference, as unit vectors over channels."""
         with torch.autocast(r.device.type, enabled=False):
-            return [vectors * _inverse_length(vectors)[:, None] for vectors in self._scored(r)]
+            return [vectors * _inverse_length(vectors)[:, None] for vectors in _compared(r)]
 
-    def _scored(self, x: Tensor) -> list[Tensor]:
-        """What is compared of a head's map [B,K,g,g]: the vectors at its positions [B,K,g*g], their mean [B,K,1]."""
-        vectors = x.flatten(2)
-        return [vectors] * (self.score != "pooled") + [vectors.mean(2, keepdim=True)] * (self.score != "spatial")
+
+def _compared(x: Tensor) -> list[Tensor]:
+    """What is compared of a head's map [B,K,g,g]: the vectors at its positions [B,K,g*g], and their mean [B,K,1]."""
+    vectors = x.flatten(2)
+    return [vectors, vectors.mean(2, keepdim=True)]
 
 
 def _cosine(vectors: Tensor, unit: Tensor) -> Tensor:

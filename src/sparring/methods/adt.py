@@ -25,7 +25,7 @@ from sparring.data import Batch
 from sparring.denoiser import Denoiser
 from sparring.discriminators import SiameseDiscriminator
 from sparring.methods.method import Losses, Method, denoising_loss
-from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
+from sparring.objectives import Hinge, Objective, discriminator_statistics
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
 from sparring.rollout import Noised, coefficients, deterministic, draw_path, equalising, noise, simulate
@@ -63,13 +63,12 @@ class ADT(Method):
         scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
-        choose: which of the simulated steps: a random subset, the last k or the first k.
+        choose: which of the simulated steps: a random subset, or the last k.
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
         normalise_coeff: divide each step's gradient by its coefficient |c_i|, relative to their mean.
         guidance: scale of classifier-free guidance in the rollout, or several to draw one from for each batch.
         reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch,
             "same_class" with another one of its class.
-        r1_gamma: strength of R1 on the inputs of the discriminator's heads for real images; 0 switches it off.
         adversarial_weight: weight of the adversarial term; 0 is plain diffusion training, bit for bit.
         diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
@@ -87,12 +86,11 @@ class ADT(Method):
         scheduler: str = "ddim",
         num_steps: int = 20,
         num_grad_steps: int = 2,
-        choose: Literal["random", "last", "first"] = "random",
+        choose: Literal["random", "last"] = "random",
         start: Literal["uniform", "noise"] = "uniform",
         normalise_coeff: bool = False,
         guidance: float | tuple[float, ...] = 1.0,
         reference: Literal["paired", "unpaired", "same_class"] = "paired",
-        r1_gamma: float = 0.0,
         adversarial_weight: float = 0.1,
         diffusion_weight: float = 1.0,
         warmup_steps: int = 200,
@@ -118,7 +116,6 @@ class ADT(Method):
         if any(scale != 1 for scale in self.guidance) and generator.text is None:
             generator.null_class  # noqa: B018  (raises where there is none)
         self.reference = reference
-        self.r1_gamma = r1_gamma
         self.adversarial_weight = adversarial_weight
         self.diffusion_weight = diffusion_weight
         self.warmup_steps = warmup_steps
@@ -182,14 +179,10 @@ class ADT(Method):
         return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
     def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
-        maps_real = [maps.detach().requires_grad_(self.r1_gamma > 0) for maps in fake.real]
-        maps_fake = [maps.detach() for maps in fake.fake]
-        logits_real, logits_fake = self.judge.logits_from_maps([maps_real, maps_fake], fake.reference)
+        candidates = [fake.real, [maps.detach() for maps in fake.fake]]
+        logits_real, logits_fake = self.judge.logits_from_maps(candidates, fake.reference)
         self.log(**discriminator_statistics(logits_real, logits_fake))
-        losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
-        if self.r1_gamma > 0:
-            losses["r1"] = 0.5 * self.r1_gamma * r1_penalty(logits_real, maps_real)
-        return losses
+        return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
 
     def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
         losses: Losses = {}

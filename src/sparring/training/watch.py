@@ -14,7 +14,7 @@ WINS, LOSES, DEAD = 0.98, 0.52, 1e-7
 HINTS = {
     "wins": (
         "the discriminator is right in more than {share:.0%} of the cases and may leave the generator nothing to "
-        "learn: lower its learning rate, regularise it (r1_gamma, augment), or set `discriminator_accuracy: 0.8`"
+        "learn: lower its learning rate, regularise it (augment), or set `discriminator_accuracy: 0.8`"
     ),
     "loses": (
         "the discriminator is right in fewer than {share:.0%} of the cases, no better than a coin: raise its learning "
