@@ -42,6 +42,9 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
     "adt": adt(steps=0.5),
     "adt-paired": adt(*PAIRED, steps=0.5),
 }
+AT_32 = {name: HALF[name] for name in ("plain", "plain-calls", "adt")}
+AT_32["m = 10, k = 2"] = adt(*TEN, steps=0.3)  # as many network calls
+CLASSES = {"plain": ARMS["plain"], "adt": ARMS["adt"], "same class": adt(*method(reference="same_class"))}
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
     "paired": PAIRED,
@@ -79,7 +82,8 @@ TABLES = {
     "digits-samplers": Table("digits", ARMS, plan=SAMPLERS),
     "fashion16": Table("fashion16", HALF),
     "emoji32": Table("emoji32", EMOJI),
-    "fashion32": Table("fashion32", {name: arm for name, arm in HALF.items() if name != "adt-paired"}),
+    "fashion32": Table("fashion32", AT_32),
+    "digits-classes": Table("digits-classes", CLASSES, plan=FEW),
 }
 
 if __name__ == "__main__":
