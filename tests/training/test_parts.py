@@ -124,7 +124,7 @@ def test_means_of_the_log():
     ("line", "words"),
     [
         ({"statistics/accuracy": 0.99}, "discriminator_accuracy: 0.8"),
-        ({"statistics/accuracy": 0.5}, "no better than a coin"),
+        ({"statistics/accuracy": 0.4}, "worse than a coin"),
         ({"gradient_norm/discriminator": 0.0}, "no longer learns"),
     ],
 )

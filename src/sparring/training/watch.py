@@ -10,15 +10,15 @@ from sparring.training import processes
 Noted = list[tuple[str, Tensor | float]]
 """Statistics of one step; a name stands there once for each micro-batch."""
 
-WINS, LOSES, DEAD = 0.98, 0.52, 1e-7
+WINS, LOSES, DEAD = 0.98, 0.45, 1e-7  # a good pair of players is often near 0.5
 HINTS = {
     "wins": (
         "the discriminator is right in more than {share:.0%} of the cases and may leave the generator nothing to "
         "learn: lower its learning rate, regularise it (augment), or set `discriminator_accuracy: 0.8`"
     ),
     "loses": (
-        "the discriminator is right in fewer than {share:.0%} of the cases, no better than a coin: raise its learning "
-        "rate or `discriminator_updates`, give it more width, or weaken its regularisation"
+        "the discriminator is right in fewer than {share:.0%} of the cases, worse than a coin: the generator fools it "
+        "faster than it learns, and images may get worse. Raise its learning rate or `discriminator_updates`"
     ),
     "dead": (
         "the discriminator's gradient is 0: it no longer learns. Look at its losses; a hinge that is satisfied "
@@ -59,7 +59,7 @@ class Means:
 class Watch:
     """Sees a discriminator that wins, loses or dies, and says so once.
 
-    Accuracy above 0.98 or below 0.52, or a gradient norm below 1e-7, for `patience` lines of the log in a row; default
+    Accuracy above 0.98 or below 0.45, or a gradient norm below 1e-7, for `patience` lines of the log in a row; default
     (ours).
 
     Args:
