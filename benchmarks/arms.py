@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 
 import numpy as np
 import torch
@@ -166,13 +166,32 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def precision_recall(rows: list[dict]) -> str:
+    """Precision and recall of every arm and setting, mean over seeds."""
+    every = settings(rows)
+    lines = ["| arm | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |", "|---|" + "--:|" * len(every)]
+    for arm in dict.fromkeys(r["arm"] for r in rows):
+        cells = []
+        for setting in every:
+            found = [
+                result
+                for r in rows
+                for result in r["results"]
+                if r["arm"] == arm and (result["scheduler"], result["nfe"]) == setting
+            ]
+            means = [mean(result[name] for result in found) for name in ("precision", "recall")] if found else []
+            cells.append("/".join(f"{value:.2f}" for value in means))
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def digits_of(values: list[float]) -> str:
     """Mean and standard deviation, with three digits that mean something; empty for no value."""
     if not values:
         return ""
-    mean = sum(values) / len(values)
-    places = 2 if mean >= 1 else 3
-    return f"{mean:.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
+    average = mean(values)
+    places = 2 if average >= 1 else 3
+    return f"{average:.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
 
 
 SPACES = ("classifier", "the judge's encoder", "self-supervised", "pixels")
@@ -187,8 +206,11 @@ def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int])
         floor = f"floor {example['floor']['frechet']:.3f}"
         print(f"\n{table.set}, {example['features']}; n = {example['n']} against {example['n_reference']}, {floor}\n")
         print(markdown(rows))
-        for verdict in verdicts(rows) if first == 0 else []:
-            print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
+        if first == 0:
+            for verdict in verdicts(rows):
+                print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
+            print("\nprecision/recall, mean over seeds\n")
+            print(precision_recall(rows))
     if table.control in arms:
         print(f"\n{table.set}, distance over that of {table.control}, seed by seed\n")
         print(ratios(spaces, table.control))

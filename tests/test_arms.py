@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -69,9 +70,10 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     spaces = ("classifier 32-64-64", "the judge's encoder", "self-supervised 32-64-64", "pixels pooled to 4x4")
     for space in (f"{space}, holdout" for space in spaces):
         assert f"digits, {space}; n = 32 against 100" in printed
-    assert printed.count("| plain | ") == 4
-    assert printed.count("| twice | ") == 8  # distances, and ratios to plain
+    assert printed.count("| plain | ") == 5  # distances in four spaces, precision and recall
+    assert printed.count("| twice | ") == 9  # and ratios to plain
     assert "| ddim 2 | euler 3 |" in printed
+    assert re.search(r"precision/recall.*\n\n.*\n.*\n\| baseline \| [01]\.\d\d/[01]\.\d\d \|", printed)
 
     run = tmp_path / "runs" / "digits" / "seed0" / "plain"
     results = json.loads((run / "results.json").read_text())
