@@ -44,7 +44,7 @@ HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and 
 }
 AT_32 = {name: HALF[name] for name in ("plain", "plain-calls", "adt")}
 AT_32["m = 10, k = 2"] = adt(*TEN, steps=0.3)  # as many network calls
-CLASSES = {"plain": ARMS["plain"], "adt": ARMS["adt"], "same class": adt(*method(reference="same_class"))}
+CLASSES = {name: ARMS[name] for name in ("plain", "plain-calls", "adt")}
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
     "paired": PAIRED,
@@ -56,7 +56,6 @@ CHANGES: dict[str, list[str]] = {
     "k = 2": method(num_grad_steps=2),
     "k = 4": method(num_grad_steps=4),
     "last step": method(choose="last"),
-    "same class": method(reference="same_class"),
     "normalise_coeff, k = 2": method(normalise_coeff=True, num_grad_steps=2),
     "random backbone": [f"{JUDGE}.backbone.init_args.pretrain=none"],
     "frozen judge": UNTRAINED,

@@ -19,7 +19,7 @@ from method_parts import (
     touched,
 )
 
-from sparring.data import Batch, Digits, Draws
+from sparring.data import Digits, Draws
 from sparring.methods import ADT, Diffusion
 from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
@@ -267,19 +267,6 @@ def test_guidance_is_drawn_for_each_batch():
     assert seen == {False, True}
     with pytest.raises(ValueError, match="`guidance`.* takes neither classes nor captions"):
         adt(denoiser(), guidance=3.0)
-
-
-def test_a_reference_of_the_same_class_is_another_image_where_there_is_one():
-    method = ADT(denoiser(), siamese(augment=""), num_steps=4, reference="same_class")
-    labels = torch.tensor([0, 1, 0, 2, 0, 1])
-    batch = Batch(images_of(), labels, Draws(0, phase="rollout"))
-    others = method.others(batch)
-    assert others.tolist() == [4, 5, 0, 3, 2, 1]
-    fake = method.rollout(batch)
-    for maps, of_others in zip(fake.reference, method.discriminator.backbone(images_of()[others]), strict=True):
-        torch.testing.assert_close(maps, of_others)
-    with pytest.raises(ValueError, match="reference=same_class"):
-        method.rollout(batch_of())
 
 
 def test_flow_models_are_tuned_as_well():

@@ -67,12 +67,11 @@ def test_an_unconditional_pipeline_is_tuned_on_a_folder(unconditional, images, d
 
 
 def test_a_class_conditional_pipeline_of_latents_is_tuned_on_a_folder(tiny, images, dinov2, tmp_path):
-    """With guidance in the rollout, classes dropped in the denoising loss, and references of the same class."""
+    """With guidance in the rollout, and classes dropped in the denoising loss."""
     flags = [
         "--data.labels=true",
         "--method.guidance=[1, 3]",
         "--denoiser.condition_dropout=0.2",
-        "--method.reference=same_class",
     ]
     moved = fit(tiny("dit"), images, dinov2, tmp_path / "run", *flags)
     assert moved["yes"]

@@ -67,8 +67,7 @@ class ADT(Method):
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
         normalise_coeff: divide each step's gradient by its coefficient |c_i|, relative to their mean.
         guidance: scale of classifier-free guidance in the rollout, or several to draw one from for each batch.
-        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch,
-            "same_class" with another one of its class.
+        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch.
         adversarial_weight: weight of the adversarial term; 0 is plain diffusion training, bit for bit.
         diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
@@ -90,7 +89,7 @@ class ADT(Method):
         start: Literal["uniform", "noise"] = "uniform",
         normalise_coeff: bool = False,
         guidance: float | tuple[float, ...] = 1.0,
-        reference: Literal["paired", "unpaired", "same_class"] = "paired",
+        reference: Literal["paired", "unpaired"] = "paired",
         adversarial_weight: float = 0.1,
         diffusion_weight: float = 1.0,
         warmup_steps: int = 200,
@@ -126,8 +125,8 @@ class ADT(Method):
 
     def check(self, batch_size: int) -> None:
         super().check(batch_size)
-        if self.reference != "paired" and batch_size < 2:
-            raise ValueError(f"`batch_size={batch_size}`: `reference={self.reference}` needs at least 2 images")
+        if self.reference == "unpaired" and batch_size < 2:
+            raise ValueError(f"`batch_size={batch_size}`: `reference=unpaired` needs at least 2 images")
 
     def rollout(self, batch: Batch) -> Simulated:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
@@ -138,7 +137,7 @@ class ADT(Method):
         # the frozen backbone sees every image once a step: both pairs and both updates share the maps
         real = [batch.images]
         if self.judge.mode == "siamese":
-            real.append(batch.images if self.reference == "paired" else batch.images[self.others(batch)])
+            real.append(batch.images if self.reference == "paired" else batch.images.roll(1, 0))
         with torch.no_grad():
             maps = self.judge.feature_maps(real, batch.draws)
         (fake,) = self.judge.feature_maps([image], batch.draws)
@@ -157,16 +156,6 @@ class ADT(Method):
             grad_scales=None if self.grad_scales is None else self.grad_scales[path.start],
             guidance=self.guidance[batch.draws.one_integer(len(self.guidance))],
         )
-
-    def others(self, batch: Batch) -> Tensor:
-        """[B] the row before each row, or the one before it of the same class: itself, where there is no other."""
-        row = torch.arange(len(batch), device=batch.images.device)
-        back = (row[:, None] - row - 1) % len(batch)
-        if self.reference == "same_class":
-            if batch.labels is None:
-                raise ValueError("`reference=same_class` needs labels, and the data has none: use paired or unpaired")
-            back = back.masked_fill(batch.labels[:, None] != batch.labels, len(batch))
-        return back.argmin(1)
 
     @property
     def judge(self) -> SiameseDiscriminator:
