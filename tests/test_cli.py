@@ -58,6 +58,7 @@ def fails(capsys, arguments: list[str]) -> str:
     assert main(arguments) == 2
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
+    assert len(error) < 500
     assert error.startswith("sparring: error: ")
     return error
 
@@ -193,6 +194,10 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (
             ["fit", "sadm-digits", "--init", "{run}", "--out", "{new}", "--trainer.batch_size=1"],
             ["needs 2 images or more"],
+        ),
+        (
+            ["fit", "adt-digits", "--init", "{run}", "--out", "{new}", "--method.num_grad_steps=9"],
+            ["error: `num_grad_steps=9` must lie between 1 and `num_steps=5`"],
         ),
         (["sample", "{run}", "--n", "0"], ["`n=0` must be at least 1"]),
         (["sample", "{run}", "--scheduler", "magic"], ["magic", "ddim"]),

@@ -221,6 +221,7 @@ def plain(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: -?", "", text)
     text = re.sub(r"- Expected a <class 'NoneType'>|Given value type: .*?(?=Given value:|$)|Given value: .*$", "", text)
+    text = re.sub(r" ?\. Got value: Namespace\(.*$", "", text)
     text = re.sub(r"- Expected a path but \S+ either not accessible or invalid -?", "", text)
     text = re.sub(r'Parser key "(.*?)": ', r"`\1`: ", text)
     text = re.sub(r"<class '(.*?)'>", r"\1", text)

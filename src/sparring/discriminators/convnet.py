@@ -73,9 +73,9 @@ class SmallConvNet(Classifier):
             raise ValueError(
                 "`num_classes=None` with `pretrain='classifier'`: give the number, or use `pretrain='none'`"
             )
-        if kernel_size % 2 == 0 or not widths:
+        if kernel_size % 2 == 0 or min(widths, default=0) < 1:
             raise ValueError(
-                f"`kernel_size={kernel_size}`, `widths={widths}`: use an odd kernel and at least one stage"
+                f"`kernel_size={kernel_size}`, `widths={widths}`: use an odd kernel and stages of width 1 or more"
             )
         self.settings = {"in_channels": in_channels, "widths": list(widths), "num_classes": num_classes}
         self.settings |= {"pretrain": pretrain, "kernel_size": kernel_size, "activation": activation, "seed": seed}
