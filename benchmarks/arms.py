@@ -211,9 +211,9 @@ def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int])
                 print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
             print("\nprecision/recall, mean over seeds\n")
             print(precision_recall(rows))
-    if table.control in arms:
-        print(f"\n{table.set}, distance over that of {table.control}, seed by seed\n")
-        print(ratios(spaces, table.control))
+    for control in (arm for arm in arms if arm.startswith("plain")):
+        print(f"\n{table.set}, distance over that of {control}, seed by seed\n")
+        print(ratios(spaces, control))
 
 
 def ratios(spaces: dict[str, list[dict]], control: str) -> str:
@@ -242,14 +242,12 @@ class Table:
         arms: by name; they and the baseline make the rows.
         plan: schedulers and network calls; None: those of the data set.
         split: "validation" for choosing, "holdout" for the final numbers.
-        control: the arm whose distance the ratios are over.
     """
 
     set: str
     arms: dict[str, Arm]
     plan: Plan | None = None
     split: str = "holdout"
-    control: str = "plain"
 
 
 def command(doc: str | None, tables: dict[str, Table], argv: list[str] | None = None) -> None:

@@ -84,7 +84,7 @@ MOVED = [("ddim", 10), ("dpm", 5), ("dpm", 10)]
 def moved(name: str, flags: list[str]) -> Table:
     """A way of tuning, plain and with structure, from other classes to these."""
     arms = {f"{one}, {name}": replace(arm, flags=[*arm.flags, *flags]) for one, arm in THREE.items()}
-    return Table("fashion16-moved", arms, plan=MOVED, control=f"plain, {name}")
+    return Table("fashion16-moved", arms, plan=MOVED)
 
 
 FEW = [("ddim", 5), ("ddim", 20), ("dpm", 5), ("dpm", 10)]

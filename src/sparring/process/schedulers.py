@@ -23,7 +23,7 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
   clean. Refused; it happens only with about as many steps as levels.
 - Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
 - Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that makes
-  noise of a sample below some 100 steps (digits: distance 12.9 with 10, 2.1 with 50, 0.6 with 100). Refused below.
+  noise of a sample with fewer than some 100 steps. Refused below 100.
 """
 
 from typing import Any, Literal
