@@ -117,6 +117,7 @@ def test_prepared_encoder_becomes_the_start_of_the_structure_judge(digits):
         ({}, "num_classes"),
         ({"pretrain": "none", "kernel_size": 2}, "kernel_size"),
         ({"pretrain": "none", "widths": ()}, "widths"),
+        ({"widths": (8, 0), "pretrain": "none"}, "stages of width 1 or more"),
     ],
 )
 def test_constructor_errors(arguments, message):
@@ -222,9 +223,3 @@ def test_dinov2_errors(dino_path, tmp_path):
         DINOv2(path=dino_path, image_size=32, blocks=[1, 5])
     with pytest.raises(ValueError, match="no DINOv2 model"):
         DINOv2(path=str(tmp_path))
-
-
-@pytest.mark.parametrize("settings", [{"widths": []}, {"widths": [8, 0]}, {"kernel_size": 2}])
-def test_a_small_network_that_cannot_be_built_is_refused(settings):
-    with pytest.raises(ValueError, match="use an odd kernel and stages of width 1 or more"):
-        SmallConvNet(in_channels=1, pretrain="none", **settings)
