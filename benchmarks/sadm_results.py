@@ -8,9 +8,11 @@
     python benchmarks/sadm_results.py "fashion16-moved, full" --images DATA
     python benchmarks/sadm_results.py "fashion16-moved, LoRA" --images DATA --arms "plain, LoRA" "sadm-frozen, LoRA"
     python benchmarks/sadm_results.py emoji32 --images DATA
+    python benchmarks/sadm_results.py emoji32-moved --images DATA
 
 DATA holds fashion_mnist-train-10k.parquet and fashion_mnist-test.parquet (columns image and label), for emoji
-noto_emoji-64.parquet (image, codepoints) and the CIFAR-10 weights resnet20-12fca82f.th and resnet56-4bfd9763.th.
+noto_emoji-64.parquet (image, kind, codepoints), noto_emoji_pairs-64.parquet (source, codepoints) and the CIFAR-10
+weights resnet20-12fca82f.th and resnet56-4bfd9763.th.
 """
 
 from dataclasses import replace
@@ -97,6 +99,7 @@ TABLES = {
     "fashion32": Table("fashion32", THREE),
     **{f"fashion16-moved, {name}": moved(name, flags) for name, flags in TUNINGS.items()},
     "emoji32": Table("emoji32", EMOJI),
+    "emoji32-moved": Table("emoji32-moved", {name: EMOJI[name] for name in THREE}),
     **{name: Table(name, THREE, plan=FEW) for name in ("digits-short", "digits-small", "digits-classes")},
 }
 

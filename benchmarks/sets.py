@@ -117,18 +117,27 @@ def fashion16(classes: list[str] | None = None, *, lr: float = 2e-4, ema: float 
 
 
 RESNET20, RESNET56 = "resnet20-12fca82f.th", "resnet56-4bfd9763.th"  # CIFAR-10 weights
-EMOJI: dict[str, Any] = {"size": 32, "holdout_share": 0.25, "group_column": "codepoints", "group_separator": "-"}
 
 
-def emoji_data(folder: Path) -> list[str]:
-    return [f"--data={folder / 'noto_emoji-64.parquet'}", *(f"--data.{name}={value}" for name, value in EMOJI.items())]
+def emoji(file: str, **columns: str | dict[str, str]) -> dict[str, Any]:
+    """Emoji at 32x32; a quarter is held out, all variants of an emoji on the same side."""
+    split = {"holdout_share": 0.25, "group_column": "codepoints", "group_separator": "-"}
+    settings: dict[str, Any] = {"size": 32, **split, **columns}
 
+    def data(folder: Path) -> list[str]:
+        flags = [
+            f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in settings.items()
+        ]
+        return [f"--data={folder / file}", *flags]
 
-def emoji_real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
-    train = HubData(str(folder / "noto_emoji-64.parquet"), **EMOJI)
-    held = train.holdout()
-    assert held is not None
-    return train, held
+    def real(folder: Path, split: str) -> tuple[ImageData, ImageData]:
+        train = HubData(str(folder / file), **settings)
+        held = train.holdout()
+        assert held is not None
+        return train, held
+
+    return {"data": data, "real": real, "channels": 3, "num_classes": None, "resnets": True}
 
 
 def at_32(channels: int, steps: int) -> list[str]:
@@ -152,15 +161,20 @@ SETS: dict[str, DataSet] = {
         **fashion(pad=2), baseline=at_32(1, 2500), shared=SMALL_BATCH, steps=300, n=1000, plan=[("dpm", 5), ("dpm", 10)]
     ),
     "emoji32": DataSet(
-        data=emoji_data,
-        real=emoji_real,
+        **emoji("noto_emoji-64.parquet"),
         baseline=at_32(3, 2500),
         shared=SMALL_BATCH,
         steps=300,
         n=1000,
         plan=[("dpm", 5), ("dpm", 10)],
-        channels=3,
-        num_classes=None,
-        resnets=True,
+    ),
+    "emoji32-moved": DataSet(  # from the drawings of 2025 to those of 2017
+        **emoji("noto_emoji_pairs-64.parquet", image_column="source"),
+        first=emoji("noto_emoji-64.parquet", where={"kind": "plain"})["data"],
+        baseline=at_32(3, 2500),
+        shared=[*SMALL_BATCH, "--trainer.generator_optimizer.lr=1e-3", "--trainer.ema_decay=0.99"],
+        steps=600,
+        n=1000,
+        plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)],
     ),
 }
