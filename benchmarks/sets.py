@@ -171,9 +171,9 @@ SETS: dict[str, DataSet] = {
     "emoji32-moved": DataSet(  # from the drawings of 2025 to those of 2017
         **emoji("noto_emoji_pairs-64.parquet", image_column="source"),
         first=emoji("noto_emoji-64.parquet", where={"kind": "plain"})["data"],
-        baseline=at_32(3, 2500),
+        baseline=at_32(3, 1500),
         shared=[*SMALL_BATCH, "--trainer.generator_optimizer.lr=1e-3", "--trainer.ema_decay=0.99"],
-        steps=600,
+        steps=400,
         n=1000,
         plan=[("ddim", 10), ("dpm", 5), ("dpm", 10)],
     ),
