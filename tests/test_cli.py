@@ -1,6 +1,7 @@
 """The command line as a user types it: what works, and one line with exit code 2 for each likely mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -140,6 +141,8 @@ def test_evaluate_and_compare_print_what_scripts_rely_on(workplace, capsys):
     result = json.loads(capsys.readouterr().out)
     assert {"nfe", "scheduler", "frechet", "kernel", "precision", "recall", "n", "features", "floor"} <= set(result)
     assert (result["nfe"], result["scheduler"], result["n"]) == (2, "ddim", 20)
+    assert (result["reference"], result["train"]) == ("digits:holdout", "digits")
+    assert "ema" not in result  # nobody knows it of a foreign pipeline
     assert result["floor"]["frechet"] < result["frechet"]
     page = workplace / "compare.html"
     assert main(["compare", run, "--json", "--out", str(page)]) == 0
@@ -147,9 +150,22 @@ def test_evaluate_and_compare_print_what_scripts_rely_on(workplace, capsys):
     keys = {"name", "method", "seed", "step", "network_calls", "seconds_per_step", "results"}
     assert keys <= set(row)
     assert row["results"][0]["frechet"] == result["frechet"]
+    assert (row["folder"], row["results"][0]["step"]) == (run, row["step"])
     assert page.stat().st_size > 10_000
     assert main(["compare", run]) == 0
     assert "Frechet distance" in capsys.readouterr().out
+
+
+def test_compare_refuses_damaged_results_and_runs_that_stand_for_each_other(workplace, capsys, tmp_path):
+    run, copy = workplace / "run", tmp_path / "run"
+    shutil.copytree(run, copy)
+    error = fails(capsys, ["compare", str(run), str(copy)])
+    assert f"{run} and {copy} are both seed" in error
+    (copy / "results.json").write_text("{}")
+    assert "results.json is not a list of results" in fails(capsys, ["compare", str(copy)])
+    (copy / "results.json").unlink()
+    (copy / "checkpoints" / "000003" / "state.json").write_text("3")
+    assert "000003 is damaged" in fails(capsys, ["compare", str(copy)])
 
 
 def test_evaluate_a_folder_of_images(workplace, capsys, tmp_path):
@@ -206,6 +222,7 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (["evaluate", "{new}"], ["does not exist"]),
         (["evaluate", "{run}", "--features", "magic"], ["features=magic"]),
         (["compare", "{here}"], ["not a run of sparring"]),
+        (["compare", "{run}", "{new}.v2"], ["new.v2 does not exist"]),
         (["sample", "{run}", "--colour", "red"], ["unknown argument --colour"]),
     ],
 )
@@ -217,6 +234,18 @@ def test_a_mistake_gives_one_line_and_loses_nothing(workplace, capsys, tmp_path,
         assert word in error
     assert not (tmp_path / "new").exists()
     assert (workplace / "run" / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("", "already holds files"), ("config.yaml", "already holds files"), ("samples.png", "is a folder")]
+    + [("config.yaml/x.png", "cannot be written"), ("config.yaml/x/y", "cannot be written")],
+)
+def test_a_place_for_samples_is_checked_before_they_are_drawn(workplace, capsys, monkeypatch, tmp_path, out, words):
+    monkeypatch.setattr("sparring.sampling.Sampler.__call__", lambda *_, **__: pytest.fail("was sampled"))
+    (tmp_path / "samples.png").mkdir()
+    (tmp_path / "config.yaml").touch()
+    assert words in fails(capsys, ["sample", str(workplace / "run"), "--out", str(tmp_path / out)])
 
 
 def test_what_a_data_set_refuses_is_told_in_its_own_words(workplace, capsys, tmp_path):

@@ -1,6 +1,8 @@
 """Verdicts over runs: the control is the best plain arm, and a gain inside the spread is no gain."""
 
-from sparring.comparison import verdicts
+import pytest
+
+from sparring.comparison import measured, verdicts
 
 
 def rows(name: str, method: str, frechet: dict[tuple[str, int], list[float]], calls: int = 100) -> list[dict]:
@@ -72,3 +74,74 @@ def test_an_equal_budget_leaves_out_plain_arms_that_spent_less():
     assert verdict_of(verdicts(PLAIN + long + dear), "At equal scheduler")["verdict"] == "worse"
     assert verdict_of(verdicts(PLAIN + long + dear, budget="calls"), "At equal scheduler")["verdict"] == "gain"
     assert "nothing to compare" in verdicts(PLAIN + dear, budget="calls")[0]["sentence"]
+
+
+def with_results(row: dict, *results: dict) -> dict:
+    """A run with results in place of its own."""
+    return row | {"results": [row["results"][0] | result for result in results]}
+
+
+def test_one_seed_without_an_interval_is_no_gain():
+    wide = {"frechet_interval": None}  # as in features of more than 128 dimensions
+    plain, adt = rows("plain", "Diffusion", {("ddim", 5): [1.0]})[0], rows("adt", "ADT", {("ddim", 5): [0.1]})[0]
+    for pair in ([with_results(plain, wide), adt], [plain, with_results(adt, wide)]):
+        compared = verdicts(pair)[0]["comparisons"][0]
+        assert (compared["verdict"], compared["interval"]) == ("no gain", None)
+        assert compared["note"] == "one seed: no spread known"
+
+
+CLASSIFIER = {"features": "classifier 32-64-64", "n": 1000, "n_reference": 500, "seed": 0}
+PIXELS = {"features": "pixels pooled to 4x4", "n": 200, "n_reference": 500, "seed": 0}
+
+
+def test_only_what_was_measured_alike_is_compared():
+    plain, adt = rows("plain", "Diffusion", {("ddim", 5): [10.0]})[0], rows("adt", "ADT", {("ddim", 5): [9.9]})[0]
+    both = with_results(adt, CLASSIFIER, PIXELS | {"frechet": 0.2, "frechet_interval": [0.1, 0.3]})
+    pair = [with_results(plain, CLASSIFIER), both]
+    for found in (verdicts(pair), verdicts(pair[::-1])):
+        assert found[0]["comparisons"][0]["frechet"] == 9.9
+        assert [v["verdict"] for v in found] == ["no gain", "no gain"]
+    assert measured(pair, "adt", ("ddim", 5)).values == {0: 9.9}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 200}, {"n_reference": 9}, {"seed": 1}, {"split": "validation"}, {"reference": "other"}, {"train": "other"}],
+)
+def test_what_was_measured_otherwise_is_not_compared(change):
+    own = CLASSIFIER | {"split": "holdout", "reference": "digits:holdout", "train": "digits"}
+    plain, adt = rows("plain", "Diffusion", {("ddim", 5): [10.0]})[0], rows("adt", "ADT", {("ddim", 5): [0.1]})[0]
+    found = verdicts([with_results(plain, own), with_results(adt, own | change)])
+    assert all("nothing to compare" in v["sentence"] for v in found)
+    assert verdicts([with_results(plain, own), with_results(adt, own)])[0]["verdict"] == "gain"
+
+
+def test_images_trained_on_matter_only_to_features_that_learned_from_them():
+    plain, adt = rows("plain", "Diffusion", {("ddim", 5): [10.0]})[0], rows("adt", "ADT", {("ddim", 5): [0.1]})[0]
+    pair = [with_results(plain, PIXELS | {"train": "half"}), with_results(adt, PIXELS | {"train": "whole"})]
+    assert verdicts(pair)[0]["verdict"] == "gain"
+
+
+def test_the_best_scheduler_is_chosen_among_results_measured_alike():
+    plain = rows("plain", "Diffusion", {("ddim", 5): [10.0], ("dpm", 5): [1.0]})[0]
+    for result, way in zip(plain["results"], (CLASSIFIER, PIXELS), strict=True):
+        result |= way
+    adt = with_results(rows("adt", "ADT", {("ddim", 5): [8.0]})[0], CLASSIFIER)
+    best = verdict_of(verdicts([plain, adt]), "Against the best")
+    assert (best["verdict"], best["comparisons"][0]["control"]) == ("gain", 10.0)
+
+
+def test_a_result_that_does_not_name_its_reference_joins_neither_of_two_others():
+    """What says less must not make comparable what is not."""
+    old, a, b = CLASSIFIER, CLASSIFIER | {"reference": "a"}, CLASSIFIER | {"reference": "b"}
+    makes = [("old", "Diffusion", old, 5.0), ("plain", "Diffusion", b, 1.0), ("adt", "ADT", a, 3.0)]
+    found = [with_results(rows(name, kind, {("ddim", 5): [x]})[0], way) for name, kind, way, x in makes]
+    compared = verdicts(found)[0]["comparisons"][0]
+    assert (compared["frechet"], compared["control"]) == (3.0, 5.0)
+
+
+def test_two_runs_of_one_arm_and_seed_are_refused_by_their_folders():
+    one, other = (rows("sadm", "SADM", {("ddim", 5): [x]})[0] for x in (1.0, 2.0))
+    with pytest.raises(ValueError, match=r"a/sadm and b/sadm are both seed 0 of the arm `sadm`"):
+        verdicts([*PLAIN, one | {"folder": "a/sadm"}, other | {"folder": "b/sadm"}])
+    assert verdicts([*PLAIN, one | {"folder": "a/sadm"}, other | {"folder": "b/sadm", "seed": 1}])

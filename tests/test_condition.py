@@ -13,6 +13,7 @@ from sparring.condition import Prompts, TextCondition, joined, where
 from sparring.data import Batch, Draws, StoredImages
 from sparring.denoiser import Denoiser
 from sparring.pipeline import load_pipeline
+from sparring.pretrained import Pretrained
 from sparring.process import VP, RectifiedFlow
 from sparring.process.times import Uniform
 from sparring.rollout import generate, one_step, simulate
@@ -247,9 +248,29 @@ def test_captions_are_dropped_to_the_empty_prompt(tiny):
 
 
 def test_a_dit_leaves_dropping_to_us(tiny):
-    """diffusers' own dropping follows torch's global generator and knows nothing of rows."""
-    loaded = load_pipeline(tiny("dit"))[0]
-    probability = loaded.net.transformer_blocks[0].norm1.emb.class_embedder
-    assert probability.dropout_prob == 0.1
-    Denoiser(loaded.net, loaded.process, loaded.prediction, loaded.space, condition_dropout=0.2)
-    assert probability.dropout_prob == 0
+    """diffusers' own dropping follows torch's global generator, knows nothing of rows, and would go on in a rollout."""
+    net = DiTTransformer2DModel(sample_size=8, num_layers=1, num_attention_heads=1, num_embeds_ada_norm=5)
+    embedder = net.transformer_blocks[0].norm1.emb.class_embedder
+    assert embedder.dropout_prob == 0.1
+    assert Denoiser(net, VP(), "eps").condition_dropout == 0.1
+    assert embedder.dropout_prob == 0
+    assert load_pipeline(tiny("dit"))[0].condition_dropout == 0.1
+    assert Pretrained(str(tiny("dit"))).condition_dropout == 0.1
+    assert Pretrained(str(tiny("dit")), condition_dropout=0.0).condition_dropout == 0
+
+
+def test_no_label_is_dropped_where_a_sampler_is_simulated(tiny):
+    denoiser = load_pipeline(tiny("dit"))[0]
+    scheduler = denoiser.process.scheduler("ddim", denoiser.prediction)
+    x_0 = torch.zeros(64, *denoiser.latent_shape((3, 16, 16)))
+    batch = [Batch(x_0, torch.zeros(64, dtype=torch.int64), Draws(0)) for _ in range(2)]
+    with torch.no_grad():
+        training = simulate(denoiser.train(), batch[0], scheduler, num_steps=4)
+        torch.testing.assert_close(training, simulate(denoiser.eval(), batch[1], scheduler, num_steps=4))
+
+
+def test_more_classes_in_the_data_than_in_the_network_are_refused():
+    data = StoredImages(torch.zeros(5, 1, 8, 8), torch.arange(5))
+    Denoiser(unet(num_class_embeds=5), VP(), "v").check_condition(data)
+    with pytest.raises(ValueError, match="UNet2DModel has 4 classes and `.*` has 5: build the network with as many"):
+        Denoiser(unet(num_class_embeds=4), VP(), "v").check_condition(data)

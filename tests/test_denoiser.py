@@ -285,3 +285,10 @@ def test_eps_on_a_schedule_that_ends_in_noise_is_warned_of():
         Denoiser(Plain(), VP(schedule="cosine"), "v")
         Denoiser(Plain(), VP(), "eps")
         Denoiser(Plain(), EDM(), "eps")
+
+
+def test_a_network_that_knows_no_size_learns_it_from_the_data():
+    net = unet()
+    assert net.config.sample_size is None
+    Denoiser(net, VP(), "v").check((1, 8, 8))
+    assert net.config.sample_size == 8

@@ -93,8 +93,29 @@ def test_a_file_that_is_there_stays(file):
 
 
 def test_neighbours_by_hand():
-    known = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.1, 3.0], [0.2, 1.0]])
-    labels = torch.tensor([0, 0, 1, 1, 1])
-    asked, truth = torch.tensor([[5.0, 0.0], [0.0, 5.0], [9.0, 0.1]]), torch.tensor([0, 1, 1])
-    assert neighbours_right(known, labels, asked, truth, k=1) == pytest.approx(2 / 3)
-    assert neighbours_right(known, labels, asked, truth, k=5) == pytest.approx(2 / 3)  # 1 is the label of most
+    """Angles from the asked direction, nearest first, have the labels 0, 1, 1, 2, 2, 2: each k has its own answer."""
+    angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    lengths = torch.tensor([1.0, 9.0, 0.1, 3.0, 20.0, 5.0])  # the cosine does not see them
+    known = torch.stack([angles.cos(), angles.sin()], dim=1) * lengths[:, None]
+    labels = torch.tensor([0, 1, 1, 2, 2, 2])
+    asked = torch.tensor([[5.0, 0.0]])
+    for k, answer in ((1, 0), (3, 1), (6, 2), (99, 2)):
+        for truth in range(3):
+            assert neighbours_right(known, labels, asked, torch.tensor([truth]), k=k) == (truth == answer)
+
+
+def test_the_share_of_neighbours_looks_at_five_by_itself():
+    angles = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    known = torch.stack([angles.cos(), angles.sin()], dim=1)
+    labels = torch.tensor([1, 1, 0, 0, 0, 1, 1])
+    assert neighbours_right(known, labels, torch.tensor([[1.0, 0.0]]), torch.tensor([0])) == 1
+
+
+@pytest.mark.parametrize("place", ["file/x.safetensors", "/proc/none/x.safetensors"])
+def test_a_place_that_cannot_be_written_is_said_before_training(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sparring.discriminators.SmallConvNet.prepare", lambda *_: pytest.fail("was trained"))
+    assert main(["encoder", "digits", "--out", str(tmp_path / place)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error
+    assert error.count("\n") == 1

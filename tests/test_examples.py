@@ -48,7 +48,7 @@ def test_the_own_recipe_runs_where_its_module_is_allowed(own_method, tmp_path, c
     assert main(["fit", recipe, "--allow", "own_method", *flags]) == 0
     assert log_of(run)["step"] == 2
     assert (run / "checkpoints" / "000002" / "discriminator.safetensors").is_file()
-    assert main(["fit", recipe, "--out", str(run), "--resume", "--trainer.steps=3"]) == 0
+    assert main(["fit", recipe, "--out", str(run), "--resume", "--allow", "own_method", "--trainer.steps=3"]) == 0
     assert log_of(run)["step"] == 3
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -220,12 +221,7 @@ def fit(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / Path(options.recipe).stem
     header = {"recipe": options.recipe, "init": options.init, "allow": options.allow}
     trainer = recipe.build(settings, flags, out=out, init=options.init, header=header)
-    if options.dry_run:
-        import yaml
-
-        print(yaml.safe_dump(trainer.config, sort_keys=False))
-        return 0
-    return train(trainer, options)
+    return show(trainer) if options.dry_run else train(trainer, options)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -233,7 +229,21 @@ def resume(options: argparse.Namespace) -> int:
     if not (out / "config.yaml").is_file():
         raise ValueError(f"nothing to resume: {out} is not a run of sparring (give it with --out)")
     quiet()
-    return train(recipe.rebuild(out, options.rest), options)
+    config = recipe.read_config(out)
+    if options.settings:
+        recipe.parser(tunes=config.get("init") is not None).print_help()
+        return 0
+    recipe.check_same(config, data=options.data, init=options.init)
+    trainer = recipe.rebuild(out, options.rest, options.allow)
+    return show(trainer) if options.dry_run else train(trainer, options)
+
+
+def show(trainer: Any) -> int:
+    """Prints the resolved recipe."""
+    import yaml
+
+    print(yaml.safe_dump(trainer.config, sort_keys=False))
+    return 0
 
 
 def train(trainer: Any, options: argparse.Namespace) -> int:
@@ -278,8 +288,21 @@ def encoder(options: argparse.Namespace) -> int:
     return 0
 
 
+def check_out(out: Path) -> None:
+    """Refuses, before anything is sampled, a place that cannot take the images."""
+    file = out.suffix.lower() in (".png", ".gif")
+    if file and out.is_dir():
+        raise ValueError(f"`out={out}` is a folder: give the name of a file")
+    if not file and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK) or not (place.is_dir() or place == out):
+        raise ValueError(f"`out={out}` cannot be written: give another place")
+
+
 def sample(options: argparse.Namespace) -> int:
     check_sampling(options)
+    check_out(options.out)
     quiet()
     from sparring.sampling import Sampler, save_animation, save_images
 
@@ -347,6 +370,9 @@ def evaluate(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     from sparring.comparison import row, verdicts
 
+    for run in options.runs:
+        if not run.exists():
+            raise ValueError(f"{run} does not exist: give run folders")
     rows = [row(run) for run in options.runs if run.is_dir() or not run.suffix]
     if not rows:
         raise ValueError("no run folder given")
@@ -378,7 +404,6 @@ def demo(options: argparse.Namespace) -> int:
 def quiet() -> None:
     """Keeps the libraries' progress bars and advice off the terminal, and says a warning in one line."""
     import logging
-    import os
     import warnings
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

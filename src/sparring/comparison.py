@@ -1,13 +1,16 @@
 """Runs side by side: one row for each, and for each arm a verdict against the plain runs, over seeds."""
 
 import json
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparring.evaluation import is_run, read_results
+from sparring.evaluation import is_run, present_results
 from sparring.metrics import paired_verdict
+from sparring.report.table import common_way, measured_alike
 from sparring.training import RunFolder
 from sparring.training.checkpoint import STATE, steps_in
 
@@ -16,18 +19,23 @@ Setting = tuple[str, int]
 
 
 def row(run: Path) -> dict[str, Any]:
-    """What `sparring compare --json` prints of one run."""
+    """What `sparring compare --json` prints of one run; its results are those of its present step.
+
+    Raises:
+        ValueError: not a run, or its configuration, newest checkpoint or results are damaged.
+    """
     if not is_run(run):
         raise ValueError(f"{run} is not a run of sparring: it has no config.yaml")
     folder = RunFolder(run)
     config = folder.read_config()
     steps = steps_in(folder.checkpoints)
-    state = json.loads((folder.checkpoints / f"{steps[-1]:06d}" / STATE).read_text()) if steps else {}
-    done = state.get("step", 0)
-    results = read_results(run)
+    state = read_costs(folder.checkpoints / f"{steps[-1]:06d}") if steps else {}
+    done = round(state.get("step", 0))
+    results = present_results(run)
     speeds = [result["images_per_second"] for result in results if result.get("images_per_second")]
     return {
         "name": run.name,
+        "folder": str(run),
         "arm": re.sub(r"[-_]s(eed)?\d+$", "", run.name),
         "method": str(config.get("method", {}).get("class_path", "?")).rsplit(".", 1)[-1],
         "seed": config.get("trainer", {}).get("seed"),
@@ -39,6 +47,21 @@ def row(run: Path) -> dict[str, Any]:
     }
 
 
+def read_costs(checkpoint: Path) -> dict[str, float]:
+    """Step, network calls and seconds of a checkpoint."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        costs = {key: float(state[key]) for key in ("step", "network_calls", "seconds")}
+        if not all(map(math.isfinite, costs.values())):
+            raise ValueError
+        return costs
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"checkpoint {checkpoint} is damaged ({STATE} needs `step`, `network_calls` and `seconds`, all of them "
+            "numbers): remove the folder, and the checkpoint before it counts"
+        ) from None
+
+
 def settings(rows: list[dict[str, Any]]) -> list[Setting]:
     """Every scheduler and number of calls that somebody was measured with, in order."""
     found = {(result["scheduler"], result["nfe"]) for r in rows for result in r["results"] if result.get("nfe")}
@@ -47,38 +70,63 @@ def settings(rows: list[dict[str, Any]]) -> list[Setting]:
 
 @dataclass
 class Measured:
-    """Frechet distances of one arm at one setting: seed -> value and half the width of its bootstrap interval."""
+    """Frechet distances of one arm at one setting: seed -> value, and half the width of its bootstrap interval (None
+    where it has none)."""
 
     values: dict[Any, float]
-    widths: dict[Any, float]
+    widths: dict[Any, float | None]
 
     @property
     def mean(self) -> float:
         return sum(self.values.values()) / len(self.values)
 
 
-def measured(rows: list[dict[str, Any]], arm: str, setting: Setting) -> Measured | None:
-    """The arm's distances at a setting, None where there are none."""
-    found = Measured({}, {})
-    for r in rows:
-        for result in r["results"] if r["arm"] == arm else []:
-            if (result["scheduler"], result["nfe"]) == setting:
-                low, high = result.get("frechet_interval") or (0.0, 0.0)
-                found.values[r["seed"]] = result["frechet"]
-                found.widths[r["seed"]] = (high - low) / 2
-    return found if found.values else None
+def results_at(
+    rows: list[dict[str, Any]], arm: str, setting: Setting, way: dict[str, Any] | None = None
+) -> dict[Any, dict[str, Any]]:
+    """The arm's results at a setting by seed, all measured alike (of two results of a run the later one).
+
+    Args:
+        rows: one for each run, see `row`.
+        arm: which of them.
+        setting: scheduler and calls.
+        way: a result that was measured in the way asked for; None: the way most of the runs share at this setting.
+    """
+    if way is None:
+        every = at_settings(rows, [setting])
+        way = common_way([result for results in every for result in results], every)
+    mine = [r for r in rows if r["arm"] == arm]
+    found = zip(mine, at_settings(mine, [setting]), strict=True)
+    return {r["seed"]: result for r, results in found for result in results if measured_alike(result, way)}
+
+
+def at_settings(rows: list[dict[str, Any]], at: Sequence[Setting]) -> list[list[dict[str, Any]]]:
+    """The results of every row at some settings."""
+    return [[result for result in r["results"] if (result["scheduler"], result["nfe"]) in at] for r in rows]
+
+
+def measured(
+    rows: list[dict[str, Any]], arm: str, setting: Setting, way: dict[str, Any] | None = None
+) -> Measured | None:
+    """The arm's distances at a setting, all measured alike (see `results_at`); None where there are none."""
+    results = results_at(rows, arm, setting, way)
+    intervals = {seed: result.get("frechet_interval") for seed, result in results.items()}
+    widths = {seed: (at[1] - at[0]) / 2 if at else None for seed, at in intervals.items()}
+    return Measured({seed: result["frechet"] for seed, result in results.items()}, widths) if results else None
 
 
 def judge(method: Measured, control: Measured) -> dict[str, Any]:
     """The paired difference over the seeds both have, its interval and the verdict.
 
-    One or two seeds are judged by the spread of their samples (bootstrap).
+    One or two seeds are judged by the spread of their samples (bootstrap); where it is not known, that is no gain.
     """
     seeds = sorted(set(method.values) & set(control.values), key=str)
     if not seeds:
         difference = method.mean - control.mean
         return {"verdict": "no gain", "difference": difference, "interval": None, "note": "no seed in common"}
-    spread = max((method.widths[s] ** 2 + control.widths[s] ** 2) ** 0.5 for s in seeds)
+    widths = [(method.widths[s], control.widths[s]) for s in seeds]
+    spreads = [(a**2 + b**2) ** 0.5 for a, b in widths if a is not None and b is not None]
+    spread = max(spreads) if len(spreads) == len(seeds) else None
     return paired_verdict([method.values[s] for s in seeds], [control.values[s] for s in seeds], spread=spread)
 
 
@@ -86,8 +134,8 @@ def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | N
     """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
 
     The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
-    trained too little or too long. A gain inside the spread is no gain. Where no plain arm spent as many network calls
-    in training, the sentence says so.
+    trained too little or too long. Only results that were measured alike are compared. A gain inside the spread is no
+    gain. Where no plain arm spent as many network calls in training, the sentence says so.
 
     Args:
         rows: one for each run, see `row`.
@@ -97,7 +145,11 @@ def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | N
     Returns:
         Two for each arm: "name", "sentence", "verdict", and "comparisons": one for each setting with "scheduler",
         "nfe", "frechet", "control", "difference", "interval" and "verdict".
+
+    Raises:
+        ValueError: two runs are the same seed of the same arm.
     """
+    check_seeds(rows)
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     spent = {arm: max(cost(r, budget or "calls") for r in rows if r["arm"] == arm) for arm in arms}
     plain = [arm for arm in arms if all(r["method"] == "Diffusion" for r in rows if r["arm"] == arm)]
@@ -117,6 +169,19 @@ def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | N
     return found
 
 
+def check_seeds(rows: list[dict[str, Any]]) -> None:
+    """Raises ValueError where two runs are the same seed of the same arm: one would stand for the other."""
+    seen: dict[tuple[str, Any], str] = {}
+    for r in rows:
+        key, folder = (r["arm"], r["seed"]), r.get("folder", r["name"])
+        if key in seen:
+            raise ValueError(
+                f"{seen[key]} and {folder} are both seed {r['seed']} of the arm `{r['arm']}`: give one of them, or "
+                "rename a folder (NAME-s0, NAME-s1 … are seeds of NAME)"
+            )
+        seen[key] = folder
+
+
 def cost(run: dict[str, Any], budget: Literal["calls", "seconds"]) -> float:
     """What the training of a run spent."""
     if budget == "calls":
@@ -127,8 +192,11 @@ def cost(run: dict[str, Any], budget: Literal["calls", "seconds"]) -> float:
 def compared(
     name: Setting, rows: list[dict[str, Any]], arm: str, controls: list[str], at: list[Setting]
 ) -> dict[str, Any] | None:
-    """An arm against the best of its controls, each with its best of the given settings."""
-    method, control = best_of(rows, [arm], at), best_of(rows, controls, at)
+    """An arm against the best of its controls, each with its best of the given settings, all measured alike."""
+    involved = [r for r in rows if r["arm"] in (arm, *controls)]
+    mine = [result for results in at_settings([r for r in rows if r["arm"] == arm], at) for result in results]
+    way = common_way(mine, at_settings(involved, at))
+    method, control = best_of(rows, [arm], at, way), best_of(rows, controls, at, way)
     if method is None or control is None:
         return None
     result = judge(method, control)
@@ -136,9 +204,9 @@ def compared(
     return numbers | {key: result.get(key) for key in ("difference", "interval", "verdict", "note")}
 
 
-def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting]) -> Measured | None:
+def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting], way: dict[str, Any]) -> Measured | None:
     """The lowest mean distance among arms and settings."""
-    candidates = [m for arm in arms for setting in at if (m := measured(rows, arm, setting))]
+    candidates = [m for arm in arms for setting in at if (m := measured(rows, arm, setting, way))]
     return min(candidates, key=lambda m: m.mean, default=None)
 
 

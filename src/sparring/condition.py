@@ -29,9 +29,6 @@ class TextCondition:
     def __getitem__(self, rows: slice | Tensor) -> "TextCondition":
         return self.map(lambda x: x[rows])
 
-    def to(self, device: torch.device | str) -> "TextCondition":
-        return self.map(lambda x: x.to(device))
-
     def map(self, change: Callable[[Tensor], Tensor]) -> "TextCondition":
         """The same with every tensor changed."""
         pooled = None if self.pooled is None else change(self.pooled)

@@ -78,7 +78,6 @@ def arm(
         trainer.fit(resume=True)
         return run
     source = None if init is None else str(init)
-    source = None if init is None else str(init)
     header = {"recipe": recipe_name, "init": source, "allow": list[str]()}
     trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=source, header=header)
     console.print(f"[bold]{name}[/]: {recipe.shipped()[recipe_name]}")

@@ -121,9 +121,6 @@ class Denoiser(nn.Module):
     are kept. Labels given to a network without classes are not passed on: training without conditions on labelled data
     is normal.
 
-    In training mode a DiT drops labels at random (diffusers' default: a tenth of them), by torch's global generator;
-    with `condition_dropout` it leaves that to us.
-
     Args:
         net: the network.
         process: how its images were noised.
@@ -131,7 +128,8 @@ class Denoiser(nn.Module):
         space: the latents in which it works; None: pixels.
         text: makes of captions what it takes; None: it takes none.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
-            what guidance needs. A UNet2DModel says "none" by its last class.
+            what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
+            (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Denoiser(nn.Module):
         prediction: Kind,
         space: Latents | None = None,
         text: Prompts | None = None,
-        condition_dropout: float = 0.0,
+        condition_dropout: float | None = None,
     ) -> None:
         super().__init__()
         if prediction not in get_args(Kind):
@@ -162,18 +160,19 @@ class Denoiser(nn.Module):
         self.prediction: Kind = prediction
         self.space = space
         self.text = text
+        own_dropout = [module for module in net.modules() if isinstance(module, LabelEmbedding)]
+        if condition_dropout is None:
+            condition_dropout = max((module.dropout_prob for module in own_dropout), default=0.0)
         self.condition_dropout = condition_dropout
         self.images_seen = 0
         self._classes_of_data = 0
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
-        if condition_dropout > 0:
-            if text is None:
-                self.null_class  # noqa: B018  (raises where there is none)
-            for module in net.modules():
-                if isinstance(module, LabelEmbedding):
-                    module.dropout_prob = 0.0
+        for module in own_dropout:
+            module.dropout_prob = 0.0
+        if condition_dropout > 0 and text is None:
+            self.null_class  # noqa: B018  (raises where there is none)
 
     @property
     def conditional(self) -> bool:
@@ -330,13 +329,19 @@ class Denoiser(nn.Module):
         if self.conditional and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
         self._classes_of_data = data.num_classes or 0
+        if self.num_classes is not None and self._classes_of_data > self.num_classes:
+            raise ValueError(
+                f"{name} has {self.num_classes} classes and `{data.name}` has {self._classes_of_data}: "
+                "build the network with as many"
+            )
         if self.condition_dropout > 0 and self.text is None:
             self.null_class  # noqa: B018  (raises where there is none)
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
 
-        A text-to-image network may be tuned at another size than its configuration says.
+        A text-to-image network may be tuned at another size than its configuration says. A network whose configuration
+        has no `sample_size` is told that of the data: a pipeline of it could not sample without.
 
         Raises:
             ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.
@@ -350,6 +355,9 @@ class Denoiser(nn.Module):
                 f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
                 "`sample_size`, `in_channels`, `out_channels` of the network or `size`, `pad`, `channels` of the data"
             )
+        if "sample_size" in config and size is None:
+            height, width = shape[1:]
+            self.net.register_to_config(sample_size=height if height == width else (height, width))  # type: ignore[operator]
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
         condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None

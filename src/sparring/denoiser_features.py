@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.discriminators.backbones import Backbone
-from sparring.pipeline import load_pipeline
+from sparring.pipeline import image_shape, load_pipeline
 
 
 class DenoiserFeatures(Backbone):
@@ -42,7 +42,7 @@ class DenoiserFeatures(Backbone):
         self.middle()
         config: Any = self.net.config
         self.in_channels: int = config.in_channels
-        image = torch.zeros(1, self.in_channels, config.sample_size, config.sample_size)
+        image = torch.zeros(1, *denoiser.latent_shape(image_shape(denoiser)))
         self.channels = [self.forward(image)[0].shape[1]]
         self.dim = self.channels[0]
         parameters = list(self.net.parameters())

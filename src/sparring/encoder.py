@@ -4,6 +4,7 @@ import time
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from torch import Tensor
@@ -57,7 +58,8 @@ def train_encoder(
         seed: of weights, order and views.
 
     Raises:
-        ValueError: the file has another ending or is there already, or a classifier of images without labels.
+        ValueError: the file has another ending, is there already or cannot be written, or a classifier of images
+            without labels.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"`out={out}` must end in .safetensors")
@@ -65,6 +67,12 @@ def train_encoder(
         raise ValueError(f"`out={out}` is there already: give another name, or delete it")
     if kind == "classifier" and data.num_classes is None:
         raise ValueError(f"`kind=classifier` needs labels and `{data.name}` has none: use self-supervised")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):  # before training, not after it
+            pass
+    except OSError as error:
+        raise ValueError(f"`out={out}` cannot be written ({error.strerror}): give another place") from None
     images, labels = images_to_learn(data)
     net = SmallConvNet(
         in_channels=data.image_shape[0],
@@ -86,7 +94,6 @@ def train_encoder(
     before, start = share(), time.monotonic()
     net.prepare(images, labels)
     seconds = time.monotonic() - start
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_encoder(net, out, images, data=data.name, num_images=len(images), accuracy=net.accuracy, epochs=epochs)
     return TrainedEncoder(out, len(images), net.accuracy, share(), before, seconds)
 

@@ -24,9 +24,12 @@ from sparring.metrics import (
 )
 from sparring.sampling import Sampler, save_images
 from sparring.training import RunFolder
+from sparring.training.checkpoint import steps_in
 from sparring.training.folder import image_grid
 
 RESULTS = "results.json"
+KEY = ("nfe", "scheduler", "n", "n_reference", "features", "seed", "split", "reference", "train", "step")
+"""What tells two results of a run apart."""
 NUM_SHOWN = 64
 
 
@@ -39,7 +42,7 @@ def data_of_run(run: Path) -> ImageData:
     """The training data of a run, made again from its configuration."""
     section = RunFolder(run).read_config().get("data")
     if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
-        raise ValueError(f"{run} does not say how its data was made: give --reference")
+        raise ValueError(f"{run} does not say how its data was made: give --reference and --train")
     module, _, name = section["class_path"].rpartition(".")
     return getattr(import_module(module), name)(**(section.get("init_args") or {}))
 
@@ -61,7 +64,8 @@ class RealImages:
 
         Args:
             reference: word for the real images; a data set with a holdout stands for its holdout.
-            train: word for the images trained on.
+            train: word for the images trained on; None: a run's own, of anything else those that the reference's
+                holdout was taken from.
             source: what is evaluated.
             settings: size, pad, channels … of both data sets.
         """
@@ -72,12 +76,9 @@ class RealImages:
             real = known
         else:
             real = from_spec(reference, **settings)
-        holdout = real.holdout()
-        if train is not None:
-            trained: ImageData | None = from_spec(train, **settings)
-        else:
-            trained = real if holdout is not None else known if known is not real else None
-        return cls(holdout or real, trained)
+        judged = real.holdout() or real
+        trained = from_spec(train, **settings) if train is not None else real if known is None else known
+        return cls(judged, None if trained is judged else trained)
 
 
 def feature_network(name: str, real: RealImages) -> Features:
@@ -129,6 +130,7 @@ class Evaluator:
 
     def __init__(self, real: RealImages, features: str | None = None):
         self.real = real
+        self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
         unlabelled = real.train is not None and real.train.num_classes is None
         network = feature_network(features or ("self-supervised" if unlabelled else "classifier"), real)
         train = real.train.images() if real.train is not None else None
@@ -143,7 +145,7 @@ class Evaluator:
                 f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
                 f"{width}x{height}: make them equal with --size or --pad"
             )
-        return {"nfe": None, "scheduler": None} | self.reference.evaluate(images.images())
+        return {"nfe": None, "scheduler": None} | self.names | self.reference.evaluate(images.images())
 
     def sampler(
         self,
@@ -189,7 +191,7 @@ class Evaluator:
             batch_size=batch_size,
         )
         name = samples.scheduler if guidance == 1 else f"{samples.scheduler}-w{guidance:g}"
-        result = {"nfe": samples.nfe, "scheduler": name, "seed": seed, "ema": True}
+        result = {"nfe": samples.nfe, "scheduler": name, "seed": seed} | self.names
         result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
         result |= self.reference.evaluate(samples.images)
         if pictures is not None:
@@ -208,15 +210,48 @@ class Evaluator:
 
 
 def keep_result(run: Path, result: dict[str, Any]) -> None:
-    """Adds a result to the run's results.json, in place of one with the same settings."""
+    """Adds a result to the run's results.json, with the run's step, in place of one with the same `KEY`."""
     path = run / RESULTS
-    key = ("nfe", "scheduler", "n", "features", "seed")
-    kept = [old for old in read_results(run) if any(old.get(k) != result.get(k) for k in key)]
+    present = {"step": step_of(run)}
+    result = present | result
+    kept = [old for old in read_results(run) if any((present | old).get(k) != result.get(k) for k in KEY)]
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps([*kept, result], indent=1))
     draft.replace(path)
 
 
 def read_results(run: Path) -> list[dict[str, Any]]:
+    """All that was measured of a run, at whatever step it was.
+
+    Raises:
+        ValueError: results.json is not a list of results.
+    """
     path = run / RESULTS
-    return json.loads(path.read_text()) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        results = None
+    if not isinstance(results, list) or not all(map(is_result, results)):
+        raise ValueError(
+            f"{path} is not a list of results, each with `scheduler`, `nfe` and `frechet`: repair it, or remove it and "
+            "evaluate again"
+        )
+    return results
+
+
+def is_result(value: Any) -> bool:
+    kinds = {"scheduler": str, "nfe": int, "frechet": int | float}
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+
+
+def present_results(run: Path) -> list[dict[str, Any]]:
+    """What was measured of a run at its present step; a result without a step counts as of the present one."""
+    present = step_of(run)
+    return [result for result in read_results(run) if present is None or result.get("step") in (None, present)]
+
+
+def step_of(run: Path) -> int | None:
+    """Step of the newest checkpoint, None where there is none."""
+    return next(reversed(steps_in(RunFolder(run).checkpoints)), None)

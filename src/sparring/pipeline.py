@@ -117,6 +117,23 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     return Denoiser(net, process, prediction, None if vae is None else Latents(vae), text), pipe.scheduler
 
 
+def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
+    """(C, H, W) of the images that come out, from the configuration of the network and of its autoencoder.
+
+    Raises:
+        ValueError: the network's configuration does not say.
+    """
+    config: Any = denoiser.net.config
+    size = config.sample_size
+    if size is None:
+        raise ValueError(
+            f"the configuration of this {type(denoiser.net).__name__} has no `sample_size`: write it there"
+        )
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = config.in_channels if denoiser.space is None else denoiser.space.vae.config.out_channels
+    return channels, height * denoiser.factor, width * denoiser.factor
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type where it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

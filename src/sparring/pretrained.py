@@ -19,7 +19,7 @@ class Pretrained(Denoiser):
         frozen: precision of the text encoders and the autoencoder and, under LoRA, of the network's own
             weights; "bf16" halves their memory.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
-            what guidance needs.
+            what guidance needs; None: what the network has set for itself (a DiT: 0.1).
     """
 
     def __init__(
@@ -27,11 +27,12 @@ class Pretrained(Denoiser):
         path: str,
         tuning: Tuning | None = None,
         frozen: Literal["fp32", "bf16"] = "fp32",
-        condition_dropout: float = 0.0,
+        condition_dropout: float | None = None,
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         loaded = load_pipeline(path, dtype)[0]
-        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, condition_dropout)
+        dropout = loaded.condition_dropout if condition_dropout is None else condition_dropout
+        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout)
         self.path = path
         if isinstance(tuning, LoRA):
             self.net.to(dtype)

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
+from glob import glob
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,38 +56,76 @@ def read(name: str) -> dict[str, Any]:
     return recipe
 
 
-def check_classes(recipe: Any, allow: list[str]) -> None:
+def check_classes(recipe: dict[str, Any], allow: list[str]) -> None:
     """Refuses any class outside the packages that a recipe may name, before anything is imported.
 
+    A class stands under `class_path`, or as a plain string where one is expected. There, the name of a file and YAML
+    inside a string would be read as settings too, so both are refused.
+
     Args:
-        recipe: as read. A class stands under `class_path`, or as a plain dotted string where one is expected.
+        recipe: as read.
         allow: further packages that the user trusts.
 
     Raises:
-        ValueError: a class of another package.
+        ValueError: a class of another package, or settings from a further file or inside a string.
     """
     allowed = (*ALLOWED, *allow)
-    for key, value in strings(recipe):
+    foreign = []
+    for path, value in strings(recipe):
+        named = path[-1:] == ("class_path",)
         root, _, rest = value.partition(".")
-        if not rest or root in allowed or not all(part.isidentifier() for part in value.split(".")):
-            continue
-        if key == "class_path" or find_spec(root) is not None:
+        dotted = rest and all(part.isidentifier() for part in value.split("."))
+        if dotted and root not in allowed and (named or (importable(root) and not takes_text(recipe, path))):
+            foreign.append(value)
+        if not named and is_settings(value) and not takes_text(recipe, path):
+            where = ".".join(map(str, path))
             raise ValueError(
-                f"class {value} is of {root!r}, and a recipe may name classes of {', '.join(allowed)} only; "
-                f"if you trust it, add --allow {root}"
+                f"`{where}={value[:80]}` would be read as a file or a text with further settings: write them into the "
+                "recipe itself"
             )
+    if foreign:
+        roots = list(dict.fromkeys(value.partition(".")[0] for value in foreign))
+        raise ValueError(
+            f"class {foreign[0]} is of {roots[0]!r}, and a recipe may name classes of {', '.join(allowed)} only; "
+            f"if you trust it, add {' '.join(f'--allow {root}' for root in roots)}"
+        )
 
 
-def strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in a recipe, at any depth, with the key it stands under."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from strings(value, str(name))
-    elif isinstance(node, list):
-        for value in node:
-            yield from strings(value, key)
+def strings(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Every string in a recipe, at any depth, with the keys and list indices that lead to it."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from strings(value, (*path, key))
     elif isinstance(node, str):
-        yield key, node
+        yield path, node
+
+
+def importable(root: str) -> bool:
+    try:
+        return find_spec(root) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        return True
+
+
+def is_settings(text: str) -> bool:
+    """Whether jsonargparse would read the string as a file or as YAML where it expects a class."""
+    file = os.path.expanduser(text)
+    if text == "-" or text.startswith("file:") or (os.path.exists(file) and not os.path.isdir(file)):
+        return True
+    if text.endswith((".yaml", ".yml", ".json")):
+        return True
+    try:
+        return not isinstance(yaml.load(text, yaml.BaseLoader), str | None)  # noqa: S506 (strings only)
+    except yaml.YAMLError:
+        return False
+
+
+def takes_text(recipe: dict[str, Any], path: tuple[Any, ...]) -> bool:
+    """Whether no class can stand at a place: what is called `path`, and all settings of the library's data sets."""
+    data = recipe.get("data")
+    name = str(data.get("class_path")) if isinstance(data, dict) else ""
+    own = name.startswith("sparring.") or "." not in name
+    return path[-1] == "path" or (path[:2] == ("data", "init_args") and own)
 
 
 def tunes(recipe: dict[str, Any], init: str | None) -> bool:
@@ -161,41 +200,72 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     elif tunes(recipe, init) and not any(flag.startswith("--denoiser.net") for flag in flags):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     options, parsed = parse(recipe, flags, tunes=init is not None)
-    config = {**header, **yaml.safe_load(options.dump(parsed, skip_none=False))}
-    config.pop("config", None)
+    config = header | resolved(options, parsed)
     torch.manual_seed(parsed.trainer.seed)  # initial weights
     objects = made(options, parsed)
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 
 
-def rebuild(run: Path, flags: list[str]) -> Any:
+def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
     """The trainer of an existing run, from its config.yaml, to go on with it.
 
     Args:
         run: run folder.
-        flags: settings that may change on the way, such as `--trainer.steps`.
+        flags: settings that may change on the way, such as `--trainer.steps`; going on records them in config.yaml.
+        allow: further packages that the user trusts; those that config.yaml names as trusted do not count, since a run
+            may come from somebody else.
     """
     import torch
 
-    from sparring.training import RunFolder, Trainer
+    from sparring.training import Trainer
 
-    config = RunFolder(run).read_config()
-    if not isinstance(config, dict) or "trainer" not in config or "recipe" not in config:
-        raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
+    config = read_config(run)
     recipe = {name: config[name] for name in ("data", "denoiser", "method", "trainer")}
-    check_classes(recipe, config.get("allow") or [])
-    tuned = config.get("init") is not None
+    check_classes(recipe, allow or [])
+    tuned, origin = config.get("init") is not None, recipe["denoiser"].get("path")
     if tuned and not recipe["denoiser"].get("tuning"):
-        recipe["denoiser"]["path"] = str(run)
+        recipe["denoiser"] = {**recipe["denoiser"], "path": str(run)}
     options, parsed = parse(recipe, flags, tuned)
     if tuned and not Path(parsed.denoiser.path).exists():
         raise ValueError(
             f"{run} trains a part of the network in {parsed.denoiser.path}, which is not there: put it back, or give "
             "its folder with --denoiser.path"
         )
+    changed = config | resolved(options, parsed)
+    if tuned and changed["denoiser"]["path"] == str(run):
+        changed["denoiser"]["path"] = origin
     torch.manual_seed(parsed.trainer.seed)
     objects = made(options, parsed)
-    return Trainer(objects.method, objects.data, out=run, config=config, **objects.trainer.as_dict())
+    return Trainer(objects.method, objects.data, out=run, config=changed, **objects.trainer.as_dict())
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config.yaml of a run that `sparring fit` started.
+
+    Raises:
+        ValueError: it is of another program, or damaged.
+    """
+    from sparring.training import RunFolder
+
+    config = RunFolder(run).read_config()
+    if not config.keys() >= {"recipe", "data", "denoiser", "method", "trainer"}:
+        raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
+    return config
+
+
+def check_same(config: dict[str, Any], data: str | None, init: str | None) -> None:
+    """Refuses a `--data` or `--init` that is not what the run with this config.yaml was started with."""
+    if init is not None and pretrained_section({}, init)["path"] != config["denoiser"].get("path"):
+        raise ValueError(f"`--init {init}` is not what the run started from; leave it out with --resume")
+    if data is not None and data_section(data, config) != with_absolute_paths(config["data"]):
+        raise ValueError(f"`--data {data}` is not the data that the run has; leave it out with --resume")
+
+
+def resolved(options: Any, parsed: Any) -> dict[str, Any]:
+    """What config.yaml keeps of a namespace; local paths of data are absolute, to resume from any folder."""
+    config: dict[str, Any] = yaml.safe_load(options.dump(parsed, skip_none=False))
+    config.pop("config", None)
+    return config | {"data": with_absolute_paths(config["data"])}
 
 
 def pretrained_section(recipe: dict[str, Any], init: str) -> dict[str, Any]:
@@ -213,7 +283,19 @@ def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
     class_path = f"sparring.data.{kind.__name__}"
     own = recipe.get("data") or {}
     kept = own.get("init_args", {}) if isinstance(own, dict) and own.get("class_path") == class_path else {}
-    return {"class_path": class_path, "init_args": {**kept, **settings}}
+    return with_absolute_paths({"class_path": class_path, "init_args": {**kept, **settings}})
+
+
+def with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """A `data` section whose local files and folders, where they are there, can be found from any folder."""
+    settings = dict(data.get("init_args") or {})
+    for name in ("path", "holdout"):
+        value = settings.get(name)
+        if name == "holdout" and data["class_path"].endswith(".HubData") and not str(value).endswith(".parquet"):
+            continue  # a split
+        if isinstance(value, str) and (os.path.exists(value) or glob(value)):
+            settings[name] = os.path.abspath(value)
+    return {**data, "init_args": settings} if settings else data
 
 
 def plain(error: Exception) -> str:

@@ -4,14 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sparring.denoiser import Denoiser
-from sparring.pipeline import load_pipeline
+from sparring.pipeline import image_shape, load_pipeline
 from sparring.rollout import generate
 from sparring.training.folder import image_grid, to_uint8
 
@@ -90,7 +88,8 @@ class Sampler:
             labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
             prompts: captions, repeated to n images. Only for a text-to-image pipeline, and needed there.
             guidance: scale of classifier-free guidance; 1 is none.
-            batch_size: images at once; None: 256, or fewer of large ones.
+            batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
+                many, so that it is a part of what the images depend on there.
             watch: called with the state of a batch, as images, before the first and after every step.
 
         Raises:
@@ -140,9 +139,11 @@ class Sampler:
     def classes(self, labels: list[int] | None, n: int, guidance: float) -> Tensor | None:
         """[n] class numbers for a conditional network, None for another; with guidance, never the class for "none"."""
         if not self.denoiser.conditional:
+            name = type(self.denoiser.net).__name__
             if guidance != 1:
-                name = type(self.denoiser.net).__name__
                 raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
+            if labels is not None:
+                raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
             return None
         total = self.denoiser.num_classes if guidance == 1 else self.denoiser.null_class
         chosen = labels if labels is not None else list(range(total or 1))
@@ -150,15 +151,6 @@ class Sampler:
             if label < 0 or (total is not None and label >= total):
                 raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
         return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=self.device)
-
-
-def image_shape(denoiser: Denoiser) -> tuple[int, int, int]:
-    """(C, H, W) of the images that come out, from the configuration of the network and of its autoencoder."""
-    config: Any = denoiser.net.config
-    size = config.sample_size
-    height, width = (size, size) if isinstance(size, int) else size
-    channels = config.in_channels if denoiser.space is None else denoiser.space.vae.config.out_channels
-    return channels, height * denoiser.factor, width * denoiser.factor
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparring.comparison import Setting, measured, settings
+from sparring.comparison import Setting, measured, results_at, settings
 
 WIDEST = 160
 
@@ -44,7 +44,8 @@ def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]])
     """
     out = console()
     arms = list(dict.fromkeys(r["arm"] for r in rows))
-    some = next((result for r in rows for result in r["results"]), None)
+    shown = (result for s in settings(rows) for arm in arms for result in results_at(rows, arm, s).values())
+    some = next(shown, None)
     if out.width >= 30 + 20 * len(arms):
         kinds = [("Frechet distance (precision/recall)", distance_and_shares)]
     else:
@@ -95,8 +96,7 @@ def distance(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
 
 def shares(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
     """Precision and recall, means over seeds."""
-    mine = [result for r in rows if r["arm"] == arm for result in r["results"]]
-    mine = [result for result in mine if (result["scheduler"], result["nfe"]) == setting]
+    mine = list(results_at(rows, arm, setting).values())
     if not mine:
         return ""
     return "/".join(f"{sum(result[key] for result in mine) / len(mine):.2f}" for key in ("precision", "recall"))

@@ -216,6 +216,19 @@ def test_dinov2_as_a_trainable_encoder_reaches_every_trainable_weight(dino_path)
     assert all(p.grad is not None for p in judge.parameters() if p.requires_grad)
 
 
+def test_a_file_without_weights_is_refused(tmp_path):
+    (tmp_path / "text.th").write_text("not weights")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.th")
+    for name in ("text.th", "other.th"):
+        with pytest.raises(ValueError, match=f"{name}` holds no weights of a CIFAR-10 ResNet"):
+            CifarResNet(path=str(tmp_path / name))
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match="`in_channels=1` of SmallConvNet, but the images have 3"):
+        SmallConvNet(in_channels=1, pretrain="none")(torch.zeros(1, 3, 8, 8))
+
+
 def test_dinov2_errors(dino_path, tmp_path):
     with pytest.raises(ValueError, match="image_size=30"):
         DINOv2(path=dino_path, image_size=30)

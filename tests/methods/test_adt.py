@@ -19,7 +19,7 @@ from method_parts import (
     touched,
 )
 
-from sparring.data import Digits, Draws
+from sparring.data import Digits, Draws, StoredImages
 from sparring.methods import ADT, Diffusion
 from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
@@ -267,6 +267,10 @@ def test_guidance_is_drawn_for_each_batch():
     assert seen == {False, True}
     with pytest.raises(ValueError, match="`guidance`.* takes neither classes nor captions"):
         adt(denoiser(), guidance=3.0)
+    full = StoredImages(torch.zeros(10, 1, 4, 4), torch.arange(10))
+    method.generator.check_condition(full)
+    with pytest.raises(ValueError, match='none is left to say "none" by'):
+        method.check(8)
 
 
 def test_flow_models_are_tuned_as_well():

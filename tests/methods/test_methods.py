@@ -24,7 +24,13 @@ from method_parts import (
 from torch import nn
 
 from sparring.data import Batch, Digits, Draws, StoredImages
-from sparring.discriminators import Backbone, ProjectedDiscriminator, SiameseDiscriminator
+from sparring.discriminators import (
+    Backbone,
+    ProjectedDiscriminator,
+    SiameseDiscriminator,
+    SmallConvNet,
+    StructureDiscriminator,
+)
 from sparring.methods import SADM, Diffusion, denoising_error, frozen_copy
 from sparring.methods.method import prepare_parts
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
@@ -197,20 +203,19 @@ def test_ramp_rises_after_its_delay():
     assert method.ramp(0) == 1
 
 
-class Counted(nn.Module):
+class Counted(SmallConvNet):
     def __init__(self):
-        super().__init__()
+        super().__init__(in_channels=1, widths=(4,), pretrain="none")
         self.seen = []
-        self.inner = backbone()
 
     def prepare(self, images, labels):
         self.seen.append((images, labels))
+        return False
 
 
 def test_prepare_gives_the_data_to_each_part_once():
     judge = structure()
     judge.encoder = Counted()
-    judge.prepare = judge.encoder.prepare
     data = Digits("validation")
     SADM(denoiser(), judge).prepare(data)
     ((images, labels),) = judge.encoder.seen
@@ -237,12 +242,14 @@ def test_prepare_reads_no_image_for_backbones_that_learn_nothing():
         prepare_parts(nn.Sequential(kind(backbone=Pretrained(), width=4)), Unreadable())
         with pytest.raises(AssertionError, match="read"):
             prepare_parts(nn.Sequential(kind(backbone=backbone(), width=4)), Unreadable())
+    prepare_parts(nn.Sequential(StructureDiscriminator(encoder=Pretrained())), Unreadable())
+    with pytest.raises(AssertionError, match="read"):
+        prepare_parts(nn.Sequential(StructureDiscriminator(encoder=backbone())), Unreadable())
 
 
 def test_prepare_reads_at_most_20_000_images():
     judge = structure()
     judge.encoder = Counted()
-    judge.prepare = judge.encoder.prepare
     SADM(denoiser(), judge).prepare(StoredImages(torch.zeros(20_001, 1, 1, 1), torch.zeros(20_001, dtype=torch.int64)))
     ((images, labels),) = judge.encoder.seen
     assert len(images) == len(labels) == 20_000

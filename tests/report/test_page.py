@@ -214,3 +214,15 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
             table=[{"name": "a"}],
             verdicts=[{"name": "a", "sentence": "", "verdict": "better"}],
         )
+
+
+def test_results_of_one_row_were_measured_alike(tmp_path: Path) -> None:
+    plain, adt = make_run(tmp_path / "plain"), make_run(tmp_path / "adt")
+    other = [r | {"features": "pixels", "n": 200, "frechet": 0.0123} for r in adt["results"][:1]]
+    adt["results"] = adt["results"] + other
+    page = Page(write_comparison([tmp_path / "plain", tmp_path / "adt"], tmp_path / "c.html", table=[plain, adt]))
+    assert "0.012" not in page.text
+    assert "1 result measured in another way than what is shown left out." in page.text
+    assert "features: pixels" not in page.text
+    (tmp_path / "adt" / "results.json").write_text(json.dumps(adt["results"]))
+    assert "0.012" in Page(write_run_report(tmp_path / "adt")).text  # of one run the latest

@@ -174,15 +174,21 @@ def test_balance_refuses_what_has_no_accuracy(tmp_path):
         trainer(tmp_path / "run", "sadm", discriminator_accuracy=0.8).fit()
 
 
-def test_resumed_balance_and_watch_are_those_of_the_uninterrupted_run(tmp_path):
-    settings = {"discriminator_accuracy": 0.55, "checkpoint_every": 3, "log_every": 1, "keep_checkpoints": 9}
+def test_resumed_balance_and_watch_are_those_of_the_uninterrupted_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparring.training.watch.LOSES", 1.0)  # every line counts
+    settings = {"discriminator_accuracy": 0.99, "checkpoint_every": 3, "log_every": 1, "keep_checkpoints": 9}
     whole = trainer(tmp_path / "whole", "adt", steps=9, **settings)
-    whole.fit()
-    trainer(tmp_path / "cut", "adt", steps=6, **settings).fit()
+    half = trainer(tmp_path / "cut", "adt", steps=6, **settings)
+    for run in (whole, half):
+        run.balance.accuracy = 0.9  # seldom far from a coin on its own
+        run.fit()
+    assert half.balance.accuracy != whole.balance.accuracy
+    assert half.watch.said == ["loses"]
     cut = trainer(tmp_path / "cut", "adt", steps=9, **settings)
     cut.fit(resume=True)
     assert cut.balance.accuracy == whole.balance.accuracy
     assert cut.watch.state() == whole.watch.state()
+    assert cut.watch.lines["loses"] == 9
 
 
 def test_player_loads_only_its_own_moments():

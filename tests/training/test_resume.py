@@ -7,12 +7,16 @@ import tarfile
 import datasets
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from small_runs import METHODS, assert_same_checkpoint, backbone, checkpoint, method, trainer
 
 from sparring.data import Digits, StreamData
-from sparring.methods import SADM
-from sparring.training import Interrupted, Trainer
+from sparring.denoiser import Denoiser
+from sparring.methods import SADM, Diffusion
+from sparring.pipeline import load_pipeline
+from sparring.process import VP
+from sparring.training import Interrupted, RunFolder, Trainer
 from sparring.training.checkpoint import steps_in
 
 
@@ -166,9 +170,28 @@ def test_a_start_that_was_killed_is_started_again(tmp_path, monkeypatch):
     assert_same_checkpoint(whole, tmp_path / "run", 6)
 
 
+def test_a_killed_start_leaves_nothing_of_its_settings(tmp_path, monkeypatch):
+    def diffusion(schedule):
+        blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [4]}
+        net = UNet2DModel(8, 1, 1, layers_per_block=1, norm_num_groups=2, add_attention=False, **blocks)
+        return Diffusion(Denoiser(net, VP(schedule=schedule), "v"))
+
+    first = trainer(tmp_path / "run", method=diffusion("cosine"))
+    monkeypatch.setattr(first.average, "draw", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    assert (tmp_path / "run/pipeline/model_index.json").is_file()
+    trainer(tmp_path / "run", method=diffusion("linear")).fit()
+    assert load_pipeline(tmp_path / "run")[1].config.beta_schedule == "linear"
+
+
+def test_without_git_no_revision_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert RunFolder(trainer(tmp_path / "run").fit()).read_config()["made_with"]["git"] is None
+
+
 def test_a_backbone_trained_at_the_start_is_resumed_and_not_trained_again(tmp_path, monkeypatch):
     def sadm():
-        from sparring.denoiser import Denoiser
         from sparring.discriminators import StructureDiscriminator
 
         encoder = backbone(pretrain="classifier", num_classes=10, epochs=1)

@@ -90,10 +90,6 @@ class Draws:
         """One integer in 0..high-1, the same for all rows and processes."""
         return int(torch.randint(high, (), generator=self._shared).item())
 
-    def one_uniform(self) -> float:
-        """One number in [0, 1), the same for all rows and processes."""
-        return float(torch.rand((), generator=self._shared).item())
-
     def subset(self, n: int, k: int) -> list[int]:
         """k different numbers out of 0..n-1, sorted, the same for all rows and processes."""
         if not 0 <= k <= n:
@@ -159,9 +155,3 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The batch on another device, not yet embedded. Draws start again from their first call if it changes."""
-        pinned = self.images.is_pinned()
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=pinned)
-        return Batch(self.images.to(device, non_blocking=pinned), labels, self.draws, self.texts)

@@ -50,7 +50,7 @@ class SmallConvNet(Classifier):
         seed: Seed of the initial weights and of all draws; torch's global generator is left alone.
 
     Raises:
-        ValueError: A classifier without `num_classes`, an even kernel, no stage.
+        ValueError: A classifier without `num_classes`, an even kernel, no stage; images of other channels.
     """
 
     _accuracy: Tensor
@@ -102,6 +102,10 @@ class SmallConvNet(Classifier):
         return math.nan if self._accuracy < 0 else float(self._accuracy)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        if images.shape[1] != self.settings["in_channels"]:
+            raise ValueError(
+                f"`in_channels={self.settings['in_channels']}` of SmallConvNet, but the images have {images.shape[1]}"
+            )
         halvings = min(len(self.stages), int(math.log2(max(min(images.shape[-2:]) / 2, 1))))
         maps, x = [], images
         for i, stage in enumerate(self.stages):

@@ -1,6 +1,7 @@
 """The CIFAR-10 residual network, from a file of weights."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +33,17 @@ class CifarResNet(Backbone):
         path: File of weights (`.th`) with a `state_dict`; the depth (20, 56, ...) is read from it.
 
     Raises:
-        ValueError: No such file.
+        ValueError: No such file, or other things in it.
     """
 
     def __init__(self, *, path: str) -> None:
         super().__init__()
         if not Path(path).is_file():
             raise ValueError(f"`path={path}` is not a file: give the weights of a CIFAR-10 ResNet (`.th`)")
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise ValueError(f"`path={path}` holds no weights of a CIFAR-10 ResNet ({type(error).__name__})") from None
         state = {key.removeprefix("module."): value for key, value in state.items()}
         num_blocks = sum(key.startswith("layer1.") and key.endswith(".conv1.weight") for key in state)
         self.channels, self.dim, self.name = [16, 32, 64], 64, f"cifar-resnet{6 * num_blocks + 2}"

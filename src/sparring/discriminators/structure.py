@@ -77,6 +77,11 @@ class StructureDiscriminator(nn.Module):
                 module.eval()
         return self
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether `prepare` looks at the images."""
+        return isinstance(self.encoder, Backbone) and self.encoder.needs_images
+
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
         """Trains the encoder where it needs that, and makes the result its start phi_0; once, before training.
 

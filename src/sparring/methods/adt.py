@@ -112,8 +112,7 @@ class ADT(Method):
         if normalise_coeff:
             self.grad_scales = [equalising(coefficients(self.scheduler, num_steps, i)) for i in range(num_steps)]
         self.guidance = guidance if isinstance(guidance, tuple) else (guidance,)
-        if any(scale != 1 for scale in self.guidance) and generator.text is None:
-            generator.null_class  # noqa: B018  (raises where there is none)
+        self.check_guidance()
         self.reference = reference
         self.adversarial_weight = adversarial_weight
         self.diffusion_weight = diffusion_weight
@@ -125,8 +124,14 @@ class ADT(Method):
 
     def check(self, batch_size: int) -> None:
         super().check(batch_size)
+        self.check_guidance()
         if self.reference == "unpaired" and batch_size < 2:
             raise ValueError(f"`batch_size={batch_size}`: `reference=unpaired` needs at least 2 images")
+
+    def check_guidance(self) -> None:
+        """Raises ValueError where guidance needs a class for "none" and the network has none to spare."""
+        if any(scale != 1 for scale in self.guidance) and self.generator.text is None:
+            self.generator.null_class  # noqa: B018
 
     def rollout(self, batch: Batch) -> Simulated:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))

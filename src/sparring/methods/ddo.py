@@ -85,10 +85,11 @@ class DDO(Method):
         super().prepare(data)
         device = self.fakes.device
         draws = Draws(0, phase="fakes", device=device)
-        real = data.captions() if self.generator.text is not None else data.labels()
         told: Tensor | list[str] | None = None
         if self.generator.text is not None or self.generator.conditional:
             self.generator.check_condition(data)
+            n = None if len(data) <= self.num_fakes else self.num_fakes  # labels of a stream cost as much as its images
+            real = data.captions(n) if self.generator.text is not None else data.labels(n)
             assert real is not None
             index = draws.integers(len(real), (self.num_fakes,)).cpu()
             told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(device)

@@ -110,7 +110,7 @@ class SADM(Method):
     def prepare(self, data: ImageData) -> None:
         if self.structure is None or self.judged == "images":
             super().prepare(data)
-        else:
+        elif self.structure.needs_images:
             images, labels = images_to_learn(data)
             mean = torch.zeros(len(images), *self.generator.latent_shape(data.image_shape))
             assert self.generator.space is not None

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparring.training.checkpoint import steps_in
+
 from .folder import Run, Setting, finite
 
 
@@ -33,6 +35,8 @@ COLUMNS = (
     Column("network_calls", "Training calls", 0, COST),
     Column("images_per_second", "Images a\N{NO-BREAK SPACE}second", 0, COST),
 )
+WAY = ("features", "n", "n_reference", "seed", "split", "reference")
+LEARNED = ("classifier", "self-supervised")  # features that are trained on the images that the run was trained on
 ALWAYS = {"frechet", "kernel", "precision", "recall"}  # shown even where nobody measured them
 
 
@@ -102,18 +106,73 @@ class Arm:
 def make_arms(rows: Sequence[dict[str, Any]], runs: Sequence[Run]) -> list[Arm]:
     """Arms in the order of their first rows. A row belongs to the arm `row["arm"]`, without it to `row["name"]`."""
     arms: dict[str, Arm] = {}
-    for row, run in zip(rows, runs, strict=True):
+    usable = [_usable(row, run) for row, run in zip(rows, runs, strict=True)]
+    everything = [result for results in usable for result in results]
+    ways = {
+        setting: common_way(
+            [result for result in everything if _place(result) == setting],
+            [[result for result in results if _place(result) == setting] for results in usable],
+        )
+        for setting in {_place(result) for result in everything}
+    }
+    for row, run, results in zip(rows, runs, usable, strict=True):
         name = str(row.get("arm") or row.get("name") or run.path.name)
         arm = arms.setdefault(name, Arm(len(arms), name, [], []))
         arm.rows.append(row)
         arm.runs.append(run)
-        results = [result for result in row.get("results") or [] if isinstance(result, dict)]
-        placed = {(str(r.get("scheduler")), int(r["nfe"])): r for r in results if finite(r.get("nfe")) is not None}
-        for setting, result in placed.items():  # of two results at one setting the later one
+        alike = [result for result in results if measured_alike(result, ways[_place(result)])]
+        placed = {_place(result): result for result in alike}  # of two results at one setting the later one
+        for setting, result in placed.items():
             arm.results.setdefault(setting, []).append(result)
-        if lost := len(results) - sum("nfe" in result and finite(result["nfe"]) is not None for result in results):
-            run.notes.append(f"{lost} result{'s' * (lost > 1)} without a number of network calls left out.")
+        _note(run, len(results) - len(alike), "measured in another way than what is shown")
     return list(arms.values())
+
+
+def _usable(row: dict[str, Any], run: Run) -> list[dict[str, Any]]:
+    """Results with a number of network calls, of the run's present step; a note about the others."""
+    results = [result for result in row.get("results") or [] if isinstance(result, dict)]
+    numbered = [result for result in results if finite(result.get("nfe")) is not None]
+    steps = steps_in(run.path / "checkpoints")
+    present = [result for result in numbered if not steps or result.get("step") in (None, steps[-1])]
+    _note(run, len(results) - len(numbered), "without a number of network calls")
+    _note(run, len(numbered) - len(present), "of another training step")
+    return present
+
+
+def _place(result: dict[str, Any]) -> Setting:
+    return str(result.get("scheduler")), int(result["nfe"])
+
+
+def _note(run: Run, lost: int, why: str) -> None:
+    if lost:
+        run.notes.append(f"{lost} result{'s' * (lost > 1)} {why} left out.")
+
+
+def measured_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results can be compared: same features, images, number and seed of the samples.
+
+    What one of them does not say (an older results.json) is no difference.
+    """
+    learned = str(one.get("features")).startswith(LEARNED)
+    keys = (*WAY, "train") if learned else WAY
+    return all(one[key] == other[key] for key in keys if key in one and key in other)
+
+
+def common_way(candidates: Sequence[dict[str, Any]], runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Of some results the one that was measured as most runs were, of equals the latest; {} where there is none.
+
+    Args:
+        candidates: results to choose from.
+        runs: the results of every run.
+    """
+    keys = (*WAY, "train")
+    ways = {str([result.get(key) for key in keys]): result for result in candidates}
+    sharing = {name: sum(any(measured_alike(way, r) for r in run) for run in runs) for name, way in ways.items()}
+    if not ways:
+        return {}
+    most = ways[max(reversed(ways), key=lambda name: sharing[name])]
+    alike = [name for name in reversed(ways) if measured_alike(ways[name], most)]  # of these the one that says most
+    return ways[max(alike, key=lambda name: (sum(key in ways[name] for key in keys), sharing[name]))]
 
 
 def settings(arms: Sequence[Arm]) -> list[Setting]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ class RunFolder:
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / STARTING).touch()
+            for part in (self.pipeline, self.lora.parent):  # of the killed start, whose settings may have been others
+                shutil.rmtree(part, ignore_errors=True)
             self.checkpoints.mkdir(exist_ok=True)
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
@@ -74,10 +77,13 @@ class RunFolder:
 
     def write_config(self, config: dict[str, Any], **hardware: Any) -> None:
         """Writes config.yaml, the last file of a start; from then on the folder is a run."""
-        made_with = {"made_with": provenance() | hardware}
+        self.replace_config({**config, "made_with": provenance() | hardware})
+        (self.path / STARTING).unlink(missing_ok=True)
+
+    def replace_config(self, config: dict[str, Any]) -> None:
+        """Writes config.yaml anew: settings may change where a run goes on."""
         with writing("the configuration", self.path):
-            replace(self.config, yaml.safe_dump({**config, **made_with}, sort_keys=False))
-            (self.path / STARTING).unlink(missing_ok=True)
+            replace(self.config, yaml.safe_dump(config, sort_keys=False))
 
     def read_config(self) -> dict[str, Any]:
         """What `write_config` wrote.
@@ -268,6 +274,9 @@ def provenance() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # git is not installed
+        found = ""
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"command": command, "versions": versions, "git": git.stdout.strip() or None}
+    return {"command": command, "versions": versions, "git": found or None}

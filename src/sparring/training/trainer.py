@@ -29,7 +29,8 @@ class Trainer:
     """Trains a method on a data set and keeps everything in a run folder.
 
     All randomness of a run is a function of (seed, step, row of the global batch): the same seed gives the same weights
-    however the global batch is cut into processes and micro-batches, and a resumed run repeats nothing.
+    however the global batch is cut into processes and micro-batches, and a resumed run repeats nothing. (Not so where a
+    loss relates the images of a micro-batch: SADM without `structure_batch`, ADT with `reference="unpaired"`.)
 
     Args:
         method: what to train.
@@ -37,7 +38,7 @@ class Trainer:
         out: run folder; it must be new, or hold the run that is resumed.
         steps: updates of the generator.
         batch_size: images per update, over all processes and micro-batches.
-        accumulation: micro-batches per update and process; more need less memory and give the same result.
+        accumulation: micro-batches per update and process; more need less memory and give the same result (see above).
         seed: of the order of the data and of all noise.
         generator_optimizer: optimiser of the generator.
         discriminator_optimizer: optimiser of the discriminator.
@@ -135,8 +136,8 @@ class Trainer:
         self.config.setdefault("trainer", dict(steps=steps, batch_size=batch_size, seed=seed))
 
         BatchStream(data.order(), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
-        method.check(batch_size // (self.world * accumulation))
         method.generator.check_condition(data)
+        method.check(batch_size // (self.world * accumulation))
         if discriminator_accuracy is not None and method.discriminator is None:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
@@ -231,7 +232,7 @@ class Trainer:
 
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
-        self.folder.read_config()
+        config = self.folder.read_config()
         loaded = self.folder.load_checkpoint(step)
         put_fixed(self.method, self.folder.load_frozen())
         self.frozen_digest = self.folder.frozen_digest()
@@ -243,6 +244,7 @@ class Trainer:
         processes.check_agreement(changing_tensors(self.method))
         if self.main:
             self.folder.forget_after(self.step)
+            self.folder.replace_config(config | self.config)
         self.average.ship()
         self.accelerator.wait_for_everyone()
 
