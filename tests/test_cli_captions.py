@@ -46,13 +46,14 @@ def test_tuned_sampled_and_evaluated_on_captions(tiny, emoji, tmp_path, capsys):
     assert np.array_equal(*images)
     capsys.readouterr()
     measured = ["--n", "8", "--steps", "2", "--features", "pixels", "--json"]
-    assert main(["evaluate", str(run), *measured]) == 0  # captions and size of the run's own data
-    of_run = json.loads(capsys.readouterr().out)
+    assert "has no images that it was not trained on" in fails(capsys, ["evaluate", str(run), *measured])
     reference = ["--reference", str(emoji), "--text_column", "text"]
+    assert main(["evaluate", str(run), *reference, *measured]) == 0
+    of_run = json.loads(capsys.readouterr().out)
     assert main(["evaluate", str(run / "pipeline"), *reference, *measured]) == 0
     of_pipeline = json.loads(capsys.readouterr().out)
     assert of_run["frechet"] == of_pipeline["frechet"]
-    assert main(["evaluate", str(run), *measured, "--guidance", "4"]) == 0
+    assert main(["evaluate", str(run), *reference, *measured, "--guidance", "4"]) == 0
     guided = json.loads(capsys.readouterr().out)
     assert (of_run["scheduler"], guided["scheduler"]) == ("ddim", "ddim-w4")
     assert guided["frechet"] != of_run["frechet"]
@@ -71,7 +72,7 @@ def test_the_other_recipes_and_pipelines(tiny, emoji, tmp_path, kind, recipe):
 def test_captions_without_a_text_model_and_the_reverse(tiny, emoji, tmp_path, capsys):
     out, fit = ["--out", str(tmp_path / "new")], ["fit", "diffusion", "--data", str(emoji)]
     error = fails(capsys, [*fit, "--init", str(tiny("sd15")), *out, *SHORT])
-    assert "takes captions and `emoji` has none: name its column with --data.text_column" in error
+    assert "takes captions and `emoji` has none: name their column (--data.text_column)" in error
     error = fails(capsys, [*fit, "--init", str(tiny("dit")), *out, *SHORT, "--data.text_column=text"])
     assert "`text_column`: DiTTransformer2DModel takes no captions" in error
     error = fails(capsys, ["sample", str(tiny("sd15")), *out])

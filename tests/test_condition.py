@@ -108,7 +108,7 @@ def test_pipelines_data_and_batches_that_do_not_fit_are_refused(tiny):
         Prompts(DDPMPipeline(unet(), VP().scheduler("ddpm", "v")))
     text, plain = load_pipeline(tiny("sd15"))[0], Denoiser(unet(), VP(), "v")
     images = StoredImages(torch.zeros(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64))
-    with pytest.raises(ValueError, match="takes captions and `images` has none: name its column with --data.text_col"):
+    with pytest.raises(ValueError, match="takes captions and `images` has none: name their column"):
         text.check_condition(images)
     with pytest.raises(ValueError, match="`text_column`: UNet2DModel takes no captions"):
         plain.check_condition(Captioned())

@@ -103,7 +103,10 @@ def test_a_reference_does_not_take_the_place_of_what_the_run_was_trained_on(tmp_
     assert RealImages.of("digits", "digits:all", run).train.name == "digits:all"
     assert RealImages.of("digits", None, tmp_path).train.name == "digits"  # no run: what the holdout was taken from
     assert RealImages.of("digits:holdout", None, tmp_path).train is None
-    assert RealImages.of(None, None, run).train is None  # no holdout: measured against what it was trained on
+    with pytest.raises(
+        ValueError, match="`digits:validation`, on which the run was trained, has no images that it was"
+    ):
+        RealImages.of(None, None, run)
     own = RealImages.of(None, None, make_run(tmp_path / "b"))
     assert (own.reference.name, own.train.name) == ("digits:holdout", "digits")
 

@@ -181,3 +181,12 @@ def test_a_tuned_run_keeps_where_it_came_from(run, tmp_path, capsys):
     assert config["denoiser"]["path"] == config["init"] == str(run)
     assert config["trainer"]["steps"] == 3
     assert "is not what the run started from" in refused(capsys, *tuned, "--resume", "--init", out)
+
+
+def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
+    out = [tmp_path / "again", tmp_path / "tuned", tmp_path / "tuned again"]
+    assert main(["fit", str(run / "config.yaml"), "--out", str(out[0])]) == 0
+    assert config_of(out[0])["trainer"] == config_of(run)["trainer"]
+    assert main(["fit", "plain-digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
+    assert main(["fit", str(out[1] / "config.yaml"), "--out", str(out[2])]) == 0
+    assert config_of(out[2])["init"] == str(run)

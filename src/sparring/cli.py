@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
         "train, tune or distil a denoiser by a recipe",
         "Every setting of the recipe is a flag: --trainer.steps 500, --trainer.batch_size 64, --trainer.seed 1,\n"
         "--trainer.checkpoint_every 100, --method.structure_weight 0.5, --data.path FILE.\n"
-        "`sparring fit RECIPE --settings` lists them all with their defaults.\n\n"
+        "`sparring fit RECIPE --dry_run` prints the recipe with all its values, `--settings` says what they mean,\n"
+        "`--settings --method.help ADT` what those of a class mean.\n\n"
         "examples:\n"
         "  sparring fit diffusion-digits --out runs/base --trainer.steps 2000\n"
         "  sparring fit sadm-digits --init runs/base --out runs/sadm --trainer.seed 1\n"
@@ -211,16 +212,17 @@ def fit(options: argparse.Namespace) -> int:
     if options.resume or options.resume_step is not None:
         return resume(options)
     settings = recipe.read(options.recipe)
+    init = options.init or settings.pop("init", None)
     recipe.check_classes(settings, options.allow)
     if options.settings:
-        recipe.parser(recipe.tunes(settings, options.init)).print_help()
+        recipe.parser(recipe.tunes(settings, init)).print_help()
         return 0
     quiet()
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
     out = options.out or Path("runs") / Path(options.recipe).stem
-    header = {"recipe": options.recipe, "init": options.init, "allow": options.allow}
-    trainer = recipe.build(settings, flags, out=out, init=options.init, header=header)
+    header = {"recipe": options.recipe, "init": init, "allow": options.allow}
+    trainer = recipe.build(settings, flags, out=out, init=init, header=header)
     return show(trainer) if options.dry_run else train(trainer, options)
 
 
@@ -373,6 +375,8 @@ def compare(options: argparse.Namespace) -> int:
     for run in options.runs:
         if not run.exists():
             raise ValueError(f"{run} does not exist: give run folders")
+    if options.out is not None and options.out.is_dir():
+        raise ValueError(f"`out={options.out}` is a folder: give the name of an HTML file")
     rows = [row(run) for run in options.runs if run.is_dir() or not run.suffix]
     if not rows:
         raise ValueError("no run folder given")
@@ -397,8 +401,13 @@ def compare(options: argparse.Namespace) -> int:
 def demo(options: argparse.Namespace) -> int:
     quiet()
     from sparring.demo import run_demo
+    from sparring.training import Interrupted
 
-    return run_demo(options.out, quick=options.quick, seed=options.seed)
+    try:
+        return run_demo(options.out, quick=options.quick, seed=options.seed)
+    except Interrupted as stopped:
+        print("sparring: stopped; the same command goes on from here", file=sys.stderr)
+        return stopped.exit_code
 
 
 def quiet() -> None:

@@ -29,8 +29,10 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> int:
         seed: of every arm.
 
     Raises:
-        ValueError: `out` holds a demo with other settings.
+        ValueError: `out` is a run, or holds a demo with other settings.
     """
+    if is_run(out):
+        raise ValueError(f"`out={out}` is a run: give another folder for the runs of the demo")
     console = Console(stderr=True)
     started = time.monotonic()
     steps = QUICK["arms"] if quick else None

@@ -322,7 +322,8 @@ class Denoiser(nn.Module):
         name = type(self.net).__name__
         if self.text is not None and not data.text:
             raise ValueError(
-                f"{name} takes captions and `{data.name}` has none: name its column with --data.text_column"
+                f"{name} takes captions and `{data.name}` has none: name their column (--data.text_column), or "
+                "for a folder of images give --data.captions true"
             )
         if self.text is None and data.text:
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")

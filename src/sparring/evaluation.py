@@ -73,6 +73,11 @@ class RealImages:
         if reference is None:
             if known is None:
                 raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
+            if known.holdout() is None:
+                raise ValueError(
+                    f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
+                    "others with --reference DATA, or train with --data.holdout DATA or --data.holdout_share 0.1"
+                )
             real = known
         else:
             real = from_spec(reference, **settings)

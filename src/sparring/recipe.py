@@ -48,7 +48,9 @@ def read(name: str) -> dict[str, Any]:
         raise ValueError(f"recipe {name} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"recipe {name} must be a mapping with the keys data, denoiser, method and trainer")
-    unknown = set(recipe) - {"data", "denoiser", "method", "trainer"}
+    for written in ("recipe", "allow", "made_with"):  # the config.yaml of a run is a recipe, too
+        recipe.pop(written, None)
+    unknown = set(recipe) - {"data", "denoiser", "method", "trainer", "init"}
     if unknown:
         raise ValueError(
             f"recipe {name}: unknown key {sorted(map(str, unknown))[0]!r}; it may hold data, denoiser, method, trainer"

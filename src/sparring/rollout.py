@@ -235,6 +235,8 @@ def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps:
     Raises:
         ValueError: one that adds noise on its way, more steps with gradient than steps, or a path that it cannot walk.
     """
+    if num_steps < 1:
+        raise ValueError(f"`num_steps={num_steps}` must be at least 1")
     if not 1 <= num_grad_steps <= num_steps:
         raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
     if name in ("ddpm", "lcm"):

@@ -97,7 +97,7 @@ def test_samplers_and_paths_that_cannot_be_simulated_are_refused():
         adt(denoiser(), adversarial_weight=0, diffusion_weight=0)
     with pytest.raises(ValueError, match="adversarial_weight=-1"):
         adt(denoiser(), adversarial_weight=-1)
-    with pytest.raises(ValueError, match="batch_size=1"):
+    with pytest.raises(ValueError, match="needs at least 2 images at once and gets 1"):
         adt(denoiser(), reference="unpaired").check(1)
 
 

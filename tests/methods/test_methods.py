@@ -31,7 +31,7 @@ from sparring.discriminators import (
     SmallConvNet,
     StructureDiscriminator,
 )
-from sparring.methods import SADM, Diffusion, denoising_error, frozen_copy
+from sparring.methods import DDO, SADM, Diffusion, denoising_error, frozen_copy
 from sparring.methods.method import prepare_parts
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
 from sparring.rollout import one_step
@@ -259,3 +259,17 @@ def test_prepare_reads_at_most_20_000_images():
 def test_a_batch_of_none_is_refused(name):
     with pytest.raises(ValueError, match="batch_size=0"):
         METHODS[name](denoiser()).check(0)
+
+
+def test_negative_settings_are_refused():
+    for settings in ({"warmup_steps": -1}, {"ramp_steps": -5}):
+        with pytest.raises(ValueError, match=f"`{next(iter(settings))}=-"):
+            adt(denoiser(), **settings)
+    with pytest.raises(ValueError, match="`delay_steps=-3` must be 0 or more"):
+        SADM(denoiser(), structure(), delay_steps=-3)
+    with pytest.raises(ValueError, match="`beta=-1` must be 0 or more"):
+        DDO(denoiser(), beta=-1)
+    with pytest.raises(ValueError, match="`ceiling=0` must be above 0"):
+        StructureDiscriminator(encoder=backbone(), ceiling=0)
+    with pytest.raises(ValueError, match="`width=0` must be at least 1"):
+        SiameseDiscriminator(backbone=backbone(), width=0)

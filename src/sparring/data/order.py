@@ -149,7 +149,9 @@ class BatchStream:
             raise ValueError("a data set needs at least one image to train on")
         if world < 1 or accumulation < 1:
             raise ValueError(f"`world={world}` and `accumulation={accumulation}` must be at least 1")
-        if batch_size < 1 or batch_size % (world * accumulation):
+        if batch_size < 1:
+            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+        if batch_size % (world * accumulation):
             raise ValueError(
                 f"`batch_size={batch_size}` must be a multiple of {world * accumulation} "
                 f"({world} processes x {accumulation} micro-batches)"

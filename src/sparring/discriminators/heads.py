@@ -54,10 +54,15 @@ class Head(nn.Module):
         channels: D, channels of the map.
         width: Channels inside.
         out_channels: Channels of the result.
+
+    Raises:
+        ValueError: `width` below 1.
     """
 
     def __init__(self, *, channels: int, width: int, out_channels: int) -> None:
         super().__init__()
+        if width < 1:
+            raise ValueError(f"`width={width}` must be at least 1")
         self.first = self._block(channels, width, 1)
         self.second = self._block(width, width, 3)
         self.last = SpectralConv2d(width, out_channels, 1)

@@ -57,6 +57,8 @@ class StructureDiscriminator(nn.Module):
             raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2")
         if not 0 <= pull < 1 or anchor < 0:
             raise ValueError(f"`pull={pull}`, `anchor={anchor}`: pull is in [0, 1), anchor >= 0")
+        if ceiling is not None and ceiling <= 0:
+            raise ValueError(f"`ceiling={ceiling}` must be above 0, or the encoder would learn nothing")
         self.encoder = encoder
         self.pull, self.anchor, self.ceiling = pull, anchor, ceiling
         self.structure_batch = structure_batch

@@ -20,7 +20,7 @@ from torch import Tensor
 from sparring.data import Batch
 from sparring.denoiser import Denoiser
 from sparring.discriminators import ProjectedDiscriminator
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
 from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
@@ -73,6 +73,7 @@ class ADD(Method):
             raise ValueError(
                 "`adversarial_weight={}`, `distillation_weight={}`: 0 or more, not both 0".format(*weights)
             )
+        check_not_negative(r1_gamma=r1_gamma)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
         self.sample_steps = num_student_steps

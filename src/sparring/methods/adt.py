@@ -24,7 +24,7 @@ from sparring.condition import Condition
 from sparring.data import Batch
 from sparring.denoiser import Denoiser
 from sparring.discriminators import SiameseDiscriminator
-from sparring.methods.method import Losses, Method, denoising_loss
+from sparring.methods.method import Losses, Method, check_not_negative, denoising_loss
 from sparring.objectives import Hinge, Objective, discriminator_statistics
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
@@ -101,6 +101,7 @@ class ADT(Method):
         weights = (adversarial_weight, diffusion_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError("`adversarial_weight={}`, `diffusion_weight={}`: 0 or more, not both 0".format(*weights))
+        check_not_negative(warmup_steps=warmup_steps, ramp_steps=ramp_steps)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.scheduler = deterministic(generator, scheduler, num_steps, num_grad_steps)
         self.sampler = scheduler
@@ -126,7 +127,10 @@ class ADT(Method):
         super().check(batch_size)
         self.check_guidance()
         if self.reference == "unpaired" and batch_size < 2:
-            raise ValueError(f"`batch_size={batch_size}`: `reference=unpaired` needs at least 2 images")
+            raise ValueError(
+                f"`reference=unpaired` needs at least 2 images at once and gets {batch_size}: give a larger `batch_size` "
+                "or a smaller `accumulation`, or judge single images with `discriminator.mode=single`"
+            )
 
     def check_guidance(self) -> None:
         """Raises ValueError where guidance needs a class for "none" and the network has none to spare."""

@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.denoiser import Denoiser
-from sparring.methods.method import Losses, Method, denoising_error, frozen_copy
+from sparring.methods.method import Losses, Method, check_not_negative, denoising_error, frozen_copy
 from sparring.process import set_timesteps
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Weighting
@@ -62,6 +62,7 @@ class DDO(Method):
     ):
         if num_fakes < 1:
             raise ValueError(f"`num_fakes={num_fakes}` must be at least 1: DDO learns from the reference's own images")
+        check_not_negative(beta=beta, fake_weight=fake_weight)
         set_timesteps(generator.process.scheduler(scheduler, generator.prediction), num_steps)  # can it walk them?
         super().__init__(generator)
         self.reference = frozen_copy(generator)

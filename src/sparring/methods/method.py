@@ -93,6 +93,13 @@ class Method(nn.Module, ABC):
         self.statistics.update({name: torch.as_tensor(value).detach() for name, value in values.items()})
 
 
+def check_not_negative(**settings: float) -> None:
+    """Raises ValueError for a setting below 0."""
+    for name, value in settings.items():
+        if value < 0:
+            raise ValueError(f"`{name}={value}` must be 0 or more")
+
+
 def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | None = None) -> Tensor:
     """[B] squared error of the denoiser in its own output space, mean over dimensions, weighted over the noise level.
 

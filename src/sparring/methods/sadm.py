@@ -20,7 +20,7 @@ from torch import Tensor
 from sparring.data import Batch, ImageData
 from sparring.denoiser import Denoiser
 from sparring.discriminators import StructureDiscriminator, freeze
-from sparring.methods.method import Losses, Method, denoising_error, images_to_learn
+from sparring.methods.method import Losses, Method, check_not_negative, denoising_error, images_to_learn
 from sparring.process.times import Times, Uniform
 from sparring.process.weighting import Sigmoid, Weighting
 from sparring.rollout import OneForAll, OneStep, one_step
@@ -82,6 +82,7 @@ class SADM(Method):
             raise ValueError(f"`structure_weight={structure_weight}` must be positive; use mode 'off' to switch it off")
         if judged == "latents" and generator.space is None:
             raise ValueError("`judged=latents`: this denoiser works on pixels; leave it out")
+        check_not_negative(ramp_steps=ramp_steps, delay_steps=delay_steps)
         super().__init__(generator, discriminator if mode == "adversarial" else None)
         self.frozen_structure = freeze(discriminator) if mode == "frozen" else None
         self.structure_weight = structure_weight

@@ -137,7 +137,7 @@ class InceptionFeatures(Features):
         if importlib.util.find_spec("torch_fidelity") is None:
             raise ValueError(
                 "Inception features need the package torch-fidelity, which is not installed: "
-                "pip install 'sparring[eval]', or use another feature network (their distances are not FIDs)"
+                "pip install -e '.[eval]', or use another feature network (their distances are not FIDs)"
             )
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
