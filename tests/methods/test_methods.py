@@ -31,7 +31,7 @@ from sparring.discriminators import (
     SmallConvNet,
     StructureDiscriminator,
 )
-from sparring.methods import DDO, SADM, Diffusion, denoising_error, frozen_copy
+from sparring.methods import ADT, DDO, SADM, Diffusion, denoising_error, frozen_copy
 from sparring.methods.method import prepare_parts
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
 from sparring.rollout import one_step
@@ -264,7 +264,7 @@ def test_a_batch_of_none_is_refused(name):
 def test_negative_settings_are_refused():
     for settings in ({"warmup_steps": -1}, {"ramp_steps": -5}):
         with pytest.raises(ValueError, match=f"`{next(iter(settings))}=-"):
-            adt(denoiser(), **settings)
+            ADT(denoiser(), SiameseDiscriminator(backbone=backbone()), **settings)
     with pytest.raises(ValueError, match="`delay_steps=-3` must be 0 or more"):
         SADM(denoiser(), structure(), delay_steps=-3)
     with pytest.raises(ValueError, match="`beta=-1` must be 0 or more"):

@@ -128,8 +128,8 @@ class ADT(Method):
         self.check_guidance()
         if self.reference == "unpaired" and batch_size < 2:
             raise ValueError(
-                f"`reference=unpaired` needs at least 2 images at once and gets {batch_size}: give a larger `batch_size` "
-                "or a smaller `accumulation`, or judge single images with `discriminator.mode=single`"
+                f"`reference=unpaired` needs at least 2 images at once and gets {batch_size}: give a larger "
+                "`batch_size` or a smaller `accumulation`, or judge single images with `discriminator.mode=single`"
             )
 
     def check_guidance(self) -> None:
