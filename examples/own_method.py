@@ -11,7 +11,7 @@ pairing, Huang et al. 2025). As a program, on scikit-learn's digits:
 
 As a recipe, with every setting a flag; `--allow` says that you trust the module which the recipe names:
 
-    PYTHONPATH=examples sparring fit examples/own_method.yaml --allow own_method --out runs/own
+    PYTHONPATH=examples sparring fit examples/own_method.yaml --allow own_method --out runs/own-recipe
 """
 
 import argparse
