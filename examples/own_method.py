@@ -7,11 +7,11 @@
 D gives a logit per patch p and compares each patch of a fake with the same patch of its real image (relativistic
 pairing, Huang et al. 2025). As a program, on scikit-learn's digits:
 
-    python examples/own_method.py --steps 300 --out runs/own
+    python examples/own_method.py --steps 300 --out runs/patch
 
 As a recipe, with every setting a flag; `--allow` says that you trust the module which the recipe names:
 
-    PYTHONPATH=examples sparring fit examples/own_method.yaml --allow own_method --out runs/own-recipe
+    PYTHONPATH=examples sparring fit examples/own_method.yaml --allow own_method --out runs/patch-recipe
 """
 
 import argparse
@@ -124,6 +124,6 @@ def main(steps: int, out: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train digits with a patch discriminator.")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path("runs/own"))
+    parser.add_argument("--out", type=Path, default=Path("runs/patch"))
     options = parser.parse_args()
     print("run:", main(options.steps, options.out))
