@@ -190,3 +190,17 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
     assert main(["fit", "plain-digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
     assert main(["fit", str(out[1] / "config.yaml"), "--out", str(out[2])]) == 0
     assert config_of(out[2])["init"] == str(run)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--trainer.stepz=5", "--trainer.stepz=5: did you mean trainer.steps?"),
+        ("--trainer.step=5", "--trainer.step=5: did you mean trainer.steps?"),
+        ("--nothing.like=5", "`sparring fit RECIPE --settings` lists what there is"),
+        ("--method.weightin=5", "'weightin' is not accepted: did you mean weighting?"),
+        ("--data.path=photos", "'path' is not accepted: Digits takes split"),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, flag, words):
+    assert words in refused(capsys, "fit", "diffusion-digits", "--out", tmp_path / "new", flag)

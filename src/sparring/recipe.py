@@ -3,10 +3,12 @@
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from glob import glob
 from importlib import resources
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,10 @@ def parser(tunes: bool) -> Any:
     from sparring.training import Trainer
 
     options = ArgumentParser(
-        prog="sparring fit RECIPE", exit_on_error=False, description="Every setting of a recipe, as a flag."
+        prog="sparring fit RECIPE",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Every setting of a recipe, as a flag.",
     )
     options.add_argument("--config", action="config", help="the recipe")
     options.add_subclass_arguments(ImageData, "data", required=True)
@@ -169,7 +174,27 @@ def parse(recipe: dict[str, Any], flags: list[str], tunes: bool) -> tuple[Any, A
     try:
         return options, options.parse_args([f"--config={yaml.safe_dump(recipe)}", *flags])
     except Exception as error:  # jsonargparse raises many kinds
-        raise ValueError(plain(error)) from None
+        text = plain(error)
+        raise ValueError(text + meant(text, [action.dest for action in options._actions])) from None
+
+
+def meant(text: str, flags: list[str]) -> str:
+    """What an unknown setting could be: the nearest one, or all that the class takes.
+
+    Args:
+        text: jsonargparse's message.
+        flags: all settings with a flag of their own.
+    """
+    if found := re.search(r"([\w.]+)\.(\w+): Option '(\w+)' is not accepted", text):
+        module, kind, name = found.groups()
+        known = list(signature(getattr(sys.modules[module], kind)).parameters)
+        rest = f": {kind} takes {', '.join(known)}"
+    elif found := re.search(r"unrecognized arguments: --([\w.]+)", text):
+        name, known, rest = found[1], flags, ": `sparring fit RECIPE --settings` lists what there is"
+    else:
+        return ""
+    near = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {near[0]}?" if near else rest
 
 
 def made(options: Any, parsed: Any) -> Any:
