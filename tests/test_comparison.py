@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparring.comparison import measured, verdicts
+from sparring.comparison import alike, measured, verdicts
 
 
 def rows(name: str, method: str, frechet: dict[tuple[str, int], list[float]], calls: int = 100) -> list[dict]:
@@ -101,7 +101,7 @@ def test_only_what_was_measured_alike_is_compared():
     for found in (verdicts(pair), verdicts(pair[::-1])):
         assert found[0]["comparisons"][0]["frechet"] == 9.9
         assert [v["verdict"] for v in found] == ["no gain", "no gain"]
-    assert measured(pair, "adt", ("ddim", 5)).values == {0: 9.9}
+    assert measured(alike(pair), "adt", ("ddim", 5)).values == {0: 9.9}
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,17 @@ def test_images_trained_on_matter_only_to_features_that_learned_from_them():
     assert verdicts(pair)[0]["verdict"] == "gain"
 
 
-def test_the_best_scheduler_is_chosen_among_results_measured_alike():
-    plain = rows("plain", "Diffusion", {("ddim", 5): [10.0], ("dpm", 5): [1.0]})[0]
-    for result, way in zip(plain["results"], (CLASSIFIER, PIXELS), strict=True):
-        result |= way
-    adt = with_results(rows("adt", "ADT", {("ddim", 5): [8.0]})[0], CLASSIFIER)
-    best = verdict_of(verdicts([plain, adt]), "Against the best")
-    assert (best["verdict"], best["comparisons"][0]["control"]) == ("gain", 10.0)
+def test_one_way_holds_for_a_whole_comparison():
+    both = {("ddim", 5): [10.0], ("dpm", 5): [1.0]}
+    plain, adt = rows("plain", "Diffusion", both)[0], rows("adt", "ADT", {("ddim", 5): [8.0], ("dpm", 5): [0.1]})[0]
+    for row in (plain, adt):
+        row["results"] = [row["results"][0] | CLASSIFIER, row["results"][1] | PIXELS]
+    (equal, best) = verdicts([plain, adt])
+    assert [(c["scheduler"], c["nfe"]) for c in equal["comparisons"]] == [("dpm", 5)]  # of equals the latest
+    adt["results"].append(adt["results"][0] | {"scheduler": "euler"})
+    (equal, best) = verdicts([plain, adt])
+    assert [(c["scheduler"], c["nfe"]) for c in equal["comparisons"]] == [("ddim", 5)]  # most results
+    assert best["comparisons"][0]["control"] == 10.0
 
 
 def test_a_result_that_does_not_name_its_reference_joins_neither_of_two_others():

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,35 +80,21 @@ class Measured:
         return sum(self.values.values()) / len(self.values)
 
 
-def results_at(
-    rows: list[dict[str, Any]], arm: str, setting: Setting, way: dict[str, Any] | None = None
-) -> dict[Any, dict[str, Any]]:
-    """The arm's results at a setting by seed, all measured alike (of two results of a run the later one).
-
-    Args:
-        rows: one for each run, see `row`.
-        arm: which of them.
-        setting: scheduler and calls.
-        way: a result that was measured in the way asked for; None: the way most of the runs share at this setting.
-    """
-    if way is None:
-        every = at_settings(rows, [setting])
-        way = common_way([result for results in every for result in results], every)
-    mine = [r for r in rows if r["arm"] == arm]
-    found = zip(mine, at_settings(mine, [setting]), strict=True)
-    return {r["seed"]: result for r, results in found for result in results if measured_alike(result, way)}
+def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with those results alone that were measured in one way, that of most results (see `common_way`)."""
+    way = common_way([result for r in rows for result in r["results"]])
+    return [r | {"results": [result for result in r["results"] if measured_alike(result, way)]} for r in rows]
 
 
-def at_settings(rows: list[dict[str, Any]], at: Sequence[Setting]) -> list[list[dict[str, Any]]]:
-    """The results of every row at some settings."""
-    return [[result for result in r["results"] if (result["scheduler"], result["nfe"]) in at] for r in rows]
+def results_at(rows: list[dict[str, Any]], arm: str, setting: Setting) -> dict[Any, dict[str, Any]]:
+    """The arm's results at a setting by seed (of two results of a run the later one)."""
+    mine = [(r["seed"], result) for r in rows if r["arm"] == arm for result in r["results"]]
+    return {seed: result for seed, result in mine if (result["scheduler"], result["nfe"]) == setting}
 
 
-def measured(
-    rows: list[dict[str, Any]], arm: str, setting: Setting, way: dict[str, Any] | None = None
-) -> Measured | None:
-    """The arm's distances at a setting, all measured alike (see `results_at`); None where there are none."""
-    results = results_at(rows, arm, setting, way)
+def measured(rows: list[dict[str, Any]], arm: str, setting: Setting) -> Measured | None:
+    """The arm's distances at a setting; None where there are none."""
+    results = results_at(rows, arm, setting)
     intervals = {seed: result.get("frechet_interval") for seed, result in results.items()}
     widths = {seed: (at[1] - at[0]) / 2 if at else None for seed, at in intervals.items()}
     return Measured({seed: result["frechet"] for seed, result in results.items()}, widths) if results else None
@@ -150,6 +135,7 @@ def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | N
         ValueError: two runs are the same seed of the same arm.
     """
     check_seeds(rows)
+    rows = alike(rows)
     arms = list(dict.fromkeys(r["arm"] for r in rows))
     spent = {arm: max(cost(r, budget or "calls") for r in rows if r["arm"] == arm) for arm in arms}
     plain = [arm for arm in arms if all(r["method"] == "Diffusion" for r in rows if r["arm"] == arm)]
@@ -192,11 +178,8 @@ def cost(run: dict[str, Any], budget: Literal["calls", "seconds"]) -> float:
 def compared(
     name: Setting, rows: list[dict[str, Any]], arm: str, controls: list[str], at: list[Setting]
 ) -> dict[str, Any] | None:
-    """An arm against the best of its controls, each with its best of the given settings, all measured alike."""
-    involved = [r for r in rows if r["arm"] in (arm, *controls)]
-    mine = [result for results in at_settings([r for r in rows if r["arm"] == arm], at) for result in results]
-    way = common_way(mine, at_settings(involved, at))
-    method, control = best_of(rows, [arm], at, way), best_of(rows, controls, at, way)
+    """An arm against the best of its controls, each with its best of the given settings."""
+    method, control = best_of(rows, [arm], at), best_of(rows, controls, at)
     if method is None or control is None:
         return None
     result = judge(method, control)
@@ -204,9 +187,9 @@ def compared(
     return numbers | {key: result.get(key) for key in ("difference", "interval", "verdict", "note")}
 
 
-def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting], way: dict[str, Any]) -> Measured | None:
+def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting]) -> Measured | None:
     """The lowest mean distance among arms and settings."""
-    candidates = [m for arm in arms for setting in at if (m := measured(rows, arm, setting, way))]
+    candidates = [m for arm in arms for setting in at if (m := measured(rows, arm, setting))]
     return min(candidates, key=lambda m: m.mean, default=None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sparring.comparison import Setting, measured, results_at, settings
+from sparring.comparison import Setting, alike, measured, results_at, settings
 
 WIDEST = 160
 
@@ -43,9 +43,9 @@ def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]])
     One table where the terminal is wide enough, else one for the distance and one for the shares.
     """
     out = console()
+    every, rows = sum(len(r["results"]) for r in rows), alike(rows)
     arms = list(dict.fromkeys(r["arm"] for r in rows))
-    shown = (result for s in settings(rows) for arm in arms for result in results_at(rows, arm, s).values())
-    some = next(shown, None)
+    some = next((result for r in rows for result in r["results"]), None)
     if out.width >= 30 + 20 * len(arms):
         kinds = [("Frechet distance (precision/recall)", distance_and_shares)]
     else:
@@ -72,6 +72,8 @@ def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]])
             f"({precise:.2f}/{covered:.2f}).",
             highlight=False,
         )
+    if left_out := every - sum(len(r["results"]) for r in rows):
+        out.print(f"{left_out} results were measured in another way and are left out.", highlight=False)
     colours = {"gain": "green", "worse": "red", "no gain": "yellow"}
     for verdict in verdicts:
         colour = colours[verdict["verdict"]]

@@ -107,20 +107,13 @@ def make_arms(rows: Sequence[dict[str, Any]], runs: Sequence[Run]) -> list[Arm]:
     """Arms in the order of their first rows. A row belongs to the arm `row["arm"]`, without it to `row["name"]`."""
     arms: dict[str, Arm] = {}
     usable = [_usable(row, run) for row, run in zip(rows, runs, strict=True)]
-    everything = [result for results in usable for result in results]
-    ways = {
-        setting: common_way(
-            [result for result in everything if _place(result) == setting],
-            [[result for result in results if _place(result) == setting] for results in usable],
-        )
-        for setting in {_place(result) for result in everything}
-    }
+    way = common_way([result for results in usable for result in results])
     for row, run, results in zip(rows, runs, usable, strict=True):
         name = str(row.get("arm") or row.get("name") or run.path.name)
         arm = arms.setdefault(name, Arm(len(arms), name, [], []))
         arm.rows.append(row)
         arm.runs.append(run)
-        alike = [result for result in results if measured_alike(result, ways[_place(result)])]
+        alike = [result for result in results if measured_alike(result, way)]
         placed = {_place(result): result for result in alike}  # of two results at one setting the later one
         for setting, result in placed.items():
             arm.results.setdefault(setting, []).append(result)
@@ -158,21 +151,16 @@ def measured_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other[key] for key in keys if key in one and key in other)
 
 
-def common_way(candidates: Sequence[dict[str, Any]], runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Of some results the one that was measured as most runs were, of equals the latest; {} where there is none.
-
-    Args:
-        candidates: results to choose from.
-        runs: the results of every run.
-    """
-    keys = (*WAY, "train")
-    ways = {str([result.get(key) for key in keys]): result for result in candidates}
-    sharing = {name: sum(any(measured_alike(way, r) for r in run) for run in runs) for name, way in ways.items()}
-    if not ways:
+def common_way(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of some results one that was measured as most of them were, of equals the latest; {} where there is none."""
+    if not results:
         return {}
+    keys = (*WAY, "train")
+    ways = {str([result.get(key) for key in keys]): result for result in results}
+    sharing = {name: sum(measured_alike(way, other) for other in results) for name, way in ways.items()}
     most = ways[max(reversed(ways), key=lambda name: sharing[name])]
-    alike = [name for name in reversed(ways) if measured_alike(ways[name], most)]  # of these the one that says most
-    return ways[max(alike, key=lambda name: (sum(key in ways[name] for key in keys), sharing[name]))]
+    same = [name for name in reversed(ways) if measured_alike(ways[name], most)]  # of these the one that says most
+    return ways[max(same, key=lambda name: (sum(key in ways[name] for key in keys), sharing[name]))]
 
 
 def settings(arms: Sequence[Arm]) -> list[Setting]:
