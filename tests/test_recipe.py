@@ -190,6 +190,8 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
     assert main(["fit", "plain-digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
     assert main(["fit", str(out[1] / "config.yaml"), "--out", str(out[2])]) == 0
     assert config_of(out[2])["init"] == str(run)
+    assert main(["fit", str(out[1] / "config.yaml"), "--init", str(out[0]), "--out", str(tmp_path / "other")]) == 0
+    assert config_of(tmp_path / "other")["init"] == str(out[0])
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ def fit(options: argparse.Namespace) -> int:
     if options.resume or options.resume_step is not None:
         return resume(options)
     settings = recipe.read(options.recipe)
-    init = options.init or settings.pop("init", None)
+    started_from = settings.pop("init", None)  # in the configuration of a run that tuned
+    init = options.init or started_from
     recipe.check_classes(settings, options.allow)
     if options.settings:
         recipe.parser(recipe.tunes(settings, init)).print_help()
