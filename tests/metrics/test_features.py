@@ -144,7 +144,7 @@ def test_inception_is_an_extra() -> None:
     try:
         import torch_fidelity  # noqa: F401
     except ImportError:
-        with pytest.raises(ValueError, match=r"sparring\[eval\]"):
+        with pytest.raises(ValueError, match=r"\[eval\]"):
             InceptionFeatures()
     else:
         pytest.skip("torch-fidelity is installed; its weights are a download")
