@@ -119,8 +119,8 @@ def is_settings(text: str) -> bool:
     if text.endswith((".yaml", ".yml", ".json")):
         return True
     try:
-        return not isinstance(yaml.load(text, yaml.BaseLoader), str | None)  # noqa: S506 (strings only)
-    except yaml.YAMLError:
+        return isinstance(yaml.safe_load(text), dict | list)
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
         return False
 
 
