@@ -211,7 +211,7 @@ def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int])
                 print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
             print("\nprecision/recall, mean over seeds\n")
             print(precision_recall(rows))
-    for control in (arm for arm in arms if arm.startswith("plain")):
+    for control in (arm for arm in arms if arm == "baseline" or arm.startswith("plain")):
         print(f"\n{table.set}, distance over that of {control}, seed by seed\n")
         print(ratios(spaces, control))
 

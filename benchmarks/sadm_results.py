@@ -74,7 +74,8 @@ SCRATCH = [
     *("--method.discriminator=StructureDiscriminator", f"{JUDGE}.encoder=SmallConvNet"),
     *(f"{ENCODER}.in_channels=1", f"{ENCODER}.num_classes=10"),
 ]
-FROM_SCRATCH = {  # the baseline is their control: as many steps from the same weights
+FROM_SCRATCH = {  # the baseline is their control, as many steps from the same weights; "plain-long" has more
+    "plain-long": ARMS["plain-long"],
     "scratch, frozen": Arm(None, [*SCRATCH, *FROZEN]),
     "scratch, frozen, later": Arm(None, [*SCRATCH, *FROZEN, "--method.delay_steps=1000"]),
     "scratch, rate 1e-5": Arm(None, [*SCRATCH, "--trainer.discriminator_optimizer.lr=1e-5"]),

@@ -70,8 +70,8 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     spaces = ("classifier 32-64-64", "the judge's encoder", "self-supervised 32-64-64", "pixels pooled to 4x4")
     for space in (f"{space}, holdout" for space in spaces):
         assert f"digits, {space}; n = 32 against 100" in printed
-    assert printed.count("| plain | ") == 5  # distances in four spaces, precision and recall
-    assert printed.count("| twice | ") == 9  # and ratios to plain
+    assert printed.count("| plain | ") == 9  # distances in four spaces, precision and recall, ratios to the baseline
+    assert printed.count("| twice | ") == 13  # and ratios to plain
     assert "| ddim 2 | euler 3 |" in printed
     assert re.search(r"precision/recall.*\n\n.*\n.*\n\| baseline \| [01]\.\d\d/[01]\.\d\d \|", printed)
 
