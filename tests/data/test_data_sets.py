@@ -7,7 +7,17 @@ import sys
 import pytest
 import torch
 
-from sparring.data import Checkerboard, Digits, GaussianMixture, ImageData, StoredImages, SwissRoll, from_spec, named
+from sparring.data import (
+    Checkerboard,
+    Digits,
+    GaussianGrid,
+    GaussianMixture,
+    ImageData,
+    StoredImages,
+    SwissRoll,
+    from_spec,
+    named,
+)
 
 
 def test_digits_parts_are_disjoint_and_together_everything():
@@ -114,6 +124,20 @@ def test_the_mixture_is_what_it_says():
         torch.testing.assert_close(own.std(0), torch.full((2,), 0.03), rtol=0.05, atol=0)
 
 
+def test_the_grid_is_what_it_says():
+    data = GaussianGrid(num_samples=25_000)
+    points, labels = data.images().flatten(1), data.labels()
+    assert (data.name, data.num_classes, data.std) == ("grid25", 25, 0.02)
+    line = [-0.8, -0.4, 0.0, 0.4, 0.8]
+    torch.testing.assert_close(data.centres, torch.tensor([[x, y] for x in line for y in line]))
+    assert (labels.bincount(minlength=25) - 1000).abs().max() < 150
+    offsets = points - data.centres[labels]
+    assert offsets.mean(0).abs().max() < 0.001
+    torch.testing.assert_close(offsets.std(0), torch.full((2,), 0.02), rtol=0.02, atol=0)
+    assert torch.equal(torch.cdist(points, data.centres).argmin(1), labels)
+    assert len(GaussianGrid(side=2, extent=0.5, std=0.1).centres) == 4
+
+
 def test_the_swiss_roll_lies_on_its_spiral():
     points = SwissRoll(noise=0.0, num_samples=500).images().flatten(1)
     radius = points.norm(dim=1)
@@ -133,7 +157,7 @@ def test_the_checkerboard_has_eight_equal_fields():
     assert (counts > 0).sum() == 8
 
 
-@pytest.mark.parametrize("kind", [GaussianMixture, SwissRoll, Checkerboard])
+@pytest.mark.parametrize("kind", [GaussianMixture, GaussianGrid, SwissRoll, Checkerboard])
 def test_toys_are_seeded_and_their_holdout_is_fresh(kind):
     first, again, other = kind(num_samples=50), kind(num_samples=50), kind(num_samples=50, seed=1)
     assert torch.equal(first.images(), again.images())
@@ -149,6 +173,8 @@ def test_toys_are_seeded_and_their_holdout_is_fresh(kind):
     [
         (lambda: GaussianMixture(modes=0), "`modes=0`"),
         (lambda: GaussianMixture(std=0.0), "`std=0.0`"),
+        (lambda: GaussianGrid(side=1), "`side=1`"),
+        (lambda: GaussianGrid(std=0.0), "`std=0.0`"),
         (lambda: SwissRoll(noise=-1.0), "`noise=-1.0`"),
         (lambda: Checkerboard(num_samples=0), "`num_samples=0`"),
     ],
@@ -162,6 +188,7 @@ def test_names_of_data_sets():
     assert len(from_spec("digits")) == 1000
     assert len(from_spec("digits:holdout", size=None)) == 500
     assert len(from_spec("ring", modes=3).centres) == 3
+    assert from_spec("grid25", std=0.05).std == 0.05
     assert from_spec("swissroll").name == "swissroll"
     assert from_spec("checkerboard").name == "checkerboard"
     assert named("digits:holdout") == (Digits, {"split": "holdout"})

@@ -7,7 +7,7 @@ from sparring.data.hub import HubData
 from sparring.data.loading import from_spec, named
 from sparring.data.order import BatchStream, Indices
 from sparring.data.stream import StreamData
-from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
+from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
 
 __all__ = [
     "Batch",
@@ -15,11 +15,13 @@ __all__ = [
     "Checkerboard",
     "Digits",
     "Draws",
+    "GaussianGrid",
     "GaussianMixture",
     "HubData",
     "ImageData",
     "ImageFolder",
     "Indices",
+    "Mixture",
     "StoredImages",
     "StreamData",
     "SwissRoll",

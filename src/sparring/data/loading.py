@@ -8,7 +8,7 @@ from sparring.data.base import Digits, ImageData
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.stream import StreamData
-from sparring.data.toys import Checkerboard, GaussianMixture, SwissRoll
+from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, SwissRoll
 
 
 def from_spec(spec: str, **settings: Any) -> ImageData:
@@ -33,14 +33,19 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits" or "digits:SPLIT" · "ring", "swissroll", "checkerboard" · a parquet file or a pattern of them · tar
+    "digits" or "digits:SPLIT" · "ring", "grid25", "swissroll", "checkerboard" · a parquet file or a pattern of them · tar
     files · a folder of images, or one that `datasets` reads (with parquet files or a metadata file, or saved by it) ·
     "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
     """
-    toys: dict[str, type[ImageData]] = {"ring": GaussianMixture, "swissroll": SwissRoll, "checkerboard": Checkerboard}
+    toys: dict[str, type[ImageData]] = {
+        "ring": GaussianMixture,
+        "grid25": GaussianGrid,
+        "swissroll": SwissRoll,
+        "checkerboard": Checkerboard,
+    }
     word, _, rest = spec.partition(":")
     if word == "digits":
         return Digits, {"split": rest or "train"}

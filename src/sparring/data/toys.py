@@ -49,8 +49,26 @@ class ToyDensity(StoredImages):
         return points[:, :, None, None], labels
 
 
-class GaussianMixture(ToyDensity):
-    """Equal round Gaussians on a ring; a sample's label is its mode.
+class Mixture(ToyDensity):
+    """Equal round Gaussians in the plane; a sample's label is its mode.
+
+    Attributes:
+        centres: (modes, 2) true means.
+        std: true standard deviation of each Gaussian, per coordinate.
+    """
+
+    def __init__(self, centres: Tensor, std: float, *, name: str, num_samples: int, seed: int):
+        self.centres = centres
+        self.std = std
+        super().__init__(name=name, num_samples=num_samples, seed=seed, num_classes=len(centres))
+
+    def _points(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        mode = torch.randint(len(self.centres), (n,), generator=generator)
+        return self.centres[mode] + self.std * torch.randn(n, 2, generator=generator), mode
+
+
+class GaussianMixture(Mixture):
+    """Equal round Gaussians on a ring.
 
     Args:
         modes: number of Gaussians.
@@ -59,9 +77,8 @@ class GaussianMixture(ToyDensity):
         num_samples: size of the fixed sample.
         seed: of the fixed sample.
 
-    Attributes:
-        centres: (modes, 2) true means.
-        std: true standard deviation.
+    Raises:
+        ValueError: no mode, a negative radius, a standard deviation that is not above 0.
     """
 
     def __init__(
@@ -72,13 +89,38 @@ class GaussianMixture(ToyDensity):
                 f"`modes={modes}`, `radius={radius}`, `std={std}`: needs a mode, and a std above 0 (radius 0 or more)"
             )
         angles = torch.arange(modes) * (2 * math.pi / modes)
-        self.centres = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
-        self.std = std
-        super().__init__(name="ring", num_samples=num_samples, seed=seed, num_classes=modes)
+        centres = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
+        super().__init__(centres, std, name="ring", num_samples=num_samples, seed=seed)
 
-    def _points(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        mode = torch.randint(len(self.centres), (n,), generator=generator)
-        return self.centres[mode] + self.std * torch.randn(n, 2, generator=generator), mode
+
+class GaussianGrid(Mixture):
+    """Equal round Gaussians on a square grid: 25 of them with means in {-0.8, -0.4, 0, 0.4, 0.8}^2.
+
+    Source: Lin et al. 2018, "PacGAN: The power of two samples in generative adversarial networks", section 4.1. Its
+    means lie in {-4, -2, 0, 2, 4}^2 with a standard deviation of 0.05; here all is scaled to [-1, 1], and the modes are
+    wider than theirs.
+
+    Args:
+        side: Gaussians along each side, at least 2.
+        extent: the outermost means are at -extent and extent.
+        std: true standard deviation of each Gaussian, per coordinate.
+        num_samples: size of the fixed sample.
+        seed: of the fixed sample.
+
+    Raises:
+        ValueError: fewer than 2 Gaussians along a side, an extent or a standard deviation that is not above 0.
+    """
+
+    def __init__(
+        self, *, side: int = 5, extent: float = 0.8, std: float = 0.02, num_samples: int = 10_000, seed: int = 0
+    ):
+        if side < 2 or extent <= 0 or std <= 0:
+            raise ValueError(
+                f"`side={side}`, `extent={extent}`, `std={std}`: needs a side of 2 or more, and the others above 0"
+            )
+        line = torch.linspace(-extent, extent, side)
+        centres = torch.cartesian_prod(line, line)
+        super().__init__(centres, std, name=f"grid{side * side}", num_samples=num_samples, seed=seed)
 
 
 class SwissRoll(ToyDensity):
