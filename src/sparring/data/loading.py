@@ -33,9 +33,9 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits" or "digits:SPLIT" · "ring", "grid25", "swissroll", "checkerboard" · a parquet file or a pattern of them · tar
-    files · a folder of images, or one that `datasets` reads (with parquet files or a metadata file, or saved by it) ·
-    "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
+    "digits" or "digits:SPLIT" · "ring", "grid25", "swissroll", "checkerboard" · a parquet file or a pattern of them ·
+    tar files · a folder of images, or one that `datasets` reads (with parquet files or a metadata file, or saved by
+    it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
