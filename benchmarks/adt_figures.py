@@ -17,10 +17,11 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from sparring.data import Batch, Digits, Draws
-from sparring.denoiser import Denoiser
-from sparring.pretrained import Pretrained
+from sparring.generators import Denoiser, Pretrained
 from sparring.process import VP, Kind, Process, RectifiedFlow
-from sparring.rollout import begun, coefficients, network_output, scheduler_start, standard_normal
+from sparring.rollout import coefficients, standard_normal
+from sparring.rollout.simulate import begun, scheduler_start
+from sparring.samplers import network_output
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 NETWORKS: dict[str, tuple[Process, Kind, str]] = {

@@ -28,9 +28,10 @@ from torch import Tensor
 from trainers import stepper, trainer_of
 
 from sparring.data import Batch, ImageData, StoredImages
-from sparring.methods import ADT
+from sparring.methods.tuning.adt import ADT
 from sparring.process import scheduler_input, set_timesteps
-from sparring.rollout import scheduler_start, standard_normal
+from sparring.rollout import standard_normal
+from sparring.rollout.simulate import scheduler_start
 
 STEPS: tuple[int, ...] = (4, 8, 16, 32, 64)
 GRAD_STEPS: tuple[int, ...] = (1, 2, 4)

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from trainers import random_images, stepper, trainer_of
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws, ImageData
-from sparring.denoiser import Denoiser
-from sparring.discriminators import SmallConvNet, StructureDiscriminator
-from sparring.methods import SADM, Losses, Method
+from sparring.discriminators import StructureDiscriminator
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method
+from sparring.methods.tuning.sadm import SADM
 from sparring.objectives import NonSaturating
 from sparring.process import LogNormal
 from sparring.rollout import PosteriorStep, posterior_step

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from sets import RESNET20, RESNET56, SETS, Plan
 
-from sparring.cli import main, quiet
-from sparring.comparison import measured, row, settings, verdicts
-from sparring.discriminators import SmallConvNet
-from sparring.evaluation import cache_folder, keep_result, read_results
+from sparring.backbones import SmallConvNet
+from sparring.cli import main
+from sparring.cli.main import quiet
+from sparring.evaluation import verdicts
+from sparring.evaluation.comparison import measured, settings
+from sparring.evaluation.evaluator import cache_folder
 from sparring.metrics import (
     CifarResNetFeatures,
     ClassifierFeatures,
@@ -28,8 +30,10 @@ from sparring.metrics import (
     Reference,
     SelfSupervisedFeatures,
 )
-from sparring.sampling import Sampler
-from sparring.training.checkpoint import steps_in
+from sparring.runs import row
+from sparring.runs.checkpoint import steps_in
+from sparring.runs.results import keep_result, read_results
+from sparring.samplers import Sampler
 
 
 @dataclass(frozen=True)

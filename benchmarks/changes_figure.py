@@ -20,7 +20,7 @@ from arms import rows_of
 from matplotlib import pyplot as plt
 from sets import SETS
 
-from sparring.comparison import measured
+from sparring.evaluation.comparison import measured
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,12 +21,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.cli import main, quiet
+from sparring.cli import main
+from sparring.cli.main import quiet
 from sparring.data import BatchStream, HubData
-from sparring.metrics import CifarResNetFeatures, Features, Pixels, Reference
-from sparring.metrics.features import extract
-from sparring.sampling import Sampler, save_images
-from sparring.training.checkpoint import steps_in
+from sparring.metrics import CifarResNetFeatures, Features, Pixels, Reference, extract
+from sparring.runs.checkpoint import steps_in
+from sparring.samplers import Sampler, save_images
 
 SPLIT = {"holdout_share": 0.2, "group_column": "codepoints", "group_separator": "-"}
 SIZES = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, projection_dim=128)

@@ -33,10 +33,11 @@ from transformers import (
     T5EncoderModel,
 )
 
-from sparring.condition import TextCondition
-from sparring.discriminators import DINOv2, SiameseDiscriminator
-from sparring.process.space import Latents
-from sparring.tuning import LoRA
+from sparring.backbones import DINOv2
+from sparring.discriminators import SiameseDiscriminator
+from sparring.generators import TextCondition
+from sparring.networks.adapters import LoRA
+from sparring.process import Latents
 
 warnings.filterwarnings("ignore")
 HALF = 2
@@ -267,8 +268,8 @@ SMALL = Pipeline(small, 16, (77, 64), 0, [])
 def measured(batch: int, k: int) -> float:
     """GiB at the highest point of a real step of ADT with the small network, its start at the noisiest level."""
     from sparring.data import Batch, Draws
-    from sparring.denoiser import Denoiser
-    from sparring.methods import ADT
+    from sparring.generators import Denoiser
+    from sparring.methods.tuning.adt import ADT
     from sparring.process import VP
 
     net: Any = small()

@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from sparring.discriminators import SmallConvNet
+from sparring.backbones import SmallConvNet
 from sparring.metrics import FeatureStream, Module
 from sparring.metrics.frechet import Gaussian, frechet_between, frechet_of_features
 from sparring.metrics.kernel import KernelMoments, kernel_distance

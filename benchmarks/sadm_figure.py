@@ -17,10 +17,11 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Digits, Draws
-from sparring.discriminators import SmallConvNet, structure_distance
-from sparring.pretrained import Pretrained
-from sparring.process.weighting import Sigmoid
+from sparring.generators import Pretrained
+from sparring.objectives import structure_distance
+from sparring.process import Sigmoid
 from sparring.rollout import noise
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "sadm.png"

@@ -52,7 +52,7 @@ CURVES = {
     "noise high": frozen(*NOISE, "--method.structure_weighting.bias=-2", f"{WEIGHT}=3.7"),
     "shared_t": frozen("--method.shared_t=true"),
     "denoiser features": frozen(
-        f"{JUDGE}.encoder=sparring.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"
+        f"{JUDGE}.encoder=sparring.backbones.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"
     ),
     "sadm": Arm("sadm-digits"),
     "sadm, 4 updates": Arm("sadm-digits", ["--trainer.discriminator_updates=4"]),

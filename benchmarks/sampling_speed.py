@@ -19,9 +19,8 @@ from diffusers import DDPMPipeline
 from timing import arguments, in_turns, machine, note, publish, ratio, table
 from trainers import random_images, trainer_of
 
-from sparring.denoiser import Denoiser
-from sparring.pipeline import save_pipeline
-from sparring.sampling import Sampler
+from sparring.generators import Denoiser, save_pipeline
+from sparring.samplers import Sampler
 
 RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("ddpm", 50))
 

@@ -196,8 +196,8 @@ def highest(work: Callable[[], None]) -> int:
 def trainer(folder: str, batch_size: int, **settings: Any) -> Any:
     """A plain diffusion run of the U-Net on noise."""
     from sparring.data import StoredImages
-    from sparring.denoiser import Denoiser
-    from sparring.methods import Diffusion
+    from sparring.generators import Denoiser
+    from sparring.methods.denoising.diffusion import Diffusion
     from sparring.process import VP
     from sparring.training import Trainer
 

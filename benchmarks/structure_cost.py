@@ -18,9 +18,10 @@ from adt_memory import on_cpu
 from timing import arguments, in_turns, looped, machine, milliseconds, note, publish, ratio, table
 from trainers import random_images, stepper, trainer_of
 
-from sparring.discriminators import SmallConvNet, StructureDiscriminator
-from sparring.discriminators.structure import structure_distance
-from sparring.methods import SADM
+from sparring.backbones import SmallConvNet
+from sparring.discriminators import StructureDiscriminator
+from sparring.methods.tuning.sadm import SADM
+from sparring.objectives import structure_distance
 from sparring.process import LogNormal
 
 BATCHES: tuple[int, ...] = (64, 256, 512, 1024, 2048)

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from diffusers.utils.logging import disable_progress_bar
 
-from sparring import recipe
 from sparring.data import Digits, ImageData, StoredImages
-from sparring.pipeline import save_pipeline
+from sparring.generators import save_pipeline
+from sparring.recipes import recipe
 from sparring.training import Trainer
 
 SMALL_BACKBONE = "--method.init_args.discriminator.init_args.backbone.init_args.pretrain=none"

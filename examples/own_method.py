@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from sparring import VP, AdamW, Batch, Denoiser, Digits, Method, Trainer
-from sparring.methods import Losses, denoising_error
+from sparring.methods.method import Losses
 from sparring.objectives import r1_penalty
 from sparring.process import LogNormal, Sigmoid, Times, Uniform
-from sparring.rollout import OneStep, one_step
+from sparring.rollout import OneStep, denoising_error, one_step
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparring import recipe
 from sparring.data import Digits, StoredImages
+from sparring.recipes import recipe
 
 SCRIPTS = ("digits_results", "sadm_results", "adt_results")
 FIGURES = ("changes_figure", "samples_figure", "training_figure")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rollout_parts import Tiny, batch_of
 
-from sparring.denoiser import Denoiser
+from sparring.generators import Denoiser
 from sparring.process import VP
 from sparring.rollout import simulate
 

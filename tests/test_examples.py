@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from sparring.cli import main
+from sparring.cli.main import main
 from sparring.data import Batch, Digits, Draws
-from sparring.denoiser import Denoiser
+from sparring.generators import Denoiser
 from sparring.process import VP, Uniform
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

@@ -5,33 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparring.data import Batch, Digits, HubData, ImageData, ImageFolder
-    from sparring.denoiser import Denoiser
     from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
-    from sparring.methods import ADD, ADT, DDO, SADM, Diffusion, Method
-    from sparring.pipeline import load_pipeline, save_pipeline
+    from sparring.generators import Denoiser, load_pipeline, save_pipeline
+    from sparring.methods import Method
     from sparring.process import EDM, VP, RectifiedFlow
-    from sparring.sampling import Sampler
+    from sparring.samplers import Sampler
     from sparring.training import AdamW, Trainer
 
 _HOME = {
     "sparring.data": ("Batch", "Digits", "HubData", "ImageData", "ImageFolder"),
-    "sparring.denoiser": ("Denoiser",),
     "sparring.discriminators": ("ProjectedDiscriminator", "SiameseDiscriminator", "StructureDiscriminator"),
-    "sparring.methods": ("ADD", "ADT", "DDO", "SADM", "Diffusion", "Method"),
-    "sparring.pipeline": ("load_pipeline", "save_pipeline"),
+    "sparring.generators": ("Denoiser", "load_pipeline", "save_pipeline"),
+    "sparring.methods": ("Method",),
     "sparring.process": ("EDM", "VP", "RectifiedFlow"),
-    "sparring.sampling": ("Sampler",),
+    "sparring.samplers": ("Sampler",),
     "sparring.training": ("AdamW", "Trainer"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
-    "ADD",
-    "ADT",
     "AdamW",
     "Batch",
-    "DDO",
     "Denoiser",
-    "Diffusion",
     "Digits",
     "EDM",
     "HubData",
@@ -40,7 +34,6 @@ __all__ = [
     "Method",
     "ProjectedDiscriminator",
     "RectifiedFlow",
-    "SADM",
     "Sampler",
     "SiameseDiscriminator",
     "StructureDiscriminator",
@@ -52,7 +45,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name when it is first used, so that `import sparring` and the command's help need no torch."""
-    if name not in _MODULE_OF:
+    """Loads a public name when it is first used, so that `import sparring` and the command's help need no torch.
+
+    Any other name is looked for among the methods: `from sparring import SADM`.
+    """
+    if name.startswith("_"):
         raise AttributeError(f"module 'sparring' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    try:
+        return getattr(import_module(_MODULE_OF.get(name, "sparring.methods")), name)
+    except AttributeError:
+        raise AttributeError(f"module 'sparring' has no attribute {name!r}") from None

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, SmallConvNet
+from sparring.backbones import SmallConvNet
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator
 from sparring.discriminators.heads import SpectralConv2d
 from sparring.objectives import Hinge, r1_penalty
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparring.discriminators import SmallConvNet, StructureDiscriminator, freeze, structure_distance
+from sparring.backbones import SmallConvNet, freeze
+from sparring.discriminators import StructureDiscriminator
+from sparring.objectives import structure_distance
 
 
 def batches(b=6, d=5):

@@ -5,15 +5,16 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws
-from sparring.denoiser import Denoiser
-from sparring.discriminators import (
-    ProjectedDiscriminator,
-    SiameseDiscriminator,
-    SmallConvNet,
-    StructureDiscriminator,
-)
-from sparring.methods import ADD, ADT, DDO, SADM, Diffusion, Method
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
+from sparring.generators import Denoiser
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.distillation.add import ADD
+from sparring.methods.method import Method
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP, Process
 
 

@@ -7,10 +7,10 @@ from method_parts import Net, batch_of, denoiser, evaluated, images_of, opponent
 from torch import nn
 
 from sparring.data import Draws
-from sparring.methods import ADD
+from sparring.methods.distillation.add import ADD
 from sparring.objectives import Relativistic
 from sparring.process import EDM, VP, RectifiedFlow
-from sparring.rollout import generate
+from sparring.samplers import generate
 
 
 class TimedNet(Net):

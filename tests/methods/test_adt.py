@@ -20,7 +20,8 @@ from method_parts import (
 )
 
 from sparring.data import Digits, Draws, StoredImages
-from sparring.methods import ADT, Diffusion
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.tuning.adt import ADT
 from sparring.objectives import NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
 from sparring.rollout import coefficients, noise, simulate

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, DiffusionPipeline, UNet2DMode
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
-from sparring.cli import main
+from sparring.cli.main import main
 
 
 @pytest.fixture(scope="module")

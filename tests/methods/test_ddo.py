@@ -8,10 +8,10 @@ from method_parts import ClassNet, Net, batch_of, ddo, denoiser, evaluated, play
 from torch import nn
 
 from sparring.data import Batch, Digits, Draws, StoredImages
-from sparring.denoiser import Denoiser
-from sparring.methods import DDO
+from sparring.generators import Denoiser
+from sparring.methods.tuning.ddo import DDO
 from sparring.process import EDM, SNR, VP, LogNormal
-from sparring.rollout import generate
+from sparring.samplers import generate
 
 
 def test_the_logit_is_exactly_zero_at_the_start():

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sparring import recipe
-from sparring.methods import ADD, ADT, DDO, SADM, Diffusion
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.distillation.add import ADD
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
+from sparring.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {"diffusion": Diffusion, "sadm": SADM, "adt": ADT, "ddo": DDO, "add": ADD}

@@ -13,18 +13,18 @@ import torch
 from method_parts import play
 from torch import nn
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws, GaussianMixture
-from sparring.denoiser import Denoiser
-from sparring.discriminators import (
-    ProjectedDiscriminator,
-    SiameseDiscriminator,
-    SmallConvNet,
-    StructureDiscriminator,
-)
-from sparring.methods import ADD, ADT, DDO, SADM, Diffusion
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
+from sparring.generators import Denoiser
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.distillation.add import ADD
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
 from sparring.metrics.toys import good_share, sliced_wasserstein
 from sparring.process import VP, LogNormal
-from sparring.rollout import generate
+from sparring.samplers import generate
 
 SEED = 0
 PROCESS = VP()

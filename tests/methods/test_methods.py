@@ -23,18 +23,16 @@ from method_parts import (
 )
 from torch import nn
 
+from sparring.backbones import Backbone, SmallConvNet
 from sparring.data import Batch, Digits, Draws, StoredImages
-from sparring.discriminators import (
-    Backbone,
-    ProjectedDiscriminator,
-    SiameseDiscriminator,
-    SmallConvNet,
-    StructureDiscriminator,
-)
-from sparring.methods import ADT, DDO, SADM, Diffusion, denoising_error, frozen_copy
-from sparring.methods.method import prepare_parts
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.method import frozen_copy, prepare_parts
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
-from sparring.rollout import one_step
+from sparring.rollout import denoising_error, one_step
 
 EACH = pytest.mark.parametrize("name", METHODS)
 

@@ -15,8 +15,9 @@ from method_parts import (
 )
 from torch import nn
 
-from sparring.discriminators import structure_distance
-from sparring.methods import SADM, Diffusion
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.tuning.sadm import SADM
+from sparring.objectives import structure_distance
 from sparring.process import EDM, VP, Constant, Uniform
 
 

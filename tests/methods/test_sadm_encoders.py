@@ -6,11 +6,12 @@ import pytest
 import torch
 from tiny_pipelines import TinyPipelines
 
-from sparring import recipe
-from sparring.cli import main
+from sparring.backbones import AutoencoderFeatures, SmallConvNet, freeze, save_encoder
+from sparring.backbones.denoiser_features import DenoiserFeatures
+from sparring.cli.main import main
 from sparring.data import Digits
-from sparring.denoiser_features import DenoiserFeatures
-from sparring.discriminators import AutoencoderFeatures, SmallConvNet, StructureDiscriminator, freeze, save_encoder
+from sparring.discriminators import StructureDiscriminator
+from sparring.recipes import recipe
 
 ENCODER = "--method.discriminator.encoder"
 QUICK = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.tracker=null", "--trainer.num_samples=2"]
@@ -63,7 +64,7 @@ def flags_of(kind, request):
         return [f"{ENCODER}=DINOv2", f"{ENCODER}.path={path}", f"{ENCODER}.image_size=32"]
     if kind == "denoiser":
         path = request.getfixturevalue("base")
-        return [f"{ENCODER}=sparring.denoiser_features.DenoiserFeatures", f"{ENCODER}.path={path}"]
+        return [f"{ENCODER}=sparring.backbones.denoiser_features.DenoiserFeatures", f"{ENCODER}.path={path}"]
     if kind == "vae":
         path = request.getfixturevalue("pipelines")("dit")
         return [f"{ENCODER}=AutoencoderFeatures", f"{ENCODER}.path={path}", f"{ENCODER}.pool=2"]
@@ -100,7 +101,7 @@ def test_frozen_encoders_pass_gradient_to_the_images_alone(kind, request):
     elif kind == "vae":
         encoder = AutoencoderFeatures(path=str(request.getfixturevalue("pipelines")("dit") / "vae"), pool=2)
     else:
-        from sparring.discriminators import DINOv2
+        from sparring.backbones import DINOv2
 
         encoder = DINOv2(path=str(request.getfixturevalue("dino")), image_size=32)
     judge = freeze(StructureDiscriminator(encoder=encoder))

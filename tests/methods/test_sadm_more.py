@@ -5,10 +5,12 @@ import torch
 from method_parts import batch_of, denoiser, evaluated, images_of, opponent_frozen, structure, total, touched
 from torch import nn
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws, StoredImages
-from sparring.denoiser import Denoiser
-from sparring.discriminators import SmallConvNet, StructureDiscriminator
-from sparring.methods import SADM, Diffusion
+from sparring.discriminators import StructureDiscriminator
+from sparring.generators import Denoiser
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP, Latents
 
 

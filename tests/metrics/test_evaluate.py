@@ -8,7 +8,8 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor, nn
 
-from sparring.metrics import Features, Module, Pixels, Reference, paired_verdict
+from sparring.evaluation import paired_verdict
+from sparring.metrics import Features, Module, Pixels, Reference
 from sparring.metrics.frechet import frechet_of_features
 
 

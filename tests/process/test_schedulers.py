@@ -7,16 +7,8 @@ import pytest
 import torch
 from analytic_networks import Mixture, gaussian, probability_flow
 
-from sparring.denoiser import Denoiser
-from sparring.process import (
-    EDM,
-    VP,
-    RectifiedFlow,
-    from_scheduler,
-    initial_sample,
-    scheduler_input,
-    set_timesteps,
-)
+from sparring.generators import Denoiser
+from sparring.process import EDM, VP, RectifiedFlow, from_scheduler, initial_sample, scheduler_input, set_timesteps
 
 MEAN = torch.tensor([0.3, -0.5, 0.1], dtype=torch.float64)
 COV = torch.tensor([[0.50, 0.20, 0.05], [0.20, 0.30, -0.10], [0.05, -0.10, 0.20]], dtype=torch.float64)

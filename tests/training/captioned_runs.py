@@ -8,8 +8,13 @@ from small_runs import AdamW, Trainer, backbone
 from tiny_pipelines import Captioned
 
 from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
-from sparring.methods import ADD, ADT, DDO, SADM, Diffusion, Method
-from sparring.pretrained import Pretrained
+from sparring.generators import Pretrained
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.distillation.add import ADD
+from sparring.methods.method import Method
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
 
 METHODS = ("diffusion", "sadm", "adt", "ddo", "add")
 

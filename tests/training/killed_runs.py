@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from small_runs import assert_same_checkpoint, trainer
 
-from sparring.training import checkpoint
-from sparring.training.checkpoint import read_checkpoint, steps_in
+from sparring.runs import checkpoint
+from sparring.runs.checkpoint import read_checkpoint, steps_in
 
 STEPS = 24
 SECONDS_PER_FILE = 0.04  # that writing is made to take, so that kills hit it

@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Digits, StoredImages
-from sparring.denoiser import Denoiser
-from sparring.discriminators import (
-    ProjectedDiscriminator,
-    SiameseDiscriminator,
-    SmallConvNet,
-    StructureDiscriminator,
-)
-from sparring.methods import ADD, ADT, DDO, SADM, Diffusion, Method
+from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
+from sparring.generators import Denoiser
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.distillation.add import ADD
+from sparring.methods.method import Method
+from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.ddo import DDO
+from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP
 from sparring.training import AdamW, Trainer
 
@@ -88,7 +89,7 @@ def trainer(out: Path, name: str = "diffusion", **settings: Any) -> Trainer:
 
 def checkpoint(run: Path, step: int) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """A checkpoint as written, without what a clock decides."""
-    from sparring.training.checkpoint import read_checkpoint
+    from sparring.runs.checkpoint import read_checkpoint
 
     tensors, state = read_checkpoint(run / "checkpoints" / f"{step:06d}")
     return tensors, {name: value for name, value in state.items() if name not in ("seconds", "digest")}

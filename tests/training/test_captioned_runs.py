@@ -9,8 +9,8 @@ from test_step import steps
 from tiny_pipelines import Captioned
 
 from sparring.data import Batch, Draws
-from sparring.pipeline import load_pipeline
-from sparring.sampling import Sampler
+from sparring.generators import load_pipeline
+from sparring.samplers import Sampler
 from sparring.training import Interrupted
 from sparring.training.state import changing_tensors
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sparring import recipe
-from sparring.cli import main
+from sparring.cli.main import main
+from sparring.recipes import recipe
 
 
 def few(examples: int) -> settings:
@@ -61,8 +61,8 @@ words = st.sampled_from(
         "sparring.nothing",
     ]
     + [
-        "sparring.methods.Method",
-        "sparring.methods.ADT",
+        "sparring.methods.method.Method",
+        "sparring.methods.tuning.adt.ADT",
         "diffusers.UNet2DModel",
         "../../etc/passwd",
         "é\x00",

@@ -7,7 +7,8 @@ import torch
 from small_runs import TinyNet, trainer
 from torch import nn
 
-from sparring.training import EMA, AdamW, RunFolder
+from sparring.runs import RunFolder
+from sparring.training import EMA, AdamW
 from sparring.training.optimizer import Player
 from sparring.training.watch import Balance, Means, Watch
 

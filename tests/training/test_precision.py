@@ -7,9 +7,9 @@ import torch
 from small_runs import METHODS, TWO_PLAYERS, TinyNet, assert_same_checkpoint, method, trainer
 from torch import nn
 
-from sparring import objectives
-from sparring.denoiser import Prediction
-from sparring.discriminators import affinity
+from sparring.generators import Prediction
+from sparring.objectives import adversarial as objectives
+from sparring.objectives import structure as affinity
 from sparring.training.state import changing_tensors
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -12,12 +12,13 @@ from PIL import Image
 from small_runs import METHODS, assert_same_checkpoint, backbone, checkpoint, method, trainer
 
 from sparring.data import Digits, StreamData
-from sparring.denoiser import Denoiser
-from sparring.methods import SADM, Diffusion
-from sparring.pipeline import load_pipeline
+from sparring.generators import Denoiser, load_pipeline
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP
-from sparring.training import Interrupted, RunFolder, Trainer
-from sparring.training.checkpoint import steps_in
+from sparring.runs import RunFolder
+from sparring.runs.checkpoint import steps_in
+from sparring.training import Interrupted, Trainer
 
 
 def stop_after(run: Trainer, steps: int) -> None:

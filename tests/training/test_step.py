@@ -7,7 +7,7 @@ import torch
 from small_runs import METHODS, TWO_PLAYERS, ExactDigits, method, trainer
 from torch import nn
 
-from sparring.methods import ADT
+from sparring.methods.tuning.adt import ADT
 from sparring.training import AdamW, Trainer
 from sparring.training.state import changing_tensors, fixed_tensors
 

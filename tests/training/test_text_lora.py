@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_runs import assert_same_checkpoint
 
-from sparring import recipe
-from sparring.cli import main
+from sparring.cli.main import main
+from sparring.recipes import recipe
 
 KINDS = {"sd15": "unet", "sdxl": "unet", "sd3": "transformer"}
 SMALL = ["--data.size", "32", "--method.num_steps", "2", "--method.num_grad_steps", "1", "--method.warmup_steps", "0"]
@@ -177,6 +177,9 @@ def test_the_recipes_are_the_defaults_of_the_method_in_writing(kind):
     method, trainer = settings["method"]["init_args"], settings["trainer"]
     assert (method["num_steps"], method["num_grad_steps"], method["adversarial_weight"]) == (20, 2, 0.1)
     assert (method["warmup_steps"], method["ramp_steps"], method["diffusion_weight"]) == (200, 500, 1.0)
-    assert settings["denoiser"]["tuning"] == {"class_path": "sparring.tuning.LoRA", "init_args": {"rank": 32}}
+    assert settings["denoiser"]["tuning"] == {
+        "class_path": "sparring.networks.adapters.LoRA",
+        "init_args": {"rank": 32},
+    }
     assert (trainer["generator_optimizer"]["lr"], trainer["precision"]) == (1e-4, "bf16")
     assert recipe.tunes(settings, None)

@@ -9,12 +9,11 @@ import yaml
 from safetensors.torch import load_file
 from small_runs import assert_same_checkpoint
 
-from sparring.cli import main
-from sparring.pipeline import load_pipeline
-from sparring.pretrained import Pretrained
-from sparring.training.ema import EMA
+from sparring.cli.main import main
+from sparring.generators import Pretrained, load_pipeline
+from sparring.networks.adapters import DiffFit, LoRA, Parts
+from sparring.training import EMA
 from sparring.training.sharding import shard
-from sparring.tuning import DiffFit, LoRA, Parts
 
 NET = {
     "sample_size": 8,
@@ -27,13 +26,13 @@ NET = {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
 }
-BACKBONE = {"class_path": "sparring.discriminators.SmallConvNet"}
+BACKBONE = {"class_path": "sparring.backbones.SmallConvNet"}
 BACKBONE["init_args"] = {"in_channels": 1, "widths": [4, 8], "pretrain": "none"}
 TUNE = {
     "data": {"class_path": "sparring.data.Digits"},
-    "denoiser": {"tuning": {"class_path": "sparring.tuning.LoRA", "init_args": {"rank": 2}}},
+    "denoiser": {"tuning": {"class_path": "sparring.networks.adapters.LoRA", "init_args": {"rank": 2}}},
     "method": {
-        "class_path": "sparring.methods.ADT",
+        "class_path": "sparring.methods.tuning.adt.ADT",
         "init_args": {
             "discriminator": {
                 "class_path": "sparring.discriminators.SiameseDiscriminator",
@@ -62,8 +61,7 @@ def workplace(tmp_path_factory):
     """A folder with a pipeline, `base`, a recipe that puts adapters on it, and a run of it, `lora`."""
     from diffusers import UNet2DModel
 
-    from sparring.denoiser import Denoiser
-    from sparring.pipeline import save_pipeline
+    from sparring.generators import Denoiser, save_pipeline
     from sparring.process import VP
 
     folder = tmp_path_factory.mktemp("tuned")

@@ -15,7 +15,7 @@ import torch
 import two_processes
 from small_runs import METHODS, TinyNet, checkpoint
 
-from sparring.training.checkpoint import steps_in
+from sparring.runs.checkpoint import steps_in
 
 
 def launch(launcher: str, *arguments: object) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.discriminators.backbones import group_norm
+from sparring.backbones.backbone import group_norm
 
 
 class SpectralConv2d(nn.Conv2d):

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sparring.backbones import Backbone
 from sparring.discriminators.augment import Draws
-from sparring.discriminators.backbones import Backbone
-from sparring.discriminators.frozen import OnFrozenBackbone
 from sparring.discriminators.heads import Head
+from sparring.discriminators.on_backbone import OnFrozenBackbone
 
 
 class ProjectedDiscriminator(OnFrozenBackbone):

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sparring.backbones import Backbone
 from sparring.discriminators.augment import Draws
-from sparring.discriminators.backbones import Backbone
-from sparring.discriminators.frozen import OnFrozenBackbone
 from sparring.discriminators.heads import Head, SpectralConv2d
+from sparring.discriminators.on_backbone import OnFrozenBackbone
 
 
 class SiameseDiscriminator(OnFrozenBackbone):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sparring.discriminators.affinity import structure_distance
-from sparring.discriminators.backbones import Backbone
+from sparring.backbones import Backbone
+from sparring.objectives import structure_distance
 
 
 def _identity(tensor: Tensor) -> Tensor:

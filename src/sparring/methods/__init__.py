@@ -1,10 +1,19 @@
-"""One file per method; a recipe names the class."""
+"""One file per method, in a folder per family. `from sparring.methods import NAME` finds the file that defines NAME."""
 
-from sparring.methods.add import ADD
-from sparring.methods.adt import ADT
-from sparring.methods.ddo import DDO
-from sparring.methods.diffusion import Diffusion
-from sparring.methods.method import Losses, Method, denoising_error, frozen_copy
-from sparring.methods.sadm import SADM
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-__all__ = ["ADD", "ADT", "DDO", "SADM", "Diffusion", "Losses", "Method", "denoising_error", "frozen_copy"]
+from sparring.methods.method import Losses, Method, frozen_copy
+
+__all__ = ["Losses", "Method", "frozen_copy"]
+
+
+def __getattr__(name: str) -> Any:
+    """Finds the file with `class NAME(` and imports that one."""
+    folder = Path(__file__).parent
+    for file in sorted(folder.glob("*/*.py")):
+        if re.search(rf"^class {re.escape(name)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            return getattr(import_module(f"sparring.methods.{file.parent.name}.{file.stem}"), name)
+    raise AttributeError(f"module 'sparring.methods' has no attribute {name!r}")

@@ -7,12 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from sparring.condition import Condition
+from sparring.backbones.fitting import images_to_learn
 from sparring.data import Batch, ImageData
-from sparring.denoiser import Denoiser
-from sparring.process.weighting import Weighting
-from sparring.rollout import Noised, OneStep
-from sparring.tuning import copy_of_trained
+from sparring.generators import Denoiser
+from sparring.networks.frozen import copy_of_trained
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
@@ -100,29 +98,6 @@ def check_not_negative(**settings: float) -> None:
             raise ValueError(f"`{name}={value}` must be 0 or more")
 
 
-def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | None = None) -> Tensor:
-    """[B] squared error of the denoiser in its own output space, mean over dimensions, weighted over the noise level.
-
-    Args:
-        denoiser: the one that made the prediction.
-        fake: a noised batch and its prediction.
-        weighting: weight of the squared x0-error as a function of log-SNR; None weights the error of the network's
-            own output (eps, v, flow, EDM's unit-variance target) equally at all levels.
-    """
-    noised, prediction = fake.noised, fake.prediction
-    target = denoiser.target(noised.x_0, noised.eps, noised.t)
-    error = (prediction.output - target).square().flatten(1).mean(1)
-    if weighting is None:
-        return error
-    return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
-
-
-def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, weighting: Weighting | None) -> Tensor:
-    """The ordinary denoising loss with a forward pass of its own: the mean of `denoising_error` over the batch."""
-    prediction = denoiser(noised.x_t, noised.t, condition)
-    return denoising_error(denoiser, OneStep(noised, prediction), weighting).mean()
-
-
 def prepare_parts(module: nn.Module, data: ImageData) -> None:
     """Calls `prepare(images, labels)` of the outermost parts that have it, with `images_to_learn`.
 
@@ -135,12 +110,6 @@ def prepare_parts(module: nn.Module, data: ImageData) -> None:
             part.prepare(*images_to_learn(data))  # type: ignore[operator]
         else:
             prepare_parts(part, data)
-
-
-def images_to_learn(data: ImageData) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of a data set for a small network to learn from: all of it, or 20 000 of them (ours)."""
-    n = None if len(data) <= 20_000 else 20_000
-    return data.images(n), data.labels(n)
 
 
 def frozen_copy(denoiser: Denoiser) -> Denoiser:

@@ -1,6 +1,5 @@
 """Measuring generated images: feature networks and the numbers computed on them."""
 
-from sparring.metrics.evaluate import Reference, paired_verdict
 from sparring.metrics.features import (
     CifarResNetFeatures,
     DINOv2Features,
@@ -11,6 +10,7 @@ from sparring.metrics.features import (
     extract,
 )
 from sparring.metrics.learned import ClassifierFeatures, LearnedFeatures, SelfSupervisedFeatures, file_features
+from sparring.metrics.reference import Reference
 from sparring.metrics.stream import FeatureStream
 
 __all__ = [
@@ -27,5 +27,4 @@ __all__ = [
     "SelfSupervisedFeatures",
     "extract",
     "file_features",
-    "paired_verdict",
 ]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sparring.discriminators import CifarResNet, DINOv2
+from sparring.backbones import CifarResNet, DINOv2
 from sparring.metrics import cache as store
 
 

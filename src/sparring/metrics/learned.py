@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sparring.discriminators import FileEncoder, SmallConvNet
+from sparring.backbones import FileEncoder, SmallConvNet
 from sparring.metrics import cache as store
 from sparring.metrics.features import Features, Module, extract
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import jinja2
 
-from .folder import Setting, read_run
-from .images import Embedded, embed, spread_out, within_budget
-from .panels import cost_panels, curve_panels, quality_panels
-from .table import Arm, floor, make_arms, make_table, measured_with, number, settings
+from sparring.report.folder import Setting, read_run
+from sparring.report.images import Embedded, embed, spread_out, within_budget
+from sparring.report.panels import cost_panels, curve_panels, quality_panels
+from sparring.report.table import Arm, floor, make_arms, make_table, measured_with, number, settings
 
 VERDICTS = ("gain", "no gain", "worse")
 COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .figures import Line, plot, thin, wants_log
-from .table import Arm, Estimate, floor, settings
+from sparring.report.figures import Line, plot, thin, wants_log
+from sparring.report.table import Arm, Estimate, floor, settings
 
 GROUPS = {"generator": "Generator", "discriminator": "Discriminator", "statistics": "Logits and statistics"}
 

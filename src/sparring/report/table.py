@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparring.training.checkpoint import steps_in
-
-from .folder import Run, Setting, finite
+from sparring.report.folder import Run, Setting, finite
+from sparring.runs.checkpoint import steps_in
+from sparring.runs.results import common_way, measured_alike
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Column:
 
 
 NEAR, LIKE, COPY, COST = "Distance, lower is better", "Likeness and variety, higher is better", "Copies", "Cost"
+
+
 COLUMNS = (
     Column("frechet", "Frechet", -1, NEAR),
     Column("kernel", "Kernel", -1, NEAR),
@@ -35,8 +37,8 @@ COLUMNS = (
     Column("network_calls", "Training calls", 0, COST),
     Column("images_per_second", "Images a\N{NO-BREAK SPACE}second", 0, COST),
 )
-WAY = ("features", "n", "n_reference", "seed", "split", "reference")
-LEARNED = ("classifier", "self-supervised")  # features that are trained on the images that the run was trained on
+
+
 ALWAYS = {"frechet", "kernel", "precision", "recall"}  # shown even where nobody measured them
 
 
@@ -139,28 +141,6 @@ def _place(result: dict[str, Any]) -> Setting:
 def _note(run: Run, lost: int, why: str) -> None:
     if lost:
         run.notes.append(f"{lost} result{'s' * (lost > 1)} {why} left out.")
-
-
-def measured_alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results can be compared: same features, images, number and seed of the samples.
-
-    What one of them does not say (an older results.json) is no difference.
-    """
-    learned = str(one.get("features")).startswith(LEARNED)
-    keys = (*WAY, "train") if learned else WAY
-    return all(one[key] == other[key] for key in keys if key in one and key in other)
-
-
-def common_way(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of some results one that was measured as most of them were, of equals the latest; {} where there is none."""
-    if not results:
-        return {}
-    keys = (*WAY, "train")
-    ways = {str([result.get(key) for key in keys]): result for result in results}
-    sharing = {name: sum(measured_alike(way, other) for other in results) for name, way in ways.items()}
-    most = ways[max(reversed(ways), key=lambda name: sharing[name])]
-    same = [name for name in reversed(ways) if measured_alike(ways[name], most)]  # of these the one that says most
-    return ways[max(same, key=lambda name: (sum(key in ways[name] for key in keys), sharing[name]))]
 
 
 def settings(arms: Sequence[Arm]) -> list[Setting]:

@@ -5,15 +5,15 @@ from copy import deepcopy
 import torch
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.denoiser import Denoiser
-from sparring.methods import Method
-from sparring.methods.method import denoising_error
-from sparring.pipeline import save_pipeline
-from sparring.process.times import Uniform
-from sparring.rollout import generate, one_step, rows_at_once
-from sparring.training.folder import RunFolder, writing
+from sparring.generators import Denoiser, save_pipeline
+from sparring.generators.merging import lora_weights, merged
+from sparring.methods.method import Method
+from sparring.process import Uniform
+from sparring.rollout import denoising_error, one_step
+from sparring.runs import RunFolder
+from sparring.runs.folder import writing
+from sparring.samplers import generate, rows_at_once
 from sparring.training.sharding import gather, is_cut
-from sparring.tuning import lora_weights, merged
 
 NUM_HELD_OUT = 256
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparring.networks.frozen import copy_of_trained, frozen_tensors
 from sparring.training.sharding import local
-from sparring.tuning import copy_of_trained, frozen_tensors
 
 
 class EMA:

@@ -2,7 +2,7 @@
 
 import torch
 
-from sparring.methods import Method
+from sparring.methods.method import Method
 from sparring.training import processes
 
 

@@ -6,14 +6,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sparring.methods import Method
-from sparring.pretrained import Pretrained
+from sparring.generators import Pretrained
+from sparring.methods.method import Method
+from sparring.networks.frozen import frozen_tensors
 from sparring.training import processes
 from sparring.training.ema import EMA
 from sparring.training.optimizer import Player
 from sparring.training.sharding import like
 from sparring.training.watch import Balance, Means, Watch
-from sparring.tuning import frozen_tensors
 
 Groups = dict[str, dict[str, Tensor]]
 """Name of a file in a checkpoint to named tensors."""

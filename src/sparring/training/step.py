@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, derived_seed
-from sparring.methods import Method
+from sparring.methods.method import Method
 from sparring.training import processes
 from sparring.training.optimizer import Player
 from sparring.training.state import changing_tensors

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 
 from sparring.data import BatchStream, ImageData
-from sparring.methods import Method
+from sparring.methods.method import Method
+from sparring.runs import RunFolder
+from sparring.runs.folder import writing
 from sparring.training import processes
 from sparring.training.average import Average
 from sparring.training.batches import told_by_worker, windows
 from sparring.training.ema import EMA
-from sparring.training.folder import RunFolder, writing
 from sparring.training.interrupt import STOPPING, Interrupted, heard_by
 from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player

@@ -1,0 +1,206 @@
+"""Evaluates a run, a pipeline or a folder of images against real ones, with everything a number needs beside it."""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.data import ImageData, from_spec
+from sparring.metrics import (
+    CifarResNetFeatures,
+    ClassifierFeatures,
+    DINOv2Features,
+    Features,
+    InceptionFeatures,
+    Pixels,
+    Reference,
+    SelfSupervisedFeatures,
+    file_features,
+)
+from sparring.runs import RunFolder
+from sparring.runs.pictures import image_grid
+from sparring.runs.results import is_run
+from sparring.samplers import Sampler, save_images
+
+NUM_SHOWN = 64
+
+
+def cache_folder() -> Path:
+    """Where trained feature networks and reference statistics are kept: $SPARRING_CACHE, or ~/.cache/sparring."""
+    return Path(os.environ.get("SPARRING_CACHE", Path.home() / ".cache" / "sparring"))
+
+
+def data_of_run(run: Path) -> ImageData:
+    """The training data of a run, made again from its configuration."""
+    section = RunFolder(run).read_config().get("data")
+    if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
+        raise ValueError(f"{run} does not say how its data was made: give --reference and --train")
+    module, _, name = section["class_path"].rpartition(".")
+    return getattr(import_module(module), name)(**(section.get("init_args") or {}))
+
+
+@dataclass
+class RealImages:
+    """Images to measure against, and, where they are known, those that were trained on."""
+
+    reference: ImageData
+    train: ImageData | None
+
+    @classmethod
+    def of(cls, reference: str | None, train: str | None, source: str | Path, **settings: Any) -> "RealImages":
+        """From the words of the command line; what is left out comes from the run.
+
+        Args:
+            reference: word for the real images; a data set with a holdout stands for its holdout.
+            train: word for the images trained on; None: a run's own, of anything else those that the reference's
+                holdout was taken from.
+            source: what is evaluated.
+            settings: size, pad, channels … of both data sets.
+        """
+        known = data_of_run(Path(source)) if is_run(source) and (reference is None or train is None) else None
+        if reference is None:
+            if known is None:
+                raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
+            if known.holdout() is None:
+                raise ValueError(
+                    f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
+                    "others with --reference DATA, or train with --data.holdout DATA or --data.holdout_share 0.1"
+                )
+            real = known
+        else:
+            real = from_spec(reference, **settings)
+        judged = real.holdout() or real
+        trained = from_spec(train, **settings) if train is not None else real if known is None else known
+        return cls(judged, None if trained is judged else trained)
+
+
+def feature_network(name: str, real: RealImages) -> Features:
+    """The features of that name: "classifier" (trained on the training images), "self-supervised" (on the same without
+    their labels), "pixels", "inception", a file of `sparring encoder`, a ResNet file (.th) or a DINOv2 folder.
+
+    Raises:
+        ValueError: unknown, or no (labelled) training images for features that are trained.
+    """
+    if name == "pixels":
+        return Pixels()
+    if name == "inception":
+        return InceptionFeatures()
+    if name == "classifier":
+        if real.train is None or real.train.num_classes is None:
+            raise ValueError(
+                "`features=classifier` needs labelled training images: give --train DATA, or --features pixels"
+            )
+        labels, held = real.train.labels(), real.reference.labels()
+        assert labels is not None
+        holdout = None if held is None else (real.reference.images(), held)
+        return ClassifierFeatures.fit(real.train.images(), labels, holdout=holdout, cache=cache_folder())
+    if name == "self-supervised":
+        if real.train is None:
+            raise ValueError(
+                "`features=self-supervised` needs training images: give --train DATA, or --features pixels"
+            )
+        return SelfSupervisedFeatures.fit(real.train.images(), cache=cache_folder())
+    if name.endswith(".safetensors"):
+        return file_features(name)
+    if name.endswith(".th"):
+        return CifarResNetFeatures(path=name)
+    if Path(name).is_dir():
+        return DINOv2Features(path=name)
+    raise ValueError(
+        f"`features={name}` is none of classifier, self-supervised, pixels, inception, a file of `sparring encoder` "
+        "(.safetensors), a ResNet file (.th), a DINOv2 folder"
+    )
+
+
+class Evaluator:
+    """Real images seen once, to measure any number of sources against.
+
+    Args:
+        real: images to measure against.
+        features: name of the feature network, see `feature_network`; None: "classifier", or "self-supervised" where the
+            images trained on are known and have no labels.
+    """
+
+    def __init__(self, real: RealImages, features: str | None = None):
+        self.real = real
+        self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
+        unlabelled = real.train is not None and real.train.num_classes is None
+        network = feature_network(features or ("self-supervised" if unlabelled else "classifier"), real)
+        train = real.train.images() if real.train is not None else None
+        self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
+
+    def folder(self, path: Path, **settings: Any) -> dict[str, Any]:
+        """Result of a folder (or parquet file) of images, whoever made them."""
+        channels, height, width = self.real.reference.image_shape
+        images = from_spec(str(path), channels=channels, **settings)
+        if images.image_shape != self.real.reference.image_shape:
+            raise ValueError(
+                f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
+                f"{width}x{height}: make them equal with --size or --pad"
+            )
+        return {"nfe": None, "scheduler": None} | self.names | self.reference.evaluate(images.images())
+
+    def sampler(
+        self,
+        sampler: Sampler,
+        *,
+        n: int,
+        steps: int,
+        scheduler: str | None,
+        seed: int,
+        guidance: float = 1.0,
+        batch_size: int | None = None,
+        pictures: Path | None = None,
+    ) -> dict[str, Any]:
+        """Result of n samples of a run or a pipeline: of the reference's classes or captions, where it takes some.
+
+        A scheduler that ran with a guidance of 5 is called "ddim-w5". With `pictures` (a run folder) also the first
+        samples as `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its
+        neighbour, as `neighbours.png`.
+
+        Raises:
+            ValueError: the model makes other images than the reference holds; it takes captions and the reference has
+                none.
+        """
+        real = self.real.reference
+        prompts = None
+        if sampler.denoiser.text is not None:
+            sampler.denoiser.check_condition(real)
+            sampler.resize(real.image_shape)
+            prompts = real.captions(min(n, len(real)))
+        if sampler.shape != real.image_shape:
+            raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {real.image_shape}")
+        labels = None
+        if sampler.denoiser.conditional and real.num_classes is not None:  # the network may have one more: "none"
+            labels = list(range(min(real.num_classes, sampler.denoiser.num_classes or real.num_classes)))
+        samples = sampler(
+            n,
+            steps,
+            scheduler=scheduler,
+            seed=seed,
+            labels=labels,
+            prompts=prompts,
+            guidance=guidance,
+            batch_size=batch_size,
+        )
+        name = samples.scheduler if guidance == 1 else f"{samples.scheduler}-w{guidance:g}"
+        result = {"nfe": samples.nfe, "scheduler": name, "seed": seed} | self.names
+        result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
+        result |= self.reference.evaluate(samples.images)
+        if pictures is not None:
+            save_images(samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{name}-{samples.nfe}.png")
+            self.save_neighbours(samples.images, result, pictures / "neighbours.png")
+        return result
+
+    def save_neighbours(self, images: Tensor, result: dict[str, Any], out: Path) -> None:
+        """A picture of the samples that are nearest to a training image, each above that image."""
+        pairs = result.get("closest_pairs")
+        if not pairs or self.real.train is None:
+            return
+        fakes = images[[fake for fake, _, _ in pairs]]
+        real, _ = self.real.train[[index for _, index, _ in pairs]]
+        image_grid(torch.cat([fakes, real]), columns=len(pairs)).save(out)

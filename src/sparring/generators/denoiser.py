@@ -1,0 +1,312 @@
+"""A network that sees through noise: a torch module, its noising process, and what its output means."""
+
+import inspect
+import warnings
+from dataclasses import replace
+from typing import get_args
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DModel
+from diffusers.models.embeddings import LabelEmbedding
+from torch import Tensor, nn
+
+from sparring.data import Batch, ImageData
+from sparring.generators.condition import Condition, Prompts, TextCondition, where
+from sparring.generators.prediction import Prediction, at_least_float32, determinant, mix
+from sparring.process import EDM, VP, Kind, Latents, Process, per_image
+
+LABEL_NAMES = ("class_labels", "labels", "label", "y")
+
+
+FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
+
+
+class Denoiser(nn.Module):
+    """A network, its process and its prediction type: `denoiser(x_t, t, condition)` gives a `Prediction`.
+
+    The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; a module called as `net(x, time)`; or one
+    with an argument for labels too (class_labels, labels, label or y); or, with `text`, the network of a text-to-image
+    pipeline. It returns a tensor, a tuple, or something with `.sample`; of 2C channels (a learned variance) the first C
+    are kept. Labels given to a network without classes are not passed on: training without conditions on labelled data
+    is normal.
+
+    Args:
+        net: the network.
+        process: how its images were noised.
+        prediction: what it predicts; "edm" belongs to the EDM process and only to it.
+        space: the latents in which it works; None: pixels.
+        text: makes of captions what it takes; None: it takes none.
+        condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
+            what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
+            (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        process: Process,
+        prediction: Kind,
+        space: Latents | None = None,
+        text: Prompts | None = None,
+        condition_dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        if prediction not in get_args(Kind):
+            raise ValueError(f"prediction={prediction!r} is unknown; it is one of {', '.join(get_args(Kind))}")
+        if prediction == "edm" and not isinstance(process, EDM):
+            raise ValueError(f"prediction='edm' needs the EDM process, not {type(process).__name__}")
+        if prediction == "eps" and isinstance(process, VP) and process.zero_terminal_snr:
+            raise ValueError("prediction='eps' says nothing of x_0 at zero terminal SNR; use 'v' or 'x0'")
+        last = float(process.alpha(torch.ones(1)))
+        if prediction == "eps" and isinstance(process, VP) and last < FAINT:
+            warnings.warn(
+                f"`prediction=eps` on a schedule that ends at alpha {last:.0e}: samplers divide by it in their first "
+                "step; train v or x0, or take the linear schedule",
+                stacklevel=2,
+            )
+        self.net = net
+        self.process = process
+        self.prediction: Kind = prediction
+        self.space = space
+        self.text = text
+        own_dropout = [module for module in net.modules() if isinstance(module, LabelEmbedding)]
+        if condition_dropout is None:
+            condition_dropout = max((module.dropout_prob for module in own_dropout), default=0.0)
+        self.condition_dropout = condition_dropout
+        self.images_seen = 0
+        self._classes_of_data = 0
+        self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
+        if not 0 <= condition_dropout < 1:
+            raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
+        for module in own_dropout:
+            module.dropout_prob = 0.0
+        if condition_dropout > 0 and text is None:
+            self.null_class  # noqa: B018  (raises where there is none)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network takes class labels."""
+        return self._label_name is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes the network was built for, where it says so."""
+        config = getattr(self.net, "config", {})
+        if not self.conditional:
+            return None
+        for name in ("num_class_embeds", "num_embeds_ada_norm", "num_classes"):
+            value = config.get(name) if hasattr(config, "get") else getattr(config, name, None)
+            if value is not None:
+                return int(value)
+        value = getattr(self.net, "num_classes", None)
+        return None if value is None else int(value)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image per place of what is diffused, along one side."""
+        return 1 if self.space is None else self.space.factor
+
+    @property
+    def null_class(self) -> int:
+        """The class that means "none": beyond the classes of a DiT, the last class of any other network.
+
+        Raises:
+            ValueError: the network takes no classes, or does not say how many; or the data that `check_condition` saw
+                uses this one too.
+        """
+        name, total = type(self.net).__name__, self.num_classes
+        if total is None:
+            raise ValueError(f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions")
+        null = total - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
+        if null < self._classes_of_data:
+            raise ValueError(
+                f"`guidance`, `condition_dropout`: {name} has {total} classes, the data {self._classes_of_data}, and "
+                'none is left to say "none" by: build it with one more'
+            )
+        return null
+
+    def embed(self, batch: Batch) -> Batch:
+        """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
+
+        Latents are a sample of the encoder's Gaussian, by noise from `batch.draws`.
+        """
+        if self.space is None and self.text is None:
+            return batch
+        x_0 = batch.images
+        if self.space is not None:
+            channels, height, width = batch.images.shape[1:]
+            noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
+            x_0 = self.space.encode(batch.images, noise.to(batch.images))
+        given = batch.labels if self.text is None else batch.texts
+        return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
+
+    def condition(self, given: Tensor | list[str] | None, x_0: Tensor) -> Condition:
+        """What the network takes for class labels [B] or B captions of what is diffused, `x_0` [B, c, h, w].
+
+        Raises:
+            ValueError: a text-to-image network without captions, or captions for another.
+        """
+        name = type(self.net).__name__
+        if self.text is None:
+            if isinstance(given, list):
+                raise ValueError(f"{name} takes no captions")
+            return given
+        if not isinstance(given, list):
+            raise ValueError(f"{name} takes captions and there are none")
+        return self.text(given, (self.factor * x_0.shape[-2], self.factor * x_0.shape[-1]), x_0.device)
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """Images [B, C, H, W] of what is diffused [B, c, h, w]; gradient passes. In pixel space `x_0` itself."""
+        return x_0 if self.space is None else self.space.decode(x_0)
+
+    def latent_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(c, h, w) of what is diffused for images (C, H, W).
+
+        Raises:
+            ValueError: the autoencoder does not take such images.
+        """
+        return image_shape if self.space is None else self.space.shape(image_shape)
+
+    def unconditional(self, condition: Condition) -> Condition:
+        """The condition that says "none", in as many rows: the null class, or the empty prompt."""
+        if isinstance(condition, TextCondition):
+            assert self.text is not None
+            return self.text.empty(condition)
+        if condition is None:
+            raise ValueError(f"guidance of {type(self.net).__name__} needs classes or captions, and there are none")
+        return torch.full_like(condition, self.null_class)
+
+    def dropped(self, batch: Batch) -> Condition:
+        """The batch's condition, in training mode with a random `condition_dropout` of its rows turned to "none"."""
+        if self.condition_dropout == 0 or not self.training:
+            return batch.condition
+        drop = batch.draws.uniform((len(batch),)) < self.condition_dropout
+        return where(drop, self.unconditional(batch.condition), batch.condition)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Prediction:
+        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions."""
+        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
+        return Prediction(at_least_float32(output), at_least_float32(x_t), t, self.prediction, self.process)
+
+    def network(self, x_in: Tensor, model_time: Tensor | float, condition: Condition = None) -> Tensor:
+        """The raw output [B, C, H, W] for images and times already in the network's own terms.
+
+        What a diffusers sampling loop calls: `x_in = scheduler.scale_model_input(x, time)`, `model_time = time` (one
+        number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
+        in float32. `images_seen` grows by B.
+        """
+        if condition is None and self._needs_labels:
+            raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
+        if self.text is not None and not isinstance(condition, TextCondition):
+            raise ValueError(f"{type(self.net).__name__} takes captions, and the batch was not embedded")
+        self.images_seen += len(x_in)
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
+        time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        time = torch.as_tensor(model_time, dtype=time_dtype, device=x_in.device).expand(len(x_in))
+        if isinstance(condition, TextCondition):
+            output = self.net(x_in.to(dtype), timestep=time, **condition.arguments(dtype))
+        else:
+            kwargs = {} if condition is None or self._label_name is None else {self._label_name: condition}
+            output = self.net(x_in.to(dtype), time, **kwargs)
+        if not isinstance(output, Tensor):
+            output = output.sample if hasattr(output, "sample") else output[0]
+        return output[:, : x_in.shape[1]] if output.shape[1] == 2 * x_in.shape[1] else output
+
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network's output should be, [B, C, H, W], for clean images x_0, noise eps and times t [B]."""
+        a, b = mix(self.prediction, self.process, t)
+        return per_image(a, x_0) * x_0 + per_image(b, eps) * eps
+
+    def x0_slope(self, t: Tensor) -> Tensor:
+        """|d x_0 / d output| [B]: |x_0 - x_0_pred|^2 = x0_slope^2 |target - output|^2.
+
+        eps: sigma / alpha; x0: 1; v: sigma / (alpha^2 + sigma^2); flow: sigma / (alpha + sigma); edm: c_out.
+        """
+        if self.prediction == "x0":
+            return torch.ones_like(self.process.sigma(t))
+        return self.process.sigma(t) / determinant(self.prediction, self.process, t).abs()
+
+    def check_condition(self, data: ImageData) -> None:
+        """Raises ValueError where the network needs classes or captions that the data does not have, or the reverse."""
+        name = type(self.net).__name__
+        if self.text is not None and not data.text:
+            raise ValueError(
+                f"{name} takes captions and `{data.name}` has none: name their column (--data.text_column), or "
+                "for a folder of images give --data.captions true"
+            )
+        if self.text is None and data.text:
+            raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
+        if self.conditional and data.num_classes is None:
+            raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
+        self._classes_of_data = data.num_classes or 0
+        if self.num_classes is not None and self._classes_of_data > self.num_classes:
+            raise ValueError(
+                f"{name} has {self.num_classes} classes and `{data.name}` has {self._classes_of_data}: "
+                "build the network with as many"
+            )
+        if self.condition_dropout > 0 and self.text is None:
+            self.null_class  # noqa: B018  (raises where there is none)
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
+
+        A text-to-image network may be tuned at another size than its configuration says. A network whose configuration
+        has no `sample_size` is told that of the data: a pipeline of it could not sample without.
+
+        Raises:
+            ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.
+        """
+        config = getattr(self.net, "config", {})
+        size, channels = config.get("sample_size"), config.get("in_channels")
+        shape = self.latent_shape(image_shape)
+        made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else shape
+        if tuple(made_for) != tuple(shape) and self.text is None:
+            raise ValueError(
+                f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
+                "`sample_size`, `in_channels`, `out_channels` of the network or `size`, `pad`, `channels` of the data"
+            )
+        if "sample_size" in config and size is None:
+            height, width = shape[1:]
+            self.net.register_to_config(sample_size=height if height == width else (height, width))  # type: ignore[operator]
+        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
+        x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
+        condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
+        if self.text is not None:
+            condition = self.text([""], (image_shape[1], image_shape[2]), device)
+        modes = {module: module.training for module in self.net.modules()}
+        images_seen, name = self.images_seen, type(self.net).__name__
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
+        finally:
+            self.images_seen = images_seen
+            for module, training in modes.items():
+                module.training = training
+        if output.shape != x_t.shape:
+            raise ValueError(f"{name} turns images of shape {tuple(image_shape)} into {tuple(output.shape[1:])}")
+        if not output.isfinite().all():
+            raise ValueError(
+                f"{name} gives numbers that are not finite; {type(self.process).__name__} tells it times like "
+                f"{self.process.model_time(t).item():.3g}, which its time embedding may not take"
+            )
+
+
+def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
+    """The name of the argument a network takes labels by (None: it takes none), and whether it must have them."""
+    parameters = list(inspect.signature(net.forward).parameters.values())
+    single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    name = next((p.name for p in single[2:] if p.name in LABEL_NAMES), None)
+    required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name != name]
+    if required or (len(single) < 2 and len(single) == len(parameters)):
+        needs = f"needs {', '.join(required)}" if required else "takes no time"
+        raise ValueError(
+            f"{type(net).__name__} {needs}; it is called as net(x, time), with {'/'.join(LABEL_NAMES)} if any"
+        )
+    if name is None or (isinstance(net, UNet2DModel) and net.class_embedding is None):
+        return None, False
+    must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
+    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel))

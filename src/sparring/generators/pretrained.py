@@ -1,0 +1,59 @@
+"""The denoiser that a recipe tunes: a run or pipeline folder, with a choice of what of it is trained."""
+
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from sparring.generators.denoiser import Denoiser
+from sparring.generators.pipeline import load_pipeline
+from sparring.networks.adapters import LoRA, Tuning
+from sparring.networks.frozen import frozen_tensors
+
+
+class Pretrained(Denoiser):
+    """The denoiser of a run or of a diffusers pipeline folder.
+
+    Args:
+        path: run of sparring, or pipeline folder.
+        tuning: what of the network is trained; all of it when None.
+        frozen: precision of the text encoders and the autoencoder and, under LoRA, of the network's own
+            weights; "bf16" halves their memory.
+        condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
+            what guidance needs; None: what the network has set for itself (a DiT: 0.1).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        tuning: Tuning | None = None,
+        frozen: Literal["fp32", "bf16"] = "fp32",
+        condition_dropout: float | None = None,
+    ):
+        dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
+        loaded = load_pipeline(path, dtype)[0]
+        dropout = loaded.condition_dropout if condition_dropout is None else condition_dropout
+        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout)
+        self.path = path
+        if isinstance(tuning, LoRA):
+            self.net.to(dtype)
+        if tuning is not None:
+            tuning.apply(self.net)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        for module in self.net.modules():
+            trained = [parameter.requires_grad for parameter in module.parameters()]
+            if trained and not any(trained):
+                module.eval()
+        return self
+
+    def reread_tensors(self) -> dict[str, Tensor]:
+        """What is frozen, by name, and comes from `path` again when a run goes on: no run keeps a copy of it."""
+        tensors = frozen_tensors(self.net)
+        if self.space is not None:
+            tensors |= {f"vae.{name}": tensor for name, tensor in self.space.vae.state_dict().items()}
+        for number, encoder in enumerate(self.text.encoders if self.text is not None else []):
+            tensors |= {f"text_encoder {number}.{name}": tensor for name, tensor in encoder.state_dict().items()}
+        return tensors

@@ -1,0 +1,1 @@
+"""Methods that train a denoiser by its denoising loss."""

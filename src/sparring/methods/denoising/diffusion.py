@@ -1,0 +1,33 @@
+"""Plain diffusion training: the baseline and the control of every other method.
+
+Source: denoising score matching in any parameterisation (Ho et al. 2020, arXiv 2006.11239, `L_simple`; Karras et al.
+2022, arXiv 2206.00364, for the EDM weighting and noise levels).
+Fake: the one-step prediction of the clean image. Nobody judges it but the squared error.
+"""
+
+from sparring.data import Batch
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method
+from sparring.process import Times, Uniform, Weighting
+from sparring.rollout import OneStep, denoising_error, one_step
+
+
+class Diffusion(Method):
+    """Ordinary denoising training.
+
+    Args:
+        generator: the denoiser to train.
+        times: distribution of the noise level; uniform in time when None.
+        weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
+    """
+
+    def __init__(self, generator: Denoiser, *, times: Times | None = None, weighting: Weighting | None = None):
+        super().__init__(generator)
+        self.times = times or Uniform()
+        self.weighting = weighting
+
+    def rollout(self, batch: Batch) -> OneStep:
+        return one_step(self.generator, batch, self.times)
+
+    def generator_loss(self, batch: Batch, fake: OneStep) -> Losses:
+        return {"diffusion": denoising_error(self.generator, fake, self.weighting).mean()}

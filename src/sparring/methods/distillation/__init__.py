@@ -1,0 +1,1 @@
+"""Methods that distil a trained denoiser into a few-step student."""

@@ -1,0 +1,1 @@
+"""Methods that tune a trained denoiser."""

@@ -1,0 +1,171 @@
+"""Fakes against a reference: every number with its n, its features and its floor."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparring.metrics import cache as store
+from sparring.metrics import classes
+from sparring.metrics.features import extract_both
+from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
+from sparring.metrics.kernel import kernel_distance
+from sparring.metrics.moments import Moments
+from sparring.metrics.neighbours import manifolds, memorisation, radii
+
+_NEIGHBOURS = (3, 5)  # precision and recall, density and coverage
+
+
+_BOOTSTRAP_DIM = 128  # up to here 50 resamples of the Frechet distance take about as long as the rest
+
+
+class Reference:
+    """Real images seen through one feature network, their statistics computed once, to measure fakes against.
+
+    Args:
+        images: Real images [n, C, H, W] in [-1, 1] that no model was trained on, or an iterable of such batches.
+        features: The feature network, [B, C, H, W] in [-1, 1] -> [B, d], with the attribute `name`.
+        train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
+        cache: Folder to keep the statistics in, found again by a fingerprint of the images, the preprocessing and the
+            network; None: none. Needs images as tensors, and features that have a fingerprint.
+        batch_size: Images per pass through the network.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Iterable[Tensor],
+        features: nn.Module,
+        *,
+        train: Tensor | Iterable[Tensor] | None = None,
+        cache: str | Path | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        self.features = features
+        self.batch_size = batch_size
+        if cache is None:
+            state = self._statistics(images, train)
+        else:
+            key = self._fingerprint(images, train, cache)
+            state = store.load(cache, "reference", key) or {}
+            if not state:
+                state = self._statistics(images, train)
+                store.save(cache, "reference", key, state, features=self.name, n=len(state["real"]))
+        tensors = [*features.parameters(), *features.buffers()]
+        device = tensors[0].device if tensors else state["real"].device
+        self._real, self._radii = state["real"].to(device), state["radii"]
+        self._logits, self._train = state.get("logits"), state["train"].to(device) if "train" in state else None
+        self._gaussian = Gaussian(state["mean"], state["factor"])
+        self._floors: dict[int, dict[str, Any]] = {}
+
+    def _statistics(
+        self, images: Tensor | Iterable[Tensor], train: Tensor | Iterable[Tensor] | None
+    ) -> dict[str, Tensor]:
+        """All that is computed once, as tensors."""
+        real, logits = extract_both(self.features, images, batch_size=self.batch_size)
+        if len(real) <= max(_NEIGHBOURS):
+            raise ValueError(f"the reference has {len(real)} images, expected at least {max(_NEIGHBOURS) + 1}")
+        gaussian = Gaussian.of(Moments.of(real))
+        state = {"real": real, "radii": radii(real, _NEIGHBOURS), "mean": gaussian.mean, "factor": gaussian.factor}
+        if logits is not None:
+            state["logits"] = logits
+        if train is not None:
+            state["train"] = extract_both(self.features, train, batch_size=self.batch_size)[0]
+        return state
+
+    def _fingerprint(self, images: object, train: object, cache: str | Path) -> str:
+        of_features = getattr(self.features, "fingerprint", None)
+        if of_features is None or not isinstance(images, Tensor) or not isinstance(train, Tensor | None):
+            raise ValueError(
+                f"`cache={cache}` needs images as tensors and features with a fingerprint: "
+                "wrap the network in sparring.metrics.Module, or leave the cache out"
+            )
+        return store.fingerprint(images, train, of_features())
+
+    def __len__(self) -> int:
+        return len(self._real)
+
+    def evaluate(
+        self, images: Tensor | Iterable[Tensor], *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8
+    ) -> dict[str, Any]:
+        """All numbers of fakes against this reference, as plain floats, ints, strings and lists (ready for JSON).
+
+        Args:
+            images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
+            bootstrap: Resamples for `frechet_interval`; 0: no interval (null); None: 50 where d <= 128, else 0.
+            floor: Whether to measure reals against reals at the same n too (once per n).
+            pairs: Number of closest (fake, training image) pairs to list, where there are training images.
+
+        Returns:
+            frechet, frechet_interval, kernel, kernel_interval, precision, recall, density, coverage, n, n_reference,
+            features;
+            floor: the same distances and shares of reals at the same n, its own n, and where they come from;
+            with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,
+                inception_score;
+            with training images: memorisation, train_share, train_share_expected, closest_pairs
+                (see `neighbours.memorisation`).
+        """
+        fake, logits = extract_both(self.features, images, batch_size=self.batch_size)
+        if len(fake) <= max(_NEIGHBOURS):
+            raise ValueError(
+                f"{len(fake)} fakes, expected at least {max(_NEIGHBOURS) + 1}; a stable number needs hundreds"
+            )
+        if bootstrap is None:
+            bootstrap = 50 if fake.shape[1] <= _BOOTSTRAP_DIM else 0
+        result: dict[str, Any] = _measure(fake, self._real, self._gaussian, self._radii)
+        result["frechet_interval"] = (
+            list(frechet_interval(fake, self._gaussian, resamples=bootstrap)) if bootstrap else None
+        )
+        result |= {"n": len(fake), "n_reference": len(self._real), "features": self.name}
+        result["resize"] = str(getattr(self.features, "resize", "unknown"))
+        if logits is not None and self._logits is not None:
+            histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
+            result["class_histogram"] = histogram.tolist()
+            result["class_histogram_reference"] = expected.tolist()
+            result["features_accuracy"] = getattr(self.features, "accuracy", None)
+            result["class_coverage"] = classes.class_coverage(histogram, expected)
+            result["inception_score"] = classes.inception_score(logits)
+        if self._train is not None:
+            result |= asdict(memorisation(fake, self._train, self._real, pairs=pairs))
+        if floor:
+            result["floor"] = self.floor(len(fake))
+        return result
+
+    def floor(self, n: int) -> dict[str, Any]:
+        """What n reals score: training images against the reference, or one half of the reference against the other.
+
+        A random choice of n training images (all, where there are fewer: its `n` says how many); without training
+        images, the two halves of the reference, at most n of the one against the whole other.
+        """
+        if n not in self._floors:
+            shuffle = torch.Generator().manual_seed(0)
+            if self._train is not None:
+                rows = torch.randperm(len(self._train), generator=shuffle)[:n]
+                real, fake, source = self._real, self._train[rows.to(self._train.device)], "train"
+                numbers = _measure(fake, real, self._gaussian, self._radii)
+            else:
+                rows = torch.randperm(len(self._real), generator=shuffle).to(self._real.device)
+                half = len(rows) // 2
+                real, fake, source = self._real[rows[:half]], self._real[rows[half:][:n]], "halves of the reference"
+                if min(len(real), len(fake)) <= max(_NEIGHBOURS):
+                    return {"n": len(fake), "source": source}
+                numbers = _measure(fake, real, Gaussian.of(Moments.of(real)), radii(real, _NEIGHBOURS))
+            self._floors[n] = {**numbers, "n": len(fake), "source": source}
+        return dict(self._floors[n])
+
+    @property
+    def name(self) -> str:
+        """The name of the features."""
+        return str(getattr(self.features, "name", type(self.features).__name__))
+
+
+def _measure(fake: Tensor, real: Tensor, gaussian: Gaussian, real_radii: Tensor) -> dict[str, Any]:
+    kernel = kernel_distance(fake, real)
+    return {
+        "frechet": frechet_between(Gaussian.of(Moments.of(fake)), gaussian),
+        "kernel": kernel.value,
+        "kernel_interval": list(kernel.interval),
+        **asdict(manifolds(real, fake, real_radii, radii(fake, _NEIGHBOURS[:1]))),
+    }

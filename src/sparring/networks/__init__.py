@@ -1,0 +1,1 @@
+"""Networks and layers that no library ships, and adapters of stock networks."""

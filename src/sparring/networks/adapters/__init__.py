@@ -1,0 +1,12 @@
+"""Adapters: which of a network's weights are trained."""
+
+from sparring.networks.adapters.difffit import DiffFit
+from sparring.networks.adapters.lora import LoRA
+from sparring.networks.adapters.tuning import Parts, Tuning
+
+__all__ = [
+    "DiffFit",
+    "LoRA",
+    "Parts",
+    "Tuning",
+]

@@ -1,0 +1,1 @@
+"""Recipes: from YAML and flags to the objects of a run."""

@@ -1,0 +1,339 @@
+"""From a recipe (YAML and flags) to the objects of a run: data, denoiser, method, trainer."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from glob import glob
+from importlib import resources
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ALLOWED = ("sparring", "torch", "diffusers", "transformers", "peft")
+
+
+def shipped() -> dict[str, str]:
+    """Name and one-line description (its first comment) of every recipe in the package."""
+    folder = resources.files("sparring") / "recipes"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
+    }
+
+
+def read(name: str) -> dict[str, Any]:
+    """The recipe of that name or file, unresolved.
+
+    Raises:
+        ValueError: no such recipe or file; not YAML; not a mapping.
+    """
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"recipe file {name} does not exist")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    else:
+        names = list(shipped())
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise ValueError(f"unknown recipe {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
+        text = (resources.files("sparring") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {name} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"recipe {name} must be a mapping with the keys data, denoiser, method and trainer")
+    for written in ("recipe", "allow", "made_with"):  # the config.yaml of a run is a recipe, too
+        recipe.pop(written, None)
+    unknown = set(recipe) - {"data", "denoiser", "method", "trainer", "init"}
+    if unknown:
+        raise ValueError(
+            f"recipe {name}: unknown key {sorted(map(str, unknown))[0]!r}; it may hold data, denoiser, method, trainer"
+        )
+    return recipe
+
+
+def check_classes(recipe: dict[str, Any], allow: list[str]) -> None:
+    """Refuses any class outside the packages that a recipe may name, before anything is imported.
+
+    A class stands under `class_path`, or as a plain string where one is expected. There, the name of a file and YAML
+    inside a string would be read as settings too, so both are refused.
+
+    Args:
+        recipe: as read.
+        allow: further packages that the user trusts.
+
+    Raises:
+        ValueError: a class of another package, or settings from a further file or inside a string.
+    """
+    allowed = (*ALLOWED, *allow)
+    foreign = []
+    for path, value in strings(recipe):
+        named = path[-1:] == ("class_path",)
+        root, _, rest = value.partition(".")
+        dotted = rest and all(part.isidentifier() for part in value.split("."))
+        if dotted and root not in allowed and (named or (importable(root) and not takes_text(recipe, path))):
+            foreign.append(value)
+        if not named and is_settings(value) and not takes_text(recipe, path):
+            where = ".".join(map(str, path))
+            raise ValueError(
+                f"`{where}={value[:80]}` would be read as a file or a text with further settings: write them into the "
+                "recipe itself"
+            )
+    if foreign:
+        roots = list(dict.fromkeys(value.partition(".")[0] for value in foreign))
+        raise ValueError(
+            f"class {foreign[0]} is of {roots[0]!r}, and a recipe may name classes of {', '.join(allowed)} only; "
+            f"if you trust it, add {' '.join(f'--allow {root}' for root in roots)}"
+        )
+
+
+def strings(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Every string in a recipe, at any depth, with the keys and list indices that lead to it."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from strings(value, (*path, key))
+    elif isinstance(node, str):
+        yield path, node
+
+
+def importable(root: str) -> bool:
+    try:
+        return find_spec(root) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        return True
+
+
+def is_settings(text: str) -> bool:
+    """Whether jsonargparse would read the string as a file or as YAML where it expects a class."""
+    file = os.path.expanduser(text)
+    if text == "-" or text.startswith("file:") or (os.path.exists(file) and not os.path.isdir(file)):
+        return True
+    if text.endswith((".yaml", ".yml", ".json")):
+        return True
+    try:
+        return isinstance(yaml.safe_load(text), dict | list)
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
+        return False
+
+
+def takes_text(recipe: dict[str, Any], path: tuple[Any, ...]) -> bool:
+    """Whether no class can stand at a place: what is called `path`, and all settings of the library's data sets."""
+    data = recipe.get("data")
+    name = str(data.get("class_path")) if isinstance(data, dict) else ""
+    own = name.startswith("sparring.") or "." not in name
+    return path[-1] == "path" or (path[:2] == ("data", "init_args") and own)
+
+
+def tunes(recipe: dict[str, Any], init: str | None) -> bool:
+    """Whether the denoiser comes from a trained pipeline: one is given, or the recipe builds no network."""
+    return init is not None or "net" not in (recipe.get("denoiser") or {})
+
+
+def parser(tunes: bool) -> Any:
+    """The jsonargparse parser whose options are the constructors' arguments.
+
+    Args:
+        tunes: the denoiser comes from a trained pipeline (`denoiser.path`) and is not built from scratch.
+    """
+    from jsonargparse import ArgumentParser
+
+    from sparring.data import ImageData
+    from sparring.generators import Denoiser, Pretrained
+    from sparring.methods.method import Method
+    from sparring.training import Trainer
+
+    options = ArgumentParser(
+        prog="sparring fit RECIPE",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Every setting of a recipe, as a flag.",
+    )
+    options.add_argument("--config", action="config", help="the recipe")
+    options.add_subclass_arguments(ImageData, "data", required=True)
+    options.add_class_arguments(
+        Pretrained if tunes else Denoiser, "denoiser", skip=set() if tunes else {"space", "text"}
+    )
+    options.add_subclass_arguments(Method, "method", required=True)
+    options.link_arguments("denoiser", "method.init_args.generator", apply_on="instantiate")
+    options.add_class_arguments(Trainer, "trainer", skip={"method", "data", "out", "config"}, instantiate=False)
+    return options
+
+
+def parse(recipe: dict[str, Any], flags: list[str], tunes: bool) -> tuple[Any, Any]:
+    """Parser and namespace of a recipe with the flags laid over it and every default filled in."""
+    options = parser(tunes)
+    try:
+        return options, options.parse_args([f"--config={yaml.safe_dump(recipe)}", *flags])
+    except Exception as error:  # jsonargparse raises many kinds
+        text = plain(error)
+        raise ValueError(text + meant(text, [action.dest for action in options._actions])) from None
+
+
+def meant(text: str, flags: list[str]) -> str:
+    """What an unknown setting could be: the nearest one, or all that the class takes.
+
+    Args:
+        text: jsonargparse's message.
+        flags: all settings with a flag of their own.
+    """
+    if found := re.search(r"([\w.]+)\.(\w+): Option '(\w+)' is not accepted", text):
+        module, kind, name = found.groups()
+        known = list(signature(getattr(sys.modules[module], kind)).parameters)
+        rest = f": {kind} takes {', '.join(known)}"
+    elif found := re.search(r"unrecognized arguments: --([\w.]+)", text):
+        name, known, rest = found[1], flags, ": `sparring fit RECIPE --settings` lists what there is"
+    else:
+        return ""
+    near = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {near[0]}?" if near else rest
+
+
+def made(options: Any, parsed: Any) -> Any:
+    """The objects of a namespace; what their constructors refuse, in their own words alone."""
+    try:
+        return options.instantiate(parsed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(plain(error)) from None
+
+
+def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
+    """The trainer of a recipe, ready for `fit`.
+
+    Args:
+        recipe: as read.
+        flags: overrides from the command line, `--trainer.steps=100` ….
+        out: run folder.
+        init: run or pipeline folder from which the denoiser is taken.
+        header: first entries of config.yaml.
+
+    Raises:
+        ValueError: an unknown class or setting, a value of the wrong type or one that cannot work; in one line.
+    """
+    import torch
+
+    from sparring.training import Trainer
+
+    if init is not None:
+        recipe = {**recipe, "denoiser": pretrained_section(recipe, init)}
+    elif tunes(recipe, init) and not any(flag.startswith("--denoiser.net") for flag in flags):
+        raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
+    options, parsed = parse(recipe, flags, tunes=init is not None)
+    config = header | resolved(options, parsed)
+    torch.manual_seed(parsed.trainer.seed)  # initial weights
+    objects = made(options, parsed)
+    return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
+
+
+def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
+    """The trainer of an existing run, from its config.yaml, to go on with it.
+
+    Args:
+        run: run folder.
+        flags: settings that may change on the way, such as `--trainer.steps`; going on records them in config.yaml.
+        allow: further packages that the user trusts; those that config.yaml names as trusted do not count, since a run
+            may come from somebody else.
+    """
+    import torch
+
+    from sparring.training import Trainer
+
+    config = read_config(run)
+    recipe = {name: config[name] for name in ("data", "denoiser", "method", "trainer")}
+    check_classes(recipe, allow or [])
+    tuned, origin = config.get("init") is not None, recipe["denoiser"].get("path")
+    if tuned and not recipe["denoiser"].get("tuning"):
+        recipe["denoiser"] = {**recipe["denoiser"], "path": str(run)}
+    options, parsed = parse(recipe, flags, tuned)
+    if tuned and not Path(parsed.denoiser.path).exists():
+        raise ValueError(
+            f"{run} trains a part of the network in {parsed.denoiser.path}, which is not there: put it back, or give "
+            "its folder with --denoiser.path"
+        )
+    changed = config | resolved(options, parsed)
+    if tuned and changed["denoiser"]["path"] == str(run):
+        changed["denoiser"]["path"] = origin
+    torch.manual_seed(parsed.trainer.seed)
+    objects = made(options, parsed)
+    return Trainer(objects.method, objects.data, out=run, config=changed, **objects.trainer.as_dict())
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config.yaml of a run that `sparring fit` started.
+
+    Raises:
+        ValueError: it is of another program, or damaged.
+    """
+    from sparring.runs import RunFolder
+
+    config = RunFolder(run).read_config()
+    if not config.keys() >= {"recipe", "data", "denoiser", "method", "trainer"}:
+        raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
+    return config
+
+
+def check_same(config: dict[str, Any], data: str | None, init: str | None) -> None:
+    """Refuses a `--data` or `--init` that is not what the run with this config.yaml was started with."""
+    if init is not None and pretrained_section({}, init)["path"] != config["denoiser"].get("path"):
+        raise ValueError(f"`--init {init}` is not what the run started from; leave it out with --resume")
+    if data is not None and data_section(data, config) != with_absolute_paths(config["data"]):
+        raise ValueError(f"`--data {data}` is not the data that the run has; leave it out with --resume")
+
+
+def resolved(options: Any, parsed: Any) -> dict[str, Any]:
+    """What config.yaml keeps of a namespace; local paths of data are absolute, to resume from any folder."""
+    config: dict[str, Any] = yaml.safe_load(options.dump(parsed, skip_none=False))
+    config.pop("config", None)
+    return config | {"data": with_absolute_paths(config["data"])}
+
+
+def pretrained_section(recipe: dict[str, Any], init: str) -> dict[str, Any]:
+    """The recipe's `denoiser` when it is read from a folder: its settings, without the network it would build."""
+    settings = recipe.get("denoiser") or {}
+    kept = {name: value for name, value in settings.items() if name not in ("net", "process", "prediction")}
+    return {**kept, "path": os.path.abspath(init) if os.path.exists(init) else init}
+
+
+def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay."""
+    from sparring.data import named
+
+    kind, settings = named(word)
+    class_path = f"sparring.data.{kind.__name__}"
+    own = recipe.get("data") or {}
+    kept = own.get("init_args", {}) if isinstance(own, dict) and own.get("class_path") == class_path else {}
+    return with_absolute_paths({"class_path": class_path, "init_args": {**kept, **settings}})
+
+
+def with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """A `data` section whose local files and folders, where they are there, can be found from any folder."""
+    settings = dict(data.get("init_args") or {})
+    for name in ("path", "holdout"):
+        value = settings.get(name)
+        if name == "holdout" and data["class_path"].endswith(".HubData") and not str(value).endswith(".parquet"):
+            continue  # a split
+        if isinstance(value, str) and (os.path.exists(value) or glob(value)):
+            settings[name] = os.path.abspath(value)
+    return {**data, "init_args": settings} if settings else data
+
+
+def plain(error: Exception) -> str:
+    """jsonargparse's message in one line, without what it says about types that were not meant."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: -?", "", text)
+    text = re.sub(r"- Expected a <class 'NoneType'>|Given value type: .*?(?=Given value:|$)|Given value: .*$", "", text)
+    text = re.sub(r" ?\. Got value: Namespace\(.*$", "", text)
+    text = re.sub(r"- Expected a path but \S+ either not accessible or invalid -?", "", text)
+    text = re.sub(r'Parser key "(.*?)": ', r"`\1`: ", text)
+    text = re.sub(r"<class '(.*?)'>", r"\1", text)
+    text = re.sub(r"Problem with given class_path '(.*?)':", r"\1:", text)
+    return re.sub(
+        r"Expected a dot import path string: (\S+)", r"no class \1 (give its import path)", " ".join(text.split())
+    )

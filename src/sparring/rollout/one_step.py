@@ -1,0 +1,87 @@
+"""A real batch at a noise level, the one-step prediction of it, and the error of that prediction."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparring.data import Batch, Draws
+from sparring.generators import Condition, Denoiser, Prediction
+from sparring.process import Process, Times, Weighting
+from sparring.process.times import Draws as RowDraws
+
+
+@dataclass
+class Noised:
+    """Real images or latents at a noise level: `x_t = alpha(t) x_0 + sigma(t) eps`, [B, C, H, W], `t` [B] in (0, 1]."""
+
+    x_0: Tensor
+    eps: Tensor
+    t: Tensor
+    x_t: Tensor
+
+
+@dataclass
+class OneStep:
+    """A noised batch and the denoiser's prediction for it; `prediction.x0` is index-aligned with `noised.x_0`."""
+
+    noised: Noised
+    prediction: Prediction
+
+
+def noise(process: Process, batch: Batch, t: Tensor) -> Noised:
+    """Noises what is diffused of a batch at times `t` [B], with noise from `batch.draws`."""
+    eps = standard_normal(batch)
+    return Noised(x_0=batch.x_0, eps=eps, t=t, x_t=process.add_noise(batch.x_0, eps, t))
+
+
+def standard_normal(batch: Batch) -> Tensor:
+    """Noise of the shape and precision of what is diffused of a batch, from its draws."""
+    return batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
+
+
+def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
+    """One prediction of the clean image at a drawn noise level, as in ordinary denoising training (fake of SADM).
+
+    In training, `denoiser.condition_dropout` of the labels or captions are left out, for guidance.
+    """
+    noised = noise(denoiser.process, batch, times(denoiser.process, batch.draws, len(batch)))
+    return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.dropped(batch)))
+
+
+class OneForAll(Times):
+    """One time for all rows of a batch.
+
+    Args:
+        times: its distribution.
+    """
+
+    def __init__(self, times: Times):
+        self.times = times
+
+    def __call__(self, process: Process, draws: RowDraws, n: int) -> Tensor:
+        assert isinstance(draws, Draws)
+        common = Draws(draws.seed, step=draws.step, phase=f"{draws.phase}, for all", device=draws.device)
+        return self.times(process, common, 1).repeat(n)
+
+
+def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | None = None) -> Tensor:
+    """[B] squared error of the denoiser in its own output space, mean over dimensions, weighted over the noise level.
+
+    Args:
+        denoiser: the one that made the prediction.
+        fake: a noised batch and its prediction.
+        weighting: weight of the squared x0-error as a function of log-SNR; None weights the error of the network's
+            own output (eps, v, flow, EDM's unit-variance target) equally at all levels.
+    """
+    noised, prediction = fake.noised, fake.prediction
+    target = denoiser.target(noised.x_0, noised.eps, noised.t)
+    error = (prediction.output - target).square().flatten(1).mean(1)
+    if weighting is None:
+        return error
+    return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
+
+
+def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, weighting: Weighting | None) -> Tensor:
+    """The ordinary denoising loss with a forward pass of its own: the mean of `denoising_error` over the batch."""
+    prediction = denoiser(noised.x_t, noised.t, condition)
+    return denoising_error(denoiser, OneStep(noised, prediction), weighting).mean()

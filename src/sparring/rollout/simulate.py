@@ -1,0 +1,165 @@
+"""A simulated sampler with a bounded backward path (ADT, arXiv 2504.11423)."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparring.data import Batch, Draws
+from sparring.generators import Denoiser
+from sparring.process import scheduler_input, set_timesteps
+from sparring.rollout.one_step import standard_normal
+from sparring.samplers.guidance import network_output
+
+
+@dataclass(frozen=True)
+class Path:
+    """The part of an inference path that a rollout walks: from step `start` on; `grad_steps` carry gradient."""
+
+    start: int
+    grad_steps: tuple[int, ...]
+
+
+def draw_path(
+    draws: Draws,
+    num_steps: int,
+    num_grad_steps: int,
+    *,
+    choose: Literal["random", "last"] = "random",
+    start: Literal["uniform", "noise"] = "uniform",
+) -> Path:
+    """Draws a path for a whole batch: the same for all of its rows, so that all take the same number of steps.
+
+    Args:
+        draws: random numbers of the step.
+        num_steps: length m of the inference path.
+        num_grad_steps: k; all steps carry gradient where fewer than k are walked.
+        choose: which k of the steps that are walked: a random subset, or the last.
+        start: "uniform" draws the first step from the path, "noise" walks all of it.
+    """
+    first = draws.one_integer(num_steps) if start == "uniform" else 0
+    num_run = num_steps - first
+    k = min(num_grad_steps, num_run)
+    if choose == "random":
+        return Path(first, tuple(first + i for i in draws.subset(num_run, k)))
+    return Path(first, tuple(range(num_steps - k, num_steps)))
+
+
+def simulate(
+    denoiser: Denoiser,
+    batch: Batch,
+    scheduler: Any,
+    *,
+    num_steps: int,
+    start: int = 0,
+    grad_steps: Sequence[int] | None = None,
+    grad_scales: Sequence[float] | None = None,
+    guidance: float = 1.0,
+) -> Tensor:
+    """Runs the sampler from a noised real image to the end, with a bounded backward path (ADT, arXiv 2504.11423).
+
+    The input of the network is detached, so the gradient crosses the network once per call in `grad_steps`, and no
+    product of network Jacobians appears; all other calls run without a graph. What remains is the sampler itself, which
+    is affine in its state and in the network's outputs f_i. So the gradient is exactly `sum_i c_i df_i`, where c_i is
+    the derivative of the final image with respect to f_i: `c_i = b_i prod_{j>i} a_j` for a first-order scheduler with
+    steps `x <- a_i x + b_i f_i`, j running over the later steps.
+
+    Multistep schedulers keep earlier outputs, and gradient passes through these too, at no cost: no call is repeated.
+    (Cut off, the extrapolation of DPM-Solver++ would lose its balancing term in every step: over 20 steps of a
+    rectified flow the coefficients come out five times too large.) Both calls of a Heun step carry gradient, or none.
+
+    Args:
+        denoiser: the network, its process and its prediction type.
+        batch: real images, labels and draws.
+        scheduler: a deterministic diffusers scheduler for the denoiser (`process.scheduler(...)`); left as it is.
+        num_steps: length of the inference path (number of sampler steps from pure noise).
+        start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
+        grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
+        grad_scales: one for each network call of the whole path: factors of the gradients that enter the calls.
+        guidance: scale w of classifier-free guidance, see `network_output`; 1 is none.
+
+    Returns:
+        [B, C, H, W] the sampler's final image, or latent where the denoiser works on latents; differentiable with
+        respect to the denoiser's parameters.
+
+    Raises:
+        ValueError: `start` outside the path.
+    """
+    scheduler, first = begun(scheduler, num_steps, start, batch.x_0.device)
+    x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
+    for call in range(first, len(scheduler.timesteps)):
+        timestep = scheduler.timesteps[call]
+        carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
+        with torch.set_grad_enabled(carries):
+            output = network_output(denoiser, scheduler, x, timestep, batch.condition, guidance)
+        if carries and grad_scales is not None:
+            output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
+        x = scheduler.step(output, timestep, x, return_dict=False)[0]
+    return x
+
+
+def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
+    """c_i of `simulate`: the derivative of the final image with respect to each network output of the whole path.
+
+    Found by walking the scheduler itself, which is affine with the same numbers at each pixel, over a single pixel; 0
+    for the calls before `start`.
+    """
+    scheduler, first = begun(scheduler, num_steps, start)
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    outputs = [torch.zeros_like(x, requires_grad=True) for _ in scheduler.timesteps]
+    with torch.enable_grad():
+        for call in range(first, len(outputs)):
+            scheduler_input(scheduler, x.detach(), scheduler.timesteps[call])  # some schedulers warn without
+            x = scheduler.step(outputs[call], scheduler.timesteps[call], x, return_dict=False)[0]
+        x.backward()
+    return [0.0 if output.grad is None else output.grad.item() for output in outputs]
+
+
+def equalising(c: Sequence[float]) -> list[float]:
+    """Factors mean|c| / |c_i| that give all network calls the same share of the gradient (ours).
+
+    The mean runs over the coefficients other than 0 (below 1e-6 of the largest counts as 0), whose factor is 1.
+    """
+    sizes = [abs(x) for x in c]
+    floor = 1e-6 * max(sizes)
+    counted = [size for size in sizes if size > floor]
+    return [sum(counted) / len(counted) / size if size > floor else 1.0 for size in sizes]
+
+
+def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps: int) -> Any:
+    """The scheduler of that name for `simulate`.
+
+    Raises:
+        ValueError: one that adds noise on its way, more steps with gradient than steps, or a path that it cannot walk.
+    """
+    if num_steps < 1:
+        raise ValueError(f"`num_steps={num_steps}` must be at least 1")
+    if not 1 <= num_grad_steps <= num_steps:
+        raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
+    if name in ("ddpm", "lcm"):
+        raise ValueError(f"`scheduler={name}` adds noise on its way; simulate ddim, dpm, euler or heun")
+    scheduler = denoiser.process.scheduler(name, denoiser.prediction)
+    set_timesteps(scheduler, num_steps)
+    return scheduler
+
+
+def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:
+    """A scheduler of one's own, about to take step `start` of its path, and the network call with which that begins."""
+    if not 0 <= start < num_steps:
+        raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
+    scheduler = copy(scheduler)  # its history belongs to this rollout
+    set_timesteps(scheduler, num_steps, device)
+    first = start * scheduler.order  # Heun: two calls a step, but for the last
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler, first
+
+
+def scheduler_start(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
+    """`x_0` noised to `timestep`, in the scale in which this diffusers scheduler keeps its samples."""
+    if hasattr(scheduler, "scale_noise"):  # flow matching
+        return scheduler.scale_noise(x_0, timestep.expand(1), eps)
+    return scheduler.add_noise(x_0, eps, timestep.expand(1))

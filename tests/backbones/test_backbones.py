@@ -1,0 +1,239 @@
+"""Backbones: sizes, frozen behaviour, gradients to the images, and the small classifier's accuracy."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sparring.backbones import CifarResNet, DINOv2, SmallConvNet, fit_classifier, freeze
+from sparring.discriminators import StructureDiscriminator
+
+
+@pytest.mark.parametrize(
+    ("size", "grids"),
+    [
+        (1, [1, 1, 1]),
+        (2, [2, 2, 2]),
+        (5, [5, 5, 3]),
+        (8, [8, 4, 2]),
+        (16, [8, 4, 2]),
+        (28, [14, 7, 4]),
+        (64, [32, 16, 8]),
+    ],
+)
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_small_convnet_takes_any_size(size, grids, kernel_size):
+    net = SmallConvNet(in_channels=2, widths=(8, 12, 16), pretrain="none", kernel_size=kernel_size)
+    x = torch.randn(3, 2, size, size, requires_grad=True)
+    maps = net(x)
+    assert [tuple(m.shape) for m in maps] == [(3, c, g, g) for c, g in zip(net.channels, grids, strict=True)]
+    features = net.features(x)
+    assert features.shape == (3, net.dim)
+    torch.testing.assert_close(features, maps[-1].mean((2, 3)))
+    features.sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+def test_seeds_decide_the_weights_and_leave_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (SmallConvNet(in_channels=1, pretrain="none", seed=s) for s in (1, 1, 2))
+    torch.testing.assert_close(torch.rand(3), expected)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(a.stages[0].conv.weight, c.stages[0].conv.weight)
+
+
+def test_rows_do_not_influence_each_other():
+    net = SmallConvNet(in_channels=1, pretrain="none").train()
+    x = torch.randn(5, 1, 8, 8)
+    torch.testing.assert_close(net.features(x)[2:3], net.features(x[2:3]))
+
+
+def test_digits_are_learned(digits):
+    images, labels, held_images, held_labels = digits
+    net = SmallConvNet(in_channels=1, num_classes=10)
+    assert math.isnan(net.accuracy)
+    flags = [p.requires_grad for p in net.parameters()]
+    state = torch.get_rng_state()
+    assert net.prepare(images, labels)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [p.requires_grad for p in net.parameters()] == flags
+    assert all(p.grad is None for p in net.parameters())
+    assert net.accuracy >= 0.95  # on 100 of the training images
+    with torch.no_grad():
+        assert (net.logits(held_images).argmax(1) == held_labels).float().mean() >= 0.97
+    weights = net.stages[0].conv.weight.clone()
+    assert not net.prepare(images, labels)  # prepared already
+    assert torch.equal(net.stages[0].conv.weight, weights)
+    again = SmallConvNet(in_channels=1, num_classes=10)
+    again.load_state_dict(net.state_dict())
+    assert again.accuracy == net.accuracy  # and it would not be trained again after a resume
+    assert not again.prepare(images, labels)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images, labels = torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(data.target)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    train, held = order[:1000], order[1000:1300]
+    return images[train], labels[train], images[held], labels[held]
+
+
+def test_training_is_repeatable(digits):
+    images, labels, *held = digits
+    nets = [SmallConvNet(in_channels=1, widths=(8, 8), num_classes=10) for _ in range(2)]
+    for i, net in enumerate(nets):
+        torch.manual_seed(i)
+        with torch.no_grad():  # a caller's no_grad does not stop the training
+            fit_classifier(net, images[:256], labels[:256], validation=(held[0], held[1]), epochs=2)
+    start = SmallConvNet(in_channels=1, widths=(8, 8), num_classes=10)
+    for a, b, c in zip(*(net.parameters() for net in (*nets, start)), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_prepared_encoder_becomes_the_start_of_the_structure_judge(digits):
+    judge = StructureDiscriminator(
+        encoder=SmallConvNet(in_channels=1, widths=(8, 8), num_classes=10, epochs=1), anchor=1.0
+    )
+    before = judge.encoder.stages[0].conv.weight.detach().clone()
+    assert judge.prepare(digits[0][:256], digits[1][:256])
+    assert not torch.equal(judge.encoder.stages[0].conv.weight, before)
+    assert judge.anchor_penalty() == 0
+    with torch.no_grad():
+        judge.encoder.stages[0].conv.weight += 1
+    assert not judge.prepare(digits[0], digits[1])  # as after a resume: neither trained nor a new start
+    assert judge.anchor_penalty() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "num_classes"),
+        ({"pretrain": "none", "kernel_size": 2}, "kernel_size"),
+        ({"pretrain": "none", "widths": ()}, "widths"),
+        ({"widths": (8, 0), "pretrain": "none"}, "stages of width 1 or more"),
+    ],
+)
+def test_constructor_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SmallConvNet(in_channels=1, **arguments)
+
+
+def test_prepare_errors():
+    net = SmallConvNet(in_channels=1, num_classes=3)
+    images = torch.zeros(20, 1, 8, 8)
+    with pytest.raises(ValueError, match="labels"):
+        net.prepare(images, None)
+    with pytest.raises(ValueError, match="num_classes=3"):
+        net.prepare(images, torch.full((20,), 3))
+    with pytest.raises(ValueError, match="got 4"):
+        net.prepare(images[:4], torch.zeros(4, dtype=torch.int64))
+    random = SmallConvNet(in_channels=1, pretrain="none")
+    assert not random.prepare(images, None)
+    with pytest.raises(ValueError, match="num_classes"):
+        random.logits(images)
+
+
+def test_freeze():
+    net = freeze(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("depth", [("resnet20-12fca82f.th", 20), ("resnet56-4bfd9763.th", 56)])
+def test_cifar_resnet(shared, depth):
+    name, layers = depth
+    net = CifarResNet(path=str(shared / "weights" / name)).train()
+    assert net.name == f"cifar-resnet{layers}"
+    assert not any(m.training for m in net.modules())
+    for shape in [(2, 3, 32, 32), (2, 1, 28, 28), (2, 3, 64, 64)]:
+        x = torch.rand(shape).mul(2).sub(1).requires_grad_()
+        maps = net(x)
+        assert [tuple(m.shape) for m in maps] == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
+        net.features(x).sum().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+    assert net.logits(x).shape == (2, 10)
+
+
+def test_cifar_resnet_first_layer_by_hand(shared):
+    """A grey image in [-1,1] reaches the first convolution as three channels, normalised."""
+    net = CifarResNet(path=str(shared / "weights" / "resnet20-12fca82f.th"))
+    seen = []
+    net.conv1.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    net(torch.full((1, 1, 32, 32), 0.5))
+    expected = [(0.75 - m) / s for m, s in [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]]
+    torch.testing.assert_close(seen[0][0, :, 4, 9], torch.tensor(expected))
+    with pytest.raises(ValueError, match="4 channels"):
+        net(torch.zeros(1, 4, 32, 32))
+    with pytest.raises(ValueError, match="no-such-file"):
+        CifarResNet(path="no-such-file")
+
+
+@pytest.fixture(scope="module")
+def dino_path(tmp_path_factory):
+    from transformers import Dinov2Config, Dinov2Model
+
+    path = tmp_path_factory.mktemp("models") / "tiny-dinov2"
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=5, num_attention_heads=2, mlp_ratio=2, image_size=32, patch_size=8
+    )
+    torch.manual_seed(0)
+    Dinov2Model(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("image_size", [32, 64])
+def test_dinov2_maps_are_the_outputs_of_its_blocks(dino_path, image_size):
+    net = freeze(DINOv2(path=dino_path, image_size=image_size))
+    assert net.blocks == [1, 2, 3, 4]
+    assert net.name == "tiny-dinov2"
+    outputs = []
+    for layer in net.model.encoder.layer:
+        layer.register_forward_hook(lambda m, i, out: outputs.append(out[0] if isinstance(out, tuple) else out))
+    x = torch.randn(2, 1, 8, 8, requires_grad=True)
+    maps, grid = net(x), image_size // 8
+    assert [tuple(m.shape) for m in maps] == [(2, 32, grid, grid)] * 4
+    for block, m in zip(net.blocks, maps, strict=True):
+        torch.testing.assert_close(m[:, :, 1, 2], outputs[block][:, 1 + grid + 2])  # row 1, column 2
+    features = net.features(x)
+    torch.testing.assert_close(features, net.model.layernorm(outputs[-1])[:, 0])
+    (features.square().sum() + sum(m.square().sum() for m in maps)).backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_dinov2_as_a_trainable_encoder_reaches_every_trainable_weight(dino_path):
+    judge = StructureDiscriminator(encoder=DINOv2(path=dino_path, image_size=32))
+    judge(torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.ones(4)).backward()
+    assert all(p.grad is not None for p in judge.parameters() if p.requires_grad)
+
+
+def test_a_file_without_weights_is_refused(tmp_path):
+    (tmp_path / "text.th").write_text("not weights")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.th")
+    for name in ("text.th", "other.th"):
+        with pytest.raises(ValueError, match=f"{name}` holds no weights of a CIFAR-10 ResNet"):
+            CifarResNet(path=str(tmp_path / name))
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match="`in_channels=1` of SmallConvNet, but the images have 3"):
+        SmallConvNet(in_channels=1, pretrain="none")(torch.zeros(1, 3, 8, 8))
+
+
+def test_dinov2_errors(dino_path, tmp_path):
+    with pytest.raises(ValueError, match="image_size=30"):
+        DINOv2(path=dino_path, image_size=30)
+    with pytest.raises(ValueError, match="blocks 0 to 4"):
+        DINOv2(path=dino_path, image_size=32, blocks=[1, 5])
+    with pytest.raises(ValueError, match="no DINOv2 model"):
+        DINOv2(path=str(tmp_path))

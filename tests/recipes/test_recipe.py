@@ -1,0 +1,223 @@
+"""What a recipe may name, what going on with a run keeps, and what it refuses; by the command line."""
+
+import shutil
+import sys
+
+import pytest
+import yaml
+
+from sparring.cli.main import main
+from sparring.recipes import recipe
+from sparring.training import Trainer
+
+SHORT = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=1", "--trainer.tracker=null"]
+
+
+@pytest.fixture
+def strange(tmp_path, monkeypatch):
+    """The working folder, where `evilmod` could be imported and must not be, and `evil` holds one of its classes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evilmod.py").write_text(
+        "from sparring.methods import Diffusion\nfrom sparring.process import Uniform\n"
+        "class Evil(Diffusion): pass\nclass EvilTimes(Uniform): pass\n"
+    )
+    for name in ("evil.yaml", "evil.json", "evil"):
+        (tmp_path / name).write_text('{"class_path": "evilmod.Evil"}')
+    yield tmp_path
+    sys.modules.pop("evilmod", None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["fit", "diffusion-digits", "--out", str(run), *SHORT]) == 0
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def config_of(run):
+    return yaml.safe_load((run / "config.yaml").read_text())
+
+
+def refused(capsys, *arguments) -> str:
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("evil.yaml", "`method=evil.yaml` would be read as a file"),
+        ("evil.json", "`method=evil.json`"),
+        ("evil", "`method=evil`"),
+        ("./evil", "`method=./evil`"),
+        ("{class_path: evilmod.Evil}", "`method={class_path: evilmod.Evil}`"),
+        ("evilmod.Evil", "add --allow evilmod"),
+        (
+            {"class_path": "sparring.methods.denoising.diffusion.Diffusion", "init_args": {"times": "evil.yaml"}},
+            "times=evil.yaml",
+        ),
+        (
+            {
+                "class_path": "sparring.methods.denoising.diffusion.Diffusion",
+                "init_args": {"times": "evilmod.EvilTimes"},
+            },
+            "--allow evilmod",
+        ),
+        (
+            {"class_path": "sparring.methods.denoising.diffusion.Diffusion", "init_args.times": "evilmod.EvilTimes"},
+            "--allow evilmod",
+        ),
+        ({"class_path": "Diffusion", "init_args": {"times": "evilmod.EvilTimes"}}, "--allow evilmod"),
+        ({"init_args": {"times": ["evilmod.EvilTimes"]}}, "--allow evilmod"),
+        (
+            {"class_path": "sparring.methods.denoising.diffusion.Diffusion", "init_args": {"times": "file:evil"}},
+            "times=file:evil",
+        ),
+    ],
+)
+def test_no_way_of_naming_a_foreign_class_imports_it(strange, capsys, method, words):
+    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {"method": method}))
+    assert words in refused(capsys, "fit", "r.yaml", "--out", strange / "new", *SHORT)
+    assert "evilmod" not in sys.modules
+    assert not (strange / "new").exists()
+
+
+@pytest.mark.parametrize("section", ["data", "denoiser", "trainer"])
+def test_no_section_is_read_from_another_file(strange, capsys, section):
+    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {section: "evil.yaml"}))
+    assert f"`{section}=evil.yaml`" in refused(capsys, "fit", "r.yaml", "--out", strange / "new")
+    assert "evilmod" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"data": {"class_path": "sparring.data.HubData", "init_args": {"path": "evilmod.parquet"}}},
+        {"data": {"class_path": "HubData", "init_args": {"path": "evil", "holdout": "evilmod.parquet"}}},
+        {"denoiser": {"path": "evilmod.Evil"}},
+    ],
+)
+def test_text_may_look_like_a_module_or_a_file_where_no_class_can_stand(strange, place):
+    recipe.check_classes(place, [])
+
+
+def test_every_shipped_recipe_may_be_used(strange):
+    for name in recipe.shipped():
+        recipe.check_classes(recipe.read(name), [])
+
+
+def test_a_run_does_not_vouch_for_its_own_classes(strange, run, capsys):
+    config = config_of(run) | {"allow": ["evilmod"]}
+    config["method"]["class_path"] = "evilmod.Evil"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    resume = ("fit", "diffusion-digits", "--out", run, "--resume", "--trainer.steps=3")
+    assert "if you trust it, add --allow evilmod" in refused(capsys, *resume)
+    assert "evilmod" not in sys.modules
+    assert main([*map(str, resume), "--allow", "evilmod"]) == 0
+    assert config_of(run)["allow"] == ["evilmod"]
+
+
+def test_data_called_like_a_module_and_given_from_another_folder(strange, capsys):
+    from sparring.data import Digits
+    from sparring.samplers import save_images
+
+    save_images(Digits().images(20), strange / "evilmod.pictures")
+    arguments = ["fit", "diffusion-digits", "--out", str(strange / "new")]
+    assert main([*arguments, "--data", "evilmod.pictures", *SHORT]) == 0
+    assert config_of(strange / "new")["data"]["init_args"]["path"] == str(strange / "evilmod.pictures")
+    (strange / "elsewhere").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(strange / "elsewhere")
+        assert main([*arguments, "--resume", "--trainer.steps=3"]) == 0
+    assert main([*arguments, "--resume", "--data", "evilmod.pictures"]) == 0
+    assert "`--data digits`" in refused(capsys, *arguments, "--resume", "--data", "digits")
+
+
+def test_a_split_to_hold_out_is_no_folder(strange):
+    (strange / "test").mkdir()
+    section = {"class_path": "sparring.data.HubData", "init_args": {"path": "test", "holdout": "test"}}
+    assert recipe.with_absolute_paths(section)["init_args"] == {"path": str(strange / "test"), "holdout": "test"}
+
+
+def test_what_is_changed_at_resume_is_recorded_and_holds_for_the_next(run, monkeypatch):
+    before = config_of(run)
+    resume = ["fit", "diffusion-digits", "--out", str(run), "--resume"]
+    taken = Trainer.train_step
+
+    def stopped(self, window):
+        taken(self, window)
+        self.stop(15)
+
+    monkeypatch.setattr(Trainer, "train_step", stopped)
+    assert main([*resume, "--trainer.steps=5"]) == 143
+    before["trainer"]["steps"] = 5
+    assert config_of(run) == before
+    monkeypatch.undo()
+    assert main(resume) == 0
+    assert (run / "checkpoints" / "000005").is_dir()
+
+
+def test_what_cannot_go_on_leaves_the_configuration(run, capsys):
+    before = (run / "config.yaml").read_bytes()
+    weights = run / "checkpoints" / "000002" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert "damaged" in refused(capsys, "fit", "x", "--out", run, "--resume", "--trainer.steps=5")
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_resume_shows_and_refuses_as_a_start_does(run, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("was trained"))
+    before = (run / "config.yaml").read_bytes()
+    resume = ["fit", "diffusion-digits", "--out", str(run), "--resume", "--trainer.steps=7"]
+    assert main([*resume, "--dry_run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["steps"] == 7
+    assert main([*resume, "--settings"]) == 0
+    assert "--trainer.steps" in capsys.readouterr().out
+    assert main([*resume, "--dry_run", "--data", "digits"]) == 0
+    for flags in (["--data", "digits:all"], ["--data", "ring"], ["--init", str(run)]):
+        assert f"`{' '.join(flags)}` is not" in refused(capsys, *resume, *flags)
+    assert (run / "config.yaml").read_bytes() == before
+
+
+def test_a_tuned_run_keeps_where_it_came_from(run, tmp_path, capsys):
+    out = tmp_path / "tuned"
+    tuned = ["fit", "plain-digits", "--out", str(out)]
+    assert main([*tuned, "--init", str(run), *SHORT]) == 0
+    assert main([*tuned, "--resume", "--init", str(run), "--trainer.steps=3"]) == 0
+    config = config_of(out)
+    assert config["denoiser"]["path"] == config["init"] == str(run)
+    assert config["trainer"]["steps"] == 3
+    assert "is not what the run started from" in refused(capsys, *tuned, "--resume", "--init", out)
+
+
+def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
+    out = [tmp_path / "again", tmp_path / "tuned", tmp_path / "tuned again"]
+    assert main(["fit", str(run / "config.yaml"), "--out", str(out[0])]) == 0
+    assert config_of(out[0])["trainer"] == config_of(run)["trainer"]
+    assert main(["fit", "plain-digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
+    assert main(["fit", str(out[1] / "config.yaml"), "--out", str(out[2])]) == 0
+    assert config_of(out[2])["init"] == str(run)
+    assert main(["fit", str(out[1] / "config.yaml"), "--init", str(out[0]), "--out", str(tmp_path / "other")]) == 0
+    assert config_of(tmp_path / "other")["init"] == str(out[0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--trainer.stepz=5", "--trainer.stepz=5: did you mean trainer.steps?"),
+        ("--trainer.step=5", "--trainer.step=5: did you mean trainer.steps?"),
+        ("--nothing.like=5", "`sparring fit RECIPE --settings` lists what there is"),
+        ("--method.weightin=5", "'weightin' is not accepted: did you mean weighting?"),
+        ("--data.path=photos", "'path' is not accepted: Digits takes split"),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, flag, words):
+    assert words in refused(capsys, "fit", "diffusion-digits", "--out", tmp_path / "new", flag)
