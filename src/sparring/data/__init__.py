@@ -6,6 +6,7 @@ from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.loading import from_spec, named
 from sparring.data.order import BatchStream, Indices
+from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
 from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
 
@@ -22,9 +23,13 @@ __all__ = [
     "ImageFolder",
     "Indices",
     "Mixture",
+    "PairedColumns",
+    "PairedFolders",
     "StoredImages",
     "StreamData",
     "SwissRoll",
+    "UnpairedColumns",
+    "UnpairedData",
     "derived_seed",
     "from_spec",
     "named",

@@ -18,14 +18,17 @@ Condition = Tensor | list[str] | None
 class ImageData(Dataset, ABC):
     """Images in [-1, 1], perhaps with class labels or captions, read a batch at a time.
 
-    A new data set sets the four attributes and writes `__len__` and `__getitem__`.
+    A new data set sets `name` and `image_shape`, the other attributes if it has them, and writes `__len__` and
+    `__getitem__`; with a `source_shape` it writes `sources`, too.
 
     Attributes:
         name: for tables and reports.
         image_shape: (C, H, W).
         num_classes: None without labels.
-        class_names: one per class, where they are known.
+        class_names: one per class, if they are known.
         text: whether each image has a caption; such a set has no labels.
+        source_shape: (C, H, W) of the image that comes with each image: its pair, or one of a second domain. None
+            without.
     """
 
     name: str
@@ -33,6 +36,7 @@ class ImageData(Dataset, ABC):
     num_classes: int | None = None
     class_names: list[str] | None = None
     text: bool = False
+    source_shape: tuple[int, int, int] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -40,6 +44,13 @@ class ImageData(Dataset, ABC):
     @abstractmethod
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
         """The images (B, C, H, W), float32 in [-1, 1], and their labels or captions, of a *list* of indices."""
+
+    def sources(self, indices: Sequence[int]) -> Tensor | None:
+        """The image (B, C, H, W), float32 in [-1, 1], that comes with each image of `self[indices]`, or None without.
+
+        Equal `Indices` give equal images, whichever process reads them.
+        """
+        return None
 
     def order(self) -> Order:
         """In which order a `BatchStream` reads the rows: any, unless some orders are much cheaper than others."""
@@ -90,7 +101,11 @@ class StoredImages(ImageData):
         name: for tables and reports.
         num_classes: None: the largest label plus one.
         class_names: one per class.
-        flip: turn half of the images of a `BatchStream` left to right.
+        flip: turn half of the images of a `BatchStream` left to right, together with their sources.
+        sources: (N, C', H', W'), the image that each image is paired with, or None.
+
+    Raises:
+        ValueError: no images, or not as many labels or sources as images.
     """
 
     def __init__(
@@ -102,6 +117,7 @@ class StoredImages(ImageData):
         num_classes: int | None = None,
         class_names: list[str] | None = None,
         flip: bool = False,
+        sources: Tensor | None = None,
     ):
         if images.ndim != 4 or len(images) == 0:
             raise ValueError(f"`images` has the shape {tuple(images.shape)}; it must be (N, C, H, W) with N >= 1")
@@ -109,24 +125,37 @@ class StoredImages(ImageData):
             raise ValueError(
                 f"`labels` has the shape {tuple(labels.shape)}: give one label for each of {len(images)} images"
             )
+        if sources is not None and (sources.ndim != 4 or len(sources) != len(images)):
+            raise ValueError(
+                f"`sources` has the shape {tuple(sources.shape)}: give one image (C, H, W) for each of {len(images)}"
+            )
         self.name = name
         self.image_shape = (images.shape[1], images.shape[2], images.shape[3])
+        if sources is not None:
+            self.source_shape = (sources.shape[1], sources.shape[2], sources.shape[3])
         if labels is not None:
             self.num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
         self.class_names = class_names
         self.flip = flip
         self._images = images
         self._labels = labels
+        self._sources = sources
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        rows = torch.as_tensor(indices, dtype=torch.int64)
-        images = self._images[rows]
+        labels = None if self._labels is None else self._labels[torch.as_tensor(indices, dtype=torch.int64)]
+        return self._rows_of(self._images, indices), labels
+
+    def sources(self, indices: Sequence[int]) -> Tensor | None:
+        return None if self._sources is None else self._rows_of(self._sources, indices)
+
+    def _rows_of(self, images: Tensor, indices: Sequence[int]) -> Tensor:
+        chosen = images[torch.as_tensor(indices, dtype=torch.int64)]
         if self.flip:
-            flip_in_place(images, indices)
-        return in_range(images), None if self._labels is None else self._labels[rows]
+            flip_in_place(chosen, indices)
+        return in_range(chosen)
 
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         return None if self._labels is None else self._labels[self._chosen(n, seed)]

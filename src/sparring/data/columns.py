@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sparring.data.draws import derived_seed
-
 if TYPE_CHECKING:
     import datasets
 
@@ -90,29 +88,14 @@ def captions_in(table: "datasets.Dataset", column: str) -> list[str | None]:
     return cells
 
 
-def split_off(
-    table: "datasets.Dataset", rows: list[int], share: float, column: str | None, separator: str | None
-) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to hold out; all rows of a group lie on one side, which its name alone decides.
-
-    Args:
-        table: says which group a row belongs to.
-        rows: what is split.
-        share: of the groups that is held out, about.
-        column: of the groups' names; None: each row is a group.
-        separator: what follows the group's name within a cell; None: nothing.
+def groups_in(table: "datasets.Dataset", rows: list[int], column: str, separator: str | None) -> dict[int, str]:
+    """The group of each of these rows: its cell in a column, up to the separator if one is given.
 
     Raises:
-        ValueError: no such column, a cell that is empty, or one side without rows.
+        ValueError: no such column, or a cell that is empty.
     """
-    names = [str(row) for row in range(len(table))] if column is None else _column(table, "group_column", column)
-    sides: tuple[list[int], list[int]] = ([], [])
+    cells = _column(table, "group_column", column)
     for row in rows:
-        if names[row] is None:
+        if cells[row] is None:
             raise ValueError(f"`group_column={column}`: row {row} is in no group")
-        group = str(names[row]).split(separator)[0] if separator else str(names[row])
-        sides[derived_seed("holdout", group) < share * 2**63].append(row)
-    if not all(sides):
-        empty = "hold out" if sides[0] else "train on"
-        raise ValueError(f"`holdout_share={share}` leaves no row to {empty}: {len(rows)} rows in too few groups")
-    return sides
+    return {row: str(cells[row]).split(separator)[0] if separator else str(cells[row]) for row in rows}

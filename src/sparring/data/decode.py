@@ -3,14 +3,16 @@
 import warnings
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparring.data.base import Condition, ImageData, flip_in_place, in_range
+from sparring.data.draws import derived_seed
 from sparring.data.pixels import Source, check_settings, decode_into, header, one_line, reason
 
 STORED_BYTES = 512 * 2**20
@@ -39,10 +41,17 @@ class DecodedImages(ImageData):
         flip: turn half of the images of a `BatchStream` left to right.
         on_error: what to do with images that cannot be decoded or have the wrong size: "stop" raises; "skip" leaves
             them out with a warning.
+        held_out: numbers of the images that `holdout_share` keeps from training.
+
+    Attributes:
+        replaces: with "skip", whether an image that breaks during training gives way to the next one. Not so for
+            images that come with those of another set.
 
     Raises:
         ValueError: a setting out of range; no usable image; with "stop", images that cannot be used, counted and named.
     """
+
+    replaces = True
 
     def __init__(
         self,
@@ -58,6 +67,7 @@ class DecodedImages(ImageData):
         channels: Literal[1, 3] | None,
         flip: bool,
         on_error: Literal["stop", "skip"],
+        held_out: Sequence[int] = (),
     ):
         check_settings(size, pad, channels, on_error)
         self.name = name
@@ -65,6 +75,7 @@ class DecodedImages(ImageData):
         self.num_classes = num_classes
         self.size, self.pad, self.channels, self.flip, self.on_error = size, pad, channels, flip, on_error
         self._rows = rows
+        self._held_out = list(held_out)
         self._source_labels = labels
         self._source_captions = captions
         self.text = captions is not None
@@ -78,6 +89,14 @@ class DecodedImages(ImageData):
     @abstractmethod
     def _label_of_row(self, row: int) -> str:
         """What to call a source row in a message: its file name or its number."""
+
+    def _key_of_row(self, row: int) -> str:
+        """What a source row has in common with the row of another set that belongs to it."""
+        return str(row)
+
+    def keys(self) -> list[str]:
+        """A name for each image, by which the images of two sets belong together."""
+        return [self._key_of_row(row) for row in self._rows]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -103,6 +122,17 @@ class DecodedImages(ImageData):
     def _captions_of(self, rows: list[int]) -> list[str] | None:
         captions = self._source_captions
         return None if captions is None else [captions[row] or "" for row in rows]
+
+    def _other_side(self) -> Self | None:
+        """The rows that `holdout_share` keeps from training, as a set of their own; None without it."""
+        if not self._held_out:
+            return None
+        other = copy(self)
+        other.name, other.flip, other.channels = f"{self.name}:holdout", False, 1 if self.image_shape[0] == 1 else 3
+        other._rows, other._held_out, other._stored = self._held_out, [], None
+        other._prepare()
+        check_same_kind(self, other)
+        return other
 
     def _prepare(self) -> None:
         """Finds the common shape, decodes small sets, and leaves in `_rows` the images that can be used."""
@@ -160,8 +190,9 @@ class DecodedImages(ImageData):
                     break
                 except Exception as error:
                     complaint = self._complaint({row: reason(error)}, len(self))
-                    if self.on_error == "stop":
-                        raise ValueError(f"{complaint}; repair or remove it, or set `on_error=skip`") from error
+                    if self.on_error == "stop" or not self.replaces:
+                        advice = ", or set `on_error=skip`" if self.replaces else " and start again"
+                        raise ValueError(f"{complaint}; repair or remove it{advice}") from error
                     warnings.warn(f"{complaint}; the next image takes its place", stacklevel=3)
             else:
                 raise ValueError(f"no image of {self.name} can be decoded any more")
@@ -177,6 +208,28 @@ class DecodedImages(ImageData):
         if len(bad) > len(named):
             named.append("...")
         return one_line(f"{len(bad)} of {total} images of {self.name} cannot be used: {', '.join(named)}")
+
+
+def split_off(rows: list[int], groups: Callable[[int], str], share: float) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out; all rows of a group lie on one side, which its name alone decides.
+
+    Args:
+        rows: what is split.
+        groups: the name of a row's group.
+        share: of the groups that is held out, about.
+
+    Raises:
+        ValueError: a share out of range, or one side without rows.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"`holdout_share={share}` must lie between 0 and 1, such as 0.1")
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row in rows:
+        sides[derived_seed("holdout", groups(row)) < share * 2**63].append(row)
+    if not all(sides):
+        empty = "hold out" if sides[0] else "train on"
+        raise ValueError(f"`holdout_share={share}` leaves no row to {empty}: {len(rows)} rows in too few groups")
+    return sides
 
 
 def check_same_kind(data: ImageData, holdout: ImageData) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from sparring.data.captions import captions_beside
-from sparring.data.decode import DecodedImages, check_same_kind
+from sparring.data.decode import DecodedImages, check_same_kind, split_off
 from sparring.data.pixels import Source
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -30,6 +30,7 @@ class ImageFolder(DecodedImages):
         flip: turn half of the training images left to right.
         on_error: "stop" at images that cannot be used, or "skip" them with a warning.
         holdout: another folder, with the images to evaluate against.
+        holdout_share: about this share of the images is held out and not trained on; a file's name decides.
 
     Raises:
         ValueError: no such folder, no images in it, labels asked of images without a class folder, labels and
@@ -48,6 +49,7 @@ class ImageFolder(DecodedImages):
         flip: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
         holdout: str | None = None,
+        holdout_share: float | None = None,
     ):
         if labels and captions:
             raise ValueError("`labels=True` and `captions=True`: a network takes one of them")
@@ -68,10 +70,15 @@ class ImageFolder(DecodedImages):
                 )
             classes = sorted({file.parts[0] for file in self._files})
             numbers = torch.tensor([classes.index(file.parts[0]) for file in self._files])
+        if holdout_share is not None and holdout is not None:
+            raise ValueError(f"`holdout_share={holdout_share}` and `holdout={holdout}`: give one of them")
         self._holdout = holdout
+        rows, held_out = list(range(len(self._files))), list[int]()
+        if holdout_share is not None:
+            rows, held_out = split_off(rows, self._key_of_row, holdout_share)
         super().__init__(
             name=self.path.resolve().name,
-            rows=list(range(len(self._files))),
+            rows=rows,
             labels=numbers,
             captions=captions_beside(self.path, self._files) if captions else None,
             class_names=classes,
@@ -81,11 +88,12 @@ class ImageFolder(DecodedImages):
             channels=channels,
             flip=flip,
             on_error=on_error,
+            held_out=held_out,
         )
 
     def holdout(self) -> "ImageFolder | None":
         if self._holdout is None:
-            return None
+            return self._other_side()
         other = ImageFolder(
             self._holdout,
             size=self.size,
@@ -103,6 +111,9 @@ class ImageFolder(DecodedImages):
 
     def _label_of_row(self, row: int) -> str:
         return self._files[row].as_posix()
+
+    def _key_of_row(self, row: int) -> str:
+        return self._files[row].with_suffix("").as_posix()
 
 
 def _image_files(folder: Path) -> tuple[list[Path], int]:

@@ -4,14 +4,13 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sparring.data.columns import captions_in, image_column_of, labels_in, rows_where, split_off
-from sparring.data.decode import DecodedImages, check_same_kind
+from sparring.data.columns import captions_in, groups_in, image_column_of, labels_in, rows_where
+from sparring.data.decode import DecodedImages, check_same_kind, split_off
 from sparring.data.pixels import Source, one_line
 
 if TYPE_CHECKING:
@@ -80,8 +79,6 @@ class HubData(DecodedImages):
             )
         if holdout_share is None and (group_column or group_separator):
             raise ValueError(f"`group_column={group_column}` belongs to `holdout_share`, such as 0.1")
-        if holdout_share is not None and not 0 < holdout_share < 1:
-            raise ValueError(f"`holdout_share={holdout_share}` must lie between 0 and 1, such as 0.1")
         if holdout_share is not None and holdout is not None:
             raise ValueError(f"`holdout_share={holdout_share}` and `holdout={holdout}`: give one of them")
         self.path = path
@@ -91,23 +88,24 @@ class HubData(DecodedImages):
             raise ValueError(f"`split={split}` is not in {path}, which has: {', '.join(splits)}")
         self._settings: dict[str, Any] = {"label_column": label_column, "text_column": text_column, "where": where}
         self._settings |= {"size": size, "pad": pad}
-        self._holdout = holdout or next(
-            (name for name in ("test", "validation") if name in splits and name != split), None
-        )
+        self._holdout = holdout
+        if holdout is None and holdout_share is None:
+            self._holdout = next((name for name in ("test", "validation") if name in splits and name != split), None)
         table = splits[split]
         if len(table) == 0:
             raise ValueError(f"split {split} of {path} has no rows")
         image_column = image_column_of(table.features, image_column)
         rows = rows_where(table, where or {})
-        self._held_out: list[int] = []
+        held_out: list[int] = []
         if holdout_share is not None:
-            rows, self._held_out = split_off(table, rows, holdout_share, group_column, group_separator)
+            groups = str if group_column is None else groups_in(table, rows, group_column, group_separator).__getitem__
+            rows, held_out = split_off(rows, groups, holdout_share)
         if limit is not None:
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit]
             rows = [rows[i] for i in order.sort().values.tolist()]
         captions = None if text_column is None else captions_in(table, text_column)
         labels, class_names, num_classes = labels_in(table, label_column) if captions is None else (None, None, None)
-        used = rows + self._held_out
+        used = rows + held_out
         if labels is not None and (missing := int((labels[used] < 0).sum())):
             raise ValueError(f"{missing} of {len(used)} rows of {path} have no label")
         self._folder = _root(path)
@@ -124,13 +122,12 @@ class HubData(DecodedImages):
             channels=channels,
             flip=flip,
             on_error=on_error,
+            held_out=held_out,
         )
 
     def holdout(self) -> "HubData | None":
-        if self._held_out:
-            return self._other_side()
         if self._holdout is None:
-            return None
+            return self._other_side()
         elsewhere = self._holdout.endswith(".parquet")
         other = HubData(
             self._holdout if elsewhere else self.path,
@@ -140,15 +137,6 @@ class HubData(DecodedImages):
             on_error=self.on_error,
             **self._settings,
         )
-        check_same_kind(self, other)
-        return other
-
-    def _other_side(self) -> "HubData":
-        """The rows that `holdout_share` took out, as a set of their own."""
-        other = copy(self)
-        other.name, other.flip, other.channels = f"{self.name}:holdout", False, 1 if self.image_shape[0] == 1 else 3
-        other._rows, other._held_out, other._holdout, other._stored = self._held_out, [], None, None
-        other._prepare()
         check_same_kind(self, other)
         return other
 

@@ -1,7 +1,7 @@
 """The order of training: which rows make up batch k, for every process and micro-batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -12,13 +12,27 @@ from sparring.data.draws import derived_seed
 
 
 class Indices(list[int]):
-    """Row numbers of one micro-batch, with one coin per row: `mirrored` says which images a data set that flips turns.
+    """Row numbers of one micro-batch, and their place in the stream, which alone decides all that is drawn with them.
 
-    The coins belong to the place in the stream, so flips do not depend on the number of data workers. A plain list of
-    indices carries no coins and is never flipped: evaluation sees the images as they are.
+    So flips and partners do not depend on the number of data workers, and a run that goes on repeats nothing. A plain
+    list of indices has no place and is never flipped: evaluation sees the images as they are.
+
+    Args:
+        rows: numbers of rows.
+        mirrored: one coin per row: which images a data set that flips turns.
+        seed: of the stream.
+        first: place of the first row in the stream; the others follow.
     """
 
-    mirrored: list[bool]
+    def __init__(self, rows: Iterable[int], *, mirrored: list[bool], seed: int, first: int):
+        super().__init__(rows)
+        self.mirrored = mirrored
+        self.seed = seed
+        self.first = first
+
+    def part(self, rows: slice) -> "Indices":
+        """Some of the rows, slice(start, stop), with their places."""
+        return Indices(self[rows], mirrored=self.mirrored[rows], seed=self.seed, first=self.first + rows.start)
 
 
 class Order(ABC):
@@ -37,6 +51,14 @@ class Order(ABC):
     @abstractmethod
     def rows(self, seed: int, epoch: int, first: int, end: int) -> list[int]:
         """The rows at the places first..end-1 of an epoch, 0 <= first <= end <= n."""
+
+    def stretch(self, seed: int, first: int, end: int) -> list[int]:
+        """The rows at the places first..end-1 of an endless stream of epochs."""
+        rows: list[int] = []
+        for epoch in range(first // self.n, (end - 1) // self.n + 1):
+            offset = epoch * self.n
+            rows += self.rows(seed, epoch, max(first - offset, 0), min(end - offset, self.n))
+        return rows
 
 
 class Shuffled(Order):
@@ -174,20 +196,17 @@ class BatchStream:
 
     def batch(self, step: int) -> Indices:
         """The global batch of a step: all rows, over all processes."""
-        first, end = step * self.batch_size, (step + 1) * self.batch_size
-        batch = Indices()
-        for epoch in range(first // self.n, (end - 1) // self.n + 1):
-            offset = epoch * self.n
-            batch += self.order.rows(self.seed, epoch, max(first - offset, 0), min(end - offset, self.n))
+        first = step * self.batch_size
         coins = torch.Generator().manual_seed(derived_seed(self.seed, "mirrored", step))
-        batch.mirrored = (torch.rand(self.batch_size, generator=coins) < 0.5).tolist()
-        return batch
+        return Indices(
+            self.order.stretch(self.seed, first, first + self.batch_size),
+            mirrored=(torch.rand(self.batch_size, generator=coins) < 0.5).tolist(),
+            seed=self.seed,
+            first=first,
+        )
 
     def __iter__(self) -> Iterator[Indices]:
         for step in count(self.start):
             batch = self.batch(step)
             for micro in range(self.accumulation):
-                rows = self.rows(micro)
-                indices = Indices(batch[rows])
-                indices.mirrored = batch.mirrored[rows]
-                yield indices
+                yield batch.part(self.rows(micro))

@@ -315,7 +315,7 @@ def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
 def with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
     """A `data` section whose local files and folders, where they are there, can be found from any folder."""
     settings = dict(data.get("init_args") or {})
-    for name in ("path", "holdout"):
+    for name in ("path", "source", "holdout"):
         value = settings.get(name)
         if name == "holdout" and data["class_path"].endswith(".HubData") and not str(value).endswith(".parquet"):
             continue  # a split
