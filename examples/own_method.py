@@ -24,7 +24,7 @@ from torch.nn.functional import softplus
 from sparring import VP, AdamW, Batch, Denoiser, Digits, Method, Trainer
 from sparring.methods.method import Losses
 from sparring.objectives import r1_penalty
-from sparring.process import LogNormal, Sigmoid, Times, Uniform
+from sparring.process import LogNormal, Sigmoid, Times
 from sparring.rollout import OneStep, denoising_error, one_step
 
 
@@ -54,7 +54,7 @@ class PatchMethod(Method):
         discriminator: images to a logit per patch.
         weight: of the adversarial term.
         r1_gamma: strength of R1 on the real images.
-        times: distribution of the noise level; uniform in time when None.
+        times: distribution of the noise level; the process's own when None.
     """
 
     discriminator: PatchDiscriminator
@@ -69,7 +69,7 @@ class PatchMethod(Method):
         times: Times | None = None,
     ):
         super().__init__(generator, discriminator)
-        self.weight, self.r1_gamma, self.times = weight, r1_gamma, times or Uniform()
+        self.weight, self.r1_gamma, self.times = weight, r1_gamma, times or generator.process.default_times()
         self.trust = Sigmoid(bias=0.0)  # of log SNR, which is alpha^2 / (alpha^2 + sigma^2)
 
     def rollout(self, batch: Batch) -> OneStep:

@@ -19,9 +19,14 @@ PATHS = {
     "dpm-v": (VP_COSINE, "v", "dpm"),
     "dpm-flow": (RectifiedFlow(), "flow", "dpm"),
     "dpm-edm": (EDM(), "edm", "dpm"),
+    "unipc-eps": (VP(), "eps", "unipc"),
+    "unipc-v": (VP_COSINE, "v", "unipc"),
+    "unipc-flow": (RectifiedFlow(), "flow", "unipc"),
+    "unipc-flow-shifted": (RectifiedFlow(shift=3.0), "flow", "unipc"),
     "heun-eps": (VP(), "eps", "heun"),
     "heun-v": (VP(), "v", "heun"),
     "heun-flow": (RectifiedFlow(), "flow", "heun"),
+    "heun-edm": (EDM(), "edm", "heun"),
 }
 
 
@@ -86,8 +91,8 @@ def levels_of(process, name, num_steps):
         if name == "heun":
             t = torch.linspace(1, 0.001, num_steps).double()
         t = process.shift * t / (1 + (process.shift - 1) * t)
-        if name == "dpm":  # DPM-Solver++ for flows has its own grid: 1 (a little less), ..., 1/m
-            scheduler = process.scheduler("dpm", "flow")
+        if name in ("dpm", "unipc"):  # both begin a little below 1
+            scheduler = process.scheduler(name, "flow")
             set_timesteps(scheduler, num_steps)
             t = scheduler.sigmas[:-1].double()
     else:
@@ -110,10 +115,12 @@ def written_out(path, num_steps, start, x_0, eps, outputs):
     First order: DDIM, x' = alpha' x_0 + sigma' eps, which is also Euler in x / alpha over sigma / alpha, and in t for a
     flow. "dpm": DPM-Solver++ 2M (Lu et al. 2022), x' = sigma'/sigma x + alpha' (1 - e^-h) ((1 + w) m - w m_before) with
     m = x_0, w = h / (2 h_before) and h the step in log(alpha/sigma); the first and the last step are of order one.
-    "heun": the trapezoidal rule in the variables of Euler; the last step is of order one.
+    "heun": the trapezoidal rule in the variables of Euler; the last step is of order one. "unipc": `unipc` below.
     """
     process, kind, name = path
     alphas, sigmas = levels_of(process, name, num_steps)
+    if name == "unipc":
+        return unipc(process, kind, alphas[start:], sigmas[start:], x_0, eps, outputs)
     outputs, before, h_before = iter(outputs), None, None
     x = alphas[start] * x_0 + sigmas[start] * eps
     for i in range(start, num_steps):
@@ -137,6 +144,39 @@ def written_out(path, num_steps, start, x_0, eps, outputs):
         else:
             x = sigma_next / sigma * x + (alpha_next - sigma_next * alpha / sigma) * m
         before, h_before = m, h
+    return x
+
+
+def unipc(process, kind, alphas, sigmas, x_0, eps, outputs):
+    """UniPC-2 with B(h) = e^-h - 1 (Zhao et al. 2023, arXiv 2302.04867, Algorithms 1 and 2, in x_0).
+
+    The predictor is x' = sigma'/sigma x - alpha' (e^-h - 1) (m + d / 2) with d = (m_before - m) / r, r the ratio of the
+    step before to this one (negative). The corrector does the step again once m' at x' is known, with weights of d and
+    m' - m that integrate polynomials of degree 2 in log(alpha/sigma) exactly; after a step of order one: 0 and 1/2.
+    """
+    half_log_snr = (alphas / sigmas).log()
+    x = alphas[0] * x_0 + sigmas[0] * eps
+    plain = scale = before = h = r = d = None  # of the step before
+    for i, output in enumerate(outputs):
+        p, q = x0_coefficients(process, kind, alphas[i], sigmas[i])
+        m = p * x + q * output
+        if i == 1:
+            x = plain - scale * (m - before) / 2
+        elif i > 1:
+            phi_2 = torch.expm1(-h) / -h - 1
+            phi_3 = phi_2 / -h - 0.5
+            rows = torch.stack([torch.ones(2).double(), torch.stack([r, torch.ones(()).double()])])
+            weights = torch.linalg.solve(rows, torch.stack([phi_2, 2 * phi_3]) / torch.expm1(-h))
+            x = plain - scale * (weights[0] * d + weights[1] * (m - before))
+        h = half_log_snr[i + 1] - half_log_snr[i]
+        scale = alphas[i + 1] * torch.expm1(-h)
+        plain = sigmas[i + 1] / sigmas[i] * x - scale * m
+        x = plain
+        if 0 < i < len(outputs) - 1:
+            r = (half_log_snr[i - 1] - half_log_snr[i]) / h
+            d = (before - m) / r
+            x = plain - scale * d / 2
+        before = m
     return x
 
 

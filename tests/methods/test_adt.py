@@ -68,7 +68,7 @@ def test_start_noise_always_walks_the_whole_path():
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "calls"), [("ddim", (4, 1)), ("dpm", (4, 1)), ("euler", (4, 1)), ("heun", (7, 1))]
+    ("scheduler", "calls"), [("ddim", (4, 1)), ("dpm", (4, 1)), ("unipc", (4, 1)), ("euler", (4, 1)), ("heun", (7, 1))]
 )
 def test_every_deterministic_sampler_is_simulated_from_every_start(scheduler, calls):
     net = TimedNet()

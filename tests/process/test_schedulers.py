@@ -12,16 +12,19 @@ from sparring.process import EDM, VP, RectifiedFlow, from_scheduler, initial_sam
 
 MEAN = torch.tensor([0.3, -0.5, 0.1], dtype=torch.float64)
 COV = torch.tensor([[0.50, 0.20, 0.05], [0.20, 0.30, -0.10], [0.05, -0.10, 0.20]], dtype=torch.float64)
+ZERO_SNR = VP(schedule="scaled_linear", zero_terminal_snr=True)
 ODE_PATHS = [
     (VP(), "eps", "ddim"),
     (VP(), "x0", "euler"),
     (VP(), "v", "dpm"),
     (VP(), "eps", "heun"),
-    *[(VP(schedule="cosine"), "v", name) for name in ("ddim", "euler", "dpm")],
-    *[(VP(schedule="scaled_linear", zero_terminal_snr=True), "v", name) for name in ("ddim", "euler", "dpm")],
-    *[(EDM(), "edm", name) for name in ("ddim", "euler", "dpm")],
-    *[(RectifiedFlow(shift=shift), "flow", name) for shift in (1.0, 3.0) for name in ("ddim", "euler", "dpm", "heun")],
-    *[(RectifiedFlow(), kind, "dpm") for kind in ("x0", "eps")],
+    (VP(), "eps", "unipc"),
+    *[(VP(schedule="cosine"), "v", name) for name in ("ddim", "euler", "dpm", "unipc")],
+    *[(ZERO_SNR, "v", name) for name in ("ddim", "euler", "dpm", "unipc")],
+    *[(EDM(), "edm", name) for name in ("ddim", "euler", "dpm", "heun")],
+    *[(RectifiedFlow(), "flow", name) for name in ("ddim", "euler", "dpm", "heun", "unipc")],
+    *[(RectifiedFlow(shift=3.0), "flow", name) for name in ("ddim", "euler", "dpm", "heun", "unipc")],
+    *[(RectifiedFlow(), kind, name) for kind, name in (("x0", "dpm"), ("eps", "dpm"), ("x0", "unipc"))],
 ]
 SDE_PATHS = [(VP(), "eps", "ddpm"), (VP(), "v", "lcm")]
 
@@ -91,12 +94,15 @@ def test_gaussian_data_comes_out_along_the_exact_path_with_its_mean_and_covarian
         (VP(), "eps", "euler", (100, 200), 0.1, 1),
         (VP(), "eps", "dpm", (100, 200), 0.1, 2),
         (VP(), "eps", "heun", (100, 200), 0.1, 2),
+        (VP(), "eps", "unipc", (100, 200), 0.1, 3),
         (VP(schedule="cosine"), "v", "ddim", (100, 200), 0.1, 1),
         (EDM(), "edm", "euler", (65, 129), 0.0, 1),
         (EDM(), "edm", "dpm", (65, 129), 0.0, 2),
+        (EDM(), "edm", "heun", (65, 129), 0.0, 2),
         (RectifiedFlow(), "flow", "euler", (64, 128), 0.5, 1),
         (RectifiedFlow(), "flow", "dpm", (64, 128), 0.4995, 2),
         (RectifiedFlow(), "flow", "heun", (33, 65), 0.001, 2),
+        (RectifiedFlow(), "flow", "unipc", (64, 128), 0.5, 2),  # its first step, from alpha 1e-6, holds it down
     ],
 )
 def test_the_error_falls_at_the_order_of_the_solver(process, kind, name, steps, at, order):
@@ -114,7 +120,7 @@ def test_the_error_falls_at_the_order_of_the_solver(process, kind, name, steps, 
 
 
 @pytest.mark.parametrize("kind", ["x0", "v"])
-@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "heun", "ddpm", "lcm"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "heun", "unipc", "ddpm", "lcm"])
 def test_the_path_does_not_depend_on_what_the_network_predicts(name, kind):
     noise = torch.randn(16, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
     _, expected, _ = sample(gaussian(VP(), "eps", MEAN, COV), "eps", name, 10, noise)
@@ -163,9 +169,9 @@ def test_lcm_has_the_covariance_of_its_own_recursion():
 @pytest.mark.parametrize(
     "case",
     [
-        *[(VP(), "v", name) for name in ("ddim", "euler", "dpm", "heun", "ddpm")],
-        *[(EDM(), "edm", name) for name in ("euler", "dpm")],
-        *[(RectifiedFlow(), "flow", name) for name in ("euler", "dpm", "heun")],
+        *[(VP(), "v", name) for name in ("ddim", "euler", "dpm", "unipc", "heun", "ddpm")],
+        *[(EDM(), "edm", name) for name in ("euler", "dpm", "heun")],
+        *[(RectifiedFlow(), "flow", name) for name in ("euler", "dpm", "unipc", "heun")],
     ],
     ids=name_of,
 )
@@ -247,14 +253,15 @@ def test_the_others_are_read_or_refused():
 
 def test_wrong_requests_say_what_there_is():
     for process, name, kind, message in (
-        (VP(), "unipc", "eps", "it has ddim, euler, heun, dpm, ddpm, lcm"),
+        (VP(), "deis", "eps", "it has ddim, euler, heun, dpm, unipc, ddpm, lcm"),
         (VP(), "ddim", "flow", "it takes eps, x0, v"),
-        (EDM(), "heun", "edm", "it has euler, ddim, dpm"),
+        (EDM(), "unipc", "edm", "it has euler, ddim, heun, dpm"),
         (EDM(), "euler", "eps", "it takes edm"),
-        (RectifiedFlow(), "ddpm", "flow", "it has euler, ddim, heun, dpm"),
+        (RectifiedFlow(), "ddpm", "flow", "it has euler, ddim, heun, dpm, unipc"),
+        (RectifiedFlow(), "unipc", "eps", "it takes flow, x0"),
         (RectifiedFlow(), "euler", "v", "it takes flow"),
         (VP(zero_terminal_snr=True), "ddim", "eps", "train 'v' or 'x0'"),
-        (VP(zero_terminal_snr=True), "heun", "v", "use 'euler' or 'dpm'"),
+        (VP(zero_terminal_snr=True), "heun", "v", "use 'unipc' or 'dpm'"),
     ):
         with pytest.raises(ValueError, match=message):
             process.scheduler(name, kind)
@@ -273,14 +280,28 @@ def test_grids_diffusers_gets_wrong_are_refused():
             set_timesteps(vp.scheduler(name, "v"), num_steps)
     set_timesteps(EDM().scheduler("dpm", "edm"), 1500)
     cosine = VP(schedule="cosine").scheduler("heun", "v")
-    with pytest.raises(ValueError, match="fewer than 100 steps; use scheduler 'dpm' or 'euler'"):
-        set_timesteps(cosine, 99)
-    set_timesteps(cosine, 100)
+    with pytest.raises(ValueError, match="starts at sigma 20291.*use scheduler 'unipc' or 'dpm'"):
+        set_timesteps(cosine, 200)
+
+
+def test_leading_spacing_has_no_drift_and_takes_any_number_of_steps():
+    """150 does not divide 1000, but DDIMScheduler takes 6 levels a step: each ends where the next begins."""
+    scheduler = diffusers.DDIMScheduler(timestep_spacing="leading", clip_sample=False)
+    network = gaussian(VP(), "eps", MEAN, 1e-12 * torch.eye(3).double())
+    set_timesteps(scheduler, 150)
+    x, level = torch.randn(8, 1, 1, 3).double(), VP().t_from_model_time(scheduler.timesteps[:1])
+    x = VP().add_noise(MEAN.expand(8, 1, 1, 3), x, level)
+    for time in scheduler.timesteps:
+        x = scheduler.step(network(x, time[None]), time, x).prev_sample
+    torch.testing.assert_close(x.flatten(1), MEAN.expand(8, 3), rtol=0, atol=1e-4)
+    for spacing in ("linspace", "trailing"):
+        with pytest.raises(ValueError, match="loses 100 of 1000"):
+            set_timesteps(diffusers.DDIMScheduler(timestep_spacing=spacing), 150)
 
 
 def test_flow_grids_are_the_evenly_spaced_ones_shifted_once():
-    for shift in (1.0, 3.0):
-        scheduler = RectifiedFlow(shift=shift).scheduler("euler", "flow")
+    for shift, name in ((1.0, "euler"), (3.0, "euler"), (1.0, "unipc"), (3.0, "unipc")):
+        scheduler = RectifiedFlow(shift=shift).scheduler(name, "flow")
         set_timesteps(scheduler, 4)
         even = torch.tensor([1.0, 0.75, 0.5, 0.25])
         torch.testing.assert_close(scheduler.timesteps / 1000, shift * even / (1 + (shift - 1) * even))
@@ -289,7 +310,7 @@ def test_flow_grids_are_the_evenly_spaced_ones_shifted_once():
     torch.testing.assert_close(scheduler.timesteps, 999 * torch.tensor([1.0, 0.75, 0.5, 0.25]), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "ddpm", "lcm"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "unipc", "ddpm", "lcm"])
 def test_vp_grids_are_evenly_spaced_from_the_last_level_down(name):
     scheduler = VP().scheduler(name, "v")
     for num_steps, expected in ((1, [999]), (4, [999, 749, 499, 249]), (100, list(range(999, -1, -10)))):

@@ -1,8 +1,13 @@
 """How training times fall, with evenly spread random numbers in place of random ones."""
 
+import math
+
 import pytest
 import torch
 
+from sparring.data import Batch, Draws
+from sparring.generators import Denoiser
+from sparring.methods import Diffusion
 from sparring.process import EDM, VP, LogitNormal, LogNormal, RectifiedFlow, Uniform
 
 
@@ -16,11 +21,34 @@ class EvenDraws:
         return torch.erfinv(2 * self.uniform(shape) - 1) * 2**0.5
 
 
+class Still(torch.nn.Module):
+    """A network that returns what it is shown."""
+
+    def forward(self, x, time):
+        return x
+
+
 def test_uniform_takes_every_vp_level_equally_often():
     t = Uniform()(VP(num_timesteps=10), EvenDraws(), 1000)
     levels, counts = torch.unique(t, return_counts=True)
     torch.testing.assert_close(levels, torch.arange(1, 11).double() / 10)
     assert counts.tolist() == [100] * 10
+
+
+def test_a_method_that_is_given_no_times_takes_those_of_its_process():
+    """EDM: ln(sigma) ~ N(-1.2, 1.2), 2.3 % of it above sigma 3.3 (uniform in t it would be 47 %); else uniform in t."""
+    t = EDM().default_times()(EDM(), EvenDraws(), 20000)
+    log_sigma = EDM().sigma(t).log()
+    assert log_sigma.mean().item() == pytest.approx(-1.2, abs=0.01)
+    assert log_sigma.std().item() == pytest.approx(1.2, abs=0.02)
+    assert (log_sigma > math.log(3.3)).double().mean().item() == pytest.approx(0.023, abs=0.001)
+    for process in (VP(num_timesteps=10), RectifiedFlow()):
+        draws = process.default_times()(process, EvenDraws(), 1000)
+        assert torch.equal(draws, Uniform()(process, EvenDraws(), 1000))
+    torch.manual_seed(0)
+    batch = Batch(torch.zeros(4000, 1, 1, 1), draws=Draws(0))
+    sigma = EDM().sigma(Diffusion(Denoiser(Still(), EDM(), "edm")).rollout(batch).noised.t)
+    assert sigma.log().mean().item() == pytest.approx(-1.2, abs=0.06)
 
 
 def test_uniform_elsewhere():

@@ -31,7 +31,7 @@ def assert_close_relative(value, expected, tolerance):
 # -- the gradient of a simulated sampler -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in PATHS if not name.startswith(("dpm", "heun"))])
+@pytest.mark.parametrize("name", [name for name in PATHS if not name.startswith(("dpm", "heun", "unipc"))])
 def test_gradient_is_the_sum_over_chosen_steps_of_the_closed_form(name):
     """d image / d theta = sum_{i in K} c_i d f(sg x_i) / d theta, for each of the 15 subsets K of a path of 4 steps.
 
@@ -52,7 +52,7 @@ def test_gradient_is_the_sum_over_chosen_steps_of_the_closed_form(name):
         assert_close_relative(gradient_of(image, network, direction), expected, 2e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in PATHS if name.startswith(("dpm", "heun"))])
+@pytest.mark.parametrize("name", [name for name in PATHS if name.startswith(("dpm", "heun", "unipc"))])
 def test_gradient_through_multistep_and_heun_is_the_derivative_of_the_solver(name):
     """Here c_i is the derivative of the solver, written out again, with respect to its i-th output alone.
 
@@ -107,7 +107,7 @@ def test_gradients_of_the_calls_are_scaled_and_the_image_is_not():
     assert_close_relative(gradient_of(image, network, direction), expected, 2e-6)
 
 
-@pytest.mark.parametrize("scheduler_name", ["ddim", "dpm", "heun", "euler"])
+@pytest.mark.parametrize("scheduler_name", ["ddim", "dpm", "unipc", "heun", "euler"])
 def test_only_the_chosen_steps_keep_a_graph(scheduler_name):
     """What autograd keeps (beyond the solver's numbers) is that of k network calls, however long the path is."""
     network = Tiny()
@@ -152,7 +152,7 @@ def test_the_scheduler_of_the_caller_is_left_as_it_was():
 def test_the_image_is_what_the_solver_makes_from_the_noised_real_image(name, start):
     """From any step of the path: alpha x_0 + sigma eps, carried to the end by the solver written out again.
 
-    diffusers' solvers compute in float32 (relative error 6e-8; 4e-7 comes out).
+    diffusers' solvers compute in float32 (relative error 6e-8; 2e-6 comes out, for Heun on EDM's range of sigma).
     """
     process, kind, scheduler_name = PATHS[name]
     network = Tiny()
@@ -163,7 +163,7 @@ def test_the_image_is_what_the_solver_makes_from_the_noised_real_image(name, sta
     assert len(network.calls) == calls
     outputs = [output.detach() for _, _, output in network.calls]
     expected = written_out(PATHS[name], 4, start, batch.images, noise_of(batch), outputs)
-    assert_close_relative(image.detach(), expected, 2e-6)
+    assert_close_relative(image.detach(), expected, 4e-6)
     first_x, first_time, _ = network.calls[0]
     alphas, sigmas = levels_of(process, scheduler_name, 4)
     x = alphas[start] * batch.images + sigmas[start] * noise_of(batch)

@@ -187,7 +187,7 @@ def add_sampling(sub: argparse.ArgumentParser, n: int) -> None:
     sub.add_argument("source", metavar="RUN|PIPELINE" + ("|FOLDER" if n > 100 else ""), help="what to sample")
     sub.add_argument("--n", type=int, default=n, help=f"number of images (default: {n})")
     sub.add_argument("--steps", type=int, default=10, help="sampler steps (default: 10)")
-    sub.add_argument("--scheduler", help="ddim, dpm, euler, heun, ddpm, lcm (default: the pipeline's own)")
+    sub.add_argument("--scheduler", help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)")
     sub.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     sub.add_argument("--guidance", type=float, default=1.0, help="scale of classifier-free guidance (default: 1, none)")
     sub.add_argument("--batch_size", type=int, help="images at once (default: 256, or fewer of large ones)")

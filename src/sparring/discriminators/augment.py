@@ -1,20 +1,9 @@
 """Differentiable augmentation of what a discriminator sees."""
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-
-class Draws(Protocol):
-    """Random numbers for the rows of a batch; shape[0] is the batch."""
-
-    def uniform(self, shape: Sequence[int]) -> Tensor:
-        """float32 in [0, 1)."""
-
-    def integers(self, high: int, shape: Sequence[int]) -> Tensor:
-        """int64 in [0, high)."""
+from sparring.data import Draws
 
 
 class DiffAugment:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sparring.backbones import Backbone, freeze
-from sparring.discriminators.augment import DiffAugment, Draws
+from sparring.data import Draws
+from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.heads import SpectralConv2d
 
 

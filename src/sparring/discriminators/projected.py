@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.backbones import Backbone
-from sparring.discriminators.augment import Draws
+from sparring.data import Draws
 from sparring.discriminators.heads import Head
 from sparring.discriminators.on_backbone import OnFrozenBackbone
 

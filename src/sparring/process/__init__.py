@@ -1,10 +1,11 @@
-"""Noising: how images become noise (`gaussian`), which times are trained (`times`), how much (`weighting`), and
-where it happens (`space`)."""
+"""Noising: what a process is (`process`), how images become noise (`gaussian`), which times are trained (`times`), how
+much (`weighting`), and in which space it happens (`space`)."""
 
-from sparring.process.gaussian import EDM, VP, Process, RectifiedFlow, from_scheduler, per_image
+from sparring.process.gaussian import EDM, VP, RectifiedFlow, from_scheduler
+from sparring.process.process import Process, Times, per_image
 from sparring.process.schedulers import Kind, initial_sample, scheduler_input, set_timesteps
 from sparring.process.space import Latents
-from sparring.process.times import LogitNormal, LogNormal, Times, Uniform
+from sparring.process.times import LogitNormal, LogNormal, Uniform
 from sparring.process.weighting import (
     P2,
     SNR,

@@ -1,109 +1,18 @@
 """Gaussian noising processes x_t = alpha(t) x_0 + sigma(t) eps: VP (DDPM), EDM and the rectified flow.
 
-Time t is continuous in [0, 1]: 0 is clean, 1 is noise. Each process is written as log alpha(t) and log sigma(t), in
-float64; alpha, sigma, log-SNR, noising and the posterior all follow from these two. Times are float tensors of any
-shape (usually [B]); what comes back has t's dtype, at least float32.
+Each process is written as log alpha(t) and log sigma(t), in float64; alpha, sigma, log-SNR, noising and the posterior
+all follow from these two.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from sparring.process.process import Process, Times, as_time, per_image, positive, wide
 from sparring.process.schedulers import Kind, edm_scheduler, flow_scheduler, read_scheduler, vp_scheduler
-
-
-def per_image(value: Tensor, images: Tensor) -> Tensor:
-    """`value` [B] as [B, 1, 1, ...] in the dtype of `images` (at least float32), to multiply images with."""
-    return value.to(torch.promote_types(images.dtype, torch.float32)).reshape(-1, *[1] * (images.ndim - 1))
-
-
-class Process(ABC):
-    """How images turn into noise, and what its networks are told about it."""
-
-    shift: float = 1.0
-
-    @abstractmethod
-    def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(log alpha, log sigma) at t, in float64; -inf where one of them is 0."""
-
-    @abstractmethod
-    def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time with this log-SNR; the nearest end of [0, 1] where there is none."""
-
-    @abstractmethod
-    def snap(self, t: Tensor) -> Tensor:
-        """The nearest time a network may be trained at."""
-
-    @abstractmethod
-    def model_time(self, t: Tensor) -> Tensor:
-        """What the network is told instead of t."""
-
-    @abstractmethod
-    def t_from_model_time(self, model_time: Tensor) -> Tensor:
-        """The inverse of `model_time`; turns a diffusers scheduler's `timesteps` into t."""
-
-    @abstractmethod
-    def scheduler(self, name: str, prediction: Kind) -> Any:
-        """A configured diffusers scheduler; put it on its grid with `process.set_timesteps`.
-
-        Its `timesteps` are values of `model_time`, and it takes the raw output of the network.
-
-        Raises:
-            ValueError: this process has no scheduler of that name, or the scheduler cannot take that prediction.
-        """
-
-    def alpha(self, t: Tensor) -> Tensor:
-        """Scale of the clean image in x_t."""
-        return _as_time(self.log_alpha_sigma(t)[0].exp(), t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """Scale of the noise in x_t."""
-        return _as_time(self.log_alpha_sigma(t)[1].exp(), t)
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha^2 / sigma^2): falls with t; +inf at a clean end, -inf at a pure-noise end."""
-        log_alpha, log_sigma = self.log_alpha_sigma(t)
-        return _as_time(2 * (log_alpha - log_sigma), t)
-
-    def time_from_uniform(self, u: Tensor) -> Tensor:
-        """Maps a uniform number in [0, 1) to a time, so that all times a network is trained at are equally likely."""
-        return self.snap(u)
-
-    def model_input(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the network is shown instead of x_t [B, ...]: x_t itself, but for EDM."""
-        return x_t
-
-    def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t = alpha(t) x_0 + sigma(t) eps for images [B, ...] and t [B], in at least float32."""
-        return per_image(self.alpha(t), x_0) * x_0 + per_image(self.sigma(t), eps) * eps
-
-    def posterior(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(x_s | x_t, x_0) for s < t.
-
-        With a = alpha_t / alpha_s and r = SNR_t / SNR_s (which is a^2 sigma_s^2 / sigma_t^2):
-        mean = a sigma_s^2 / sigma_t^2 x_t + alpha_s (1 - r) x_0, var = sigma_s^2 (1 - r). Source: Bayes' rule for
-        Gaussians; for adjacent VP steps this is DDPM's q(x_{t-1} | x_t, x_0). At s = 0 of a process that is clean
-        there, it is x_0 with standard deviation 0.
-
-        Args:
-            x_0: clean images [B, ...], or a prediction of them.
-            x_t: noisy images [B, ...].
-            s: earlier (cleaner) times [B], 0 <= s <= t.
-            t: times [B] of x_t, above 0.
-
-        Returns:
-            mean [B, ...], and std [B, 1, 1, ...] to multiply noise with; differentiable in x_0 and x_t.
-        """
-        log_alpha_s, log_sigma_s = self.log_alpha_sigma(s)
-        log_alpha_t, log_sigma_t = self.log_alpha_sigma(t)
-        one_minus_r = -torch.expm1(2 * ((log_alpha_t - log_sigma_t) - (log_alpha_s - log_sigma_s)))
-        from_x_t = torch.exp(log_alpha_t - log_alpha_s + 2 * (log_sigma_s - log_sigma_t))
-        from_x_0 = log_alpha_s.exp() * one_minus_r
-        std = log_sigma_s.exp() * one_minus_r.clamp(min=0).sqrt()
-        return per_image(from_x_t, x_t) * x_t + per_image(from_x_0, x_0) * x_0, per_image(std, x_t)
+from sparring.process.times import LogNormal, Uniform
 
 
 class VP(Process):
@@ -168,39 +77,43 @@ class VP(Process):
 
     def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
         table = self._table(log_snr)
-        log_alpha_bar = torch.nn.functional.logsigmoid(_wide(log_snr)).contiguous()
+        log_alpha_bar = torch.nn.functional.logsigmoid(wide(log_snr)).contiguous()
         low = (torch.searchsorted(-table, -log_alpha_bar) - 1).clamp(0, self.num_timesteps - 1)
         fraction = (log_alpha_bar - table[low]) / (table[low + 1] - table[low])
-        return _as_time(((low + fraction) / self.num_timesteps).clamp(0, 1), log_snr)
+        return as_time(((low + fraction) / self.num_timesteps).clamp(0, 1), log_snr)
 
     def snap(self, t: Tensor) -> Tensor:
         """The nearest of the levels 1/N, 2/N, ..., 1."""
-        return _as_time(self._level(t).round().clamp(min=1) / self.num_timesteps, t)
+        return as_time(self._level(t).round().clamp(min=1) / self.num_timesteps, t)
 
     def time_from_uniform(self, u: Tensor) -> Tensor:
-        level = (_wide(u) * self.num_timesteps).floor().clamp(0, self.num_timesteps - 1) + 1
-        return _as_time(level / self.num_timesteps, u)
+        level = (wide(u) * self.num_timesteps).floor().clamp(0, self.num_timesteps - 1) + 1
+        return as_time(level / self.num_timesteps, u)
 
     def model_time(self, t: Tensor) -> Tensor:
         """diffusers' timestep N t - 1: 0 to N - 1 on the levels (exact integers there)."""
-        return _as_time(self._level(t) - 1, t)
+        return as_time(self._level(t) - 1, t)
 
     def t_from_model_time(self, model_time: Tensor) -> Tensor:
-        return _as_time((_wide(model_time) + 1) / self.num_timesteps, model_time)
+        return as_time((wide(model_time) + 1) / self.num_timesteps, model_time)
 
     def scheduler(self, name: str, prediction: Kind) -> Any:
         return vp_scheduler(name, prediction, self._betas)
 
+    def default_times(self) -> Times:
+        """All N levels equally likely, as in DDPM."""
+        return Uniform()
+
     def _level(self, t: Tensor) -> Tensor:
         """N t in [0, N], float64, with the rounding of t = n / N to t's dtype taken back."""
-        level = (_wide(t) * self.num_timesteps).clamp(0, self.num_timesteps)
+        level = (wide(t) * self.num_timesteps).clamp(0, self.num_timesteps)
         nearest = level.round()
         slack = 2 * self.num_timesteps * torch.finfo(torch.promote_types(t.dtype, torch.float32)).eps
         return torch.where((level - nearest).abs() <= slack, nearest, level)
 
     def _table(self, like: Tensor) -> Tensor:
         if like.device not in self._tables:
-            self._tables[like.device] = self._tables[torch.device("cpu")].to(like.device, _wide(like).dtype)
+            self._tables[like.device] = self._tables[torch.device("cpu")].to(like.device, wide(like).dtype)
         return self._tables[like.device]
 
 
@@ -223,28 +136,27 @@ class EDM(Process):
     ) -> None:
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: 0 < sigma_min < sigma_max is needed")
-        if sigma_data <= 0 or rho <= 0:
-            raise ValueError(f"sigma_data={sigma_data} and rho={rho} must be above 0")
-        self.sigma_min, self.sigma_max, self.sigma_data, self.rho = sigma_min, sigma_max, sigma_data, rho
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.sigma_data, self.rho = positive("sigma_data", sigma_data), positive("rho", rho)
         self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        wide = _wide(t)
-        return torch.zeros_like(wide), self.rho * torch.log(self._low + wide * (self._high - self._low))
+        time = wide(t)
+        return torch.zeros_like(time), self.rho * torch.log(self._low + time * (self._high - self._low))
 
     def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        return _as_time(self._t_from_log_sigma(-0.5 * _wide(log_snr)), log_snr)
+        return as_time(self._t_from_log_sigma(-0.5 * wide(log_snr)), log_snr)
 
     def snap(self, t: Tensor) -> Tensor:
         """t within [0, 1]: every noise level is a trained one."""
-        return _as_time(t.clamp(0, 1), t)
+        return as_time(t.clamp(0, 1), t)
 
     def model_time(self, t: Tensor) -> Tensor:
         """c_noise = ln(sigma) / 4."""
-        return _as_time(self.log_alpha_sigma(t)[1] / 4, t)
+        return as_time(self.log_alpha_sigma(t)[1] / 4, t)
 
     def t_from_model_time(self, model_time: Tensor) -> Tensor:
-        return _as_time(self._t_from_log_sigma(4 * _wide(model_time)), model_time)
+        return as_time(self._t_from_log_sigma(4 * wide(model_time)), model_time)
 
     def model_input(self, x_t: Tensor, t: Tensor) -> Tensor:
         c_in = (self.sigma(t).square() + self.sigma_data**2).rsqrt()
@@ -253,6 +165,10 @@ class EDM(Process):
     def scheduler(self, name: str, prediction: Kind) -> Any:
         sigmas = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
         return edm_scheduler(name, prediction, {**sigmas, "sigma_data": self.sigma_data, "rho": self.rho})
+
+    def default_times(self) -> Times:
+        """ln(sigma) normal with mean -1.2 and standard deviation 1.2, as in EDM (Karras et al. 2022, Table 1)."""
+        return LogNormal()
 
     def _t_from_log_sigma(self, log_sigma: Tensor) -> Tensor:
         return ((torch.exp(log_sigma / self.rho) - self._low) / (self._high - self._low)).clamp(0, 1)
@@ -269,29 +185,31 @@ class RectifiedFlow(Process):
     margin = 1e-3  # training times stay this far from both ends, where log-SNR is infinite
 
     def __init__(self, *, shift: float = 1.0) -> None:
-        if shift <= 0:
-            raise ValueError(f"shift={shift} must be above 0; 1 means none")
-        self.shift = shift
+        self.shift = positive("shift", shift)
 
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        wide = _wide(t)
-        return torch.log1p(-wide), torch.log(wide)
+        time = wide(t)
+        return torch.log1p(-time), torch.log(time)
 
     def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        return _as_time(torch.sigmoid(-0.5 * _wide(log_snr)), log_snr)
+        return as_time(torch.sigmoid(-0.5 * wide(log_snr)), log_snr)
 
     def snap(self, t: Tensor) -> Tensor:
         """t within [0.001, 0.999] (default (ours))."""
-        return _as_time(t.clamp(self.margin, 1 - self.margin), t)
+        return as_time(t.clamp(self.margin, 1 - self.margin), t)
 
     def model_time(self, t: Tensor) -> Tensor:
-        return _as_time(1000 * _wide(t), t)
+        return as_time(1000 * wide(t), t)
 
     def t_from_model_time(self, model_time: Tensor) -> Tensor:
-        return _as_time(_wide(model_time) / 1000, model_time)
+        return as_time(wide(model_time) / 1000, model_time)
 
     def scheduler(self, name: str, prediction: Kind) -> Any:
         return flow_scheduler(name, prediction, self.shift)
+
+    def default_times(self) -> Times:
+        """Uniform in t, as in rectified flow (Liu et al. 2022, arXiv 2209.03003)."""
+        return Uniform()
 
 
 def from_scheduler(scheduler: Any) -> tuple[Process, Kind]:
@@ -306,13 +224,3 @@ def from_scheduler(scheduler: Any) -> tuple[Process, Kind]:
     family, kwargs, prediction = read_scheduler(scheduler)
     processes: dict[str, type[Process]] = {"vp": VP, "edm": EDM, "flow": RectifiedFlow}
     return processes[family](**kwargs), prediction
-
-
-def _wide(t: Tensor) -> Tensor:
-    """t in float64, or in float32 on a device without it (MPS)."""
-    return t.float() if t.device.type == "mps" else t.double()
-
-
-def _as_time(value: Tensor, t: Tensor) -> Tensor:
-    """`value` in t's dtype: float64 if t is, float32 otherwise."""
-    return value.to(torch.float64 if t.dtype == torch.float64 else torch.float32)

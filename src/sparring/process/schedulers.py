@@ -13,17 +13,19 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
 - FlowMatchEulerDiscreteScheduler.set_timesteps(m) spaces its times from 1 to 0.001, so the last of the m network calls
   sits at t = 0.001 and does nothing. Repaired: 1, ..., 1/m, as diffusers' own flow pipelines ask for by hand.
 - FlowMatchHeunDiscreteScheduler does the same and takes no other times. Left: its last call is close to wasted.
-- DPMSolverMultistepScheduler with flow sigmas truncates the times it tells the network to integers. Repaired.
+- DPMSolverMultistepScheduler and UniPCMultistepScheduler truncate a flow's times to integers. Repaired. UniPC walks the
+  times of Euler (with 1 - 1e-6 in place of 1), DPM-Solver++ 0.999 of them.
+- UniPCMultistepScheduler cannot precondition as EDM does, so that EDM has none. diffusers has no Heun for EDM: ours.
 - "trailing" spacing makes m + 1 steps of 62 of the m up to 1000 (61, 103, 121, ...), the last at timestep -1. Refused.
-- DDIMScheduler steps to n - N // m, which is its own next time only where m divides N. Elsewhere the noise left in the
-  sample and the time told to the network drift apart by up to N % m of N levels. Refused from 5 % on, which does not
-  touch m <= 50; "euler" is the same solver without the drift.
+- DDIMScheduler steps to n - N // m, which is its own next time only where m divides N, or with "leading" spacing, which
+  other pipelines have. Elsewhere the noise left in the sample and the time told to the network drift apart by up to
+  N % m of N levels. Refused from 5 % on, which does not touch m <= 50; "euler" is the same solver without the drift.
 - PNDMScheduler (Stable Diffusion 1.5 ships with it) asks twice at its first time, m + 1 calls in all. Left.
 - LCMScheduler returns its input at timestep 0 (a consistency model's boundary), so a path ending there does not end
   clean. Refused; it happens only with about as many steps as levels.
 - Euler and Heun for VP walk in x_t / alpha, hence their `init_noise_sigma` and `scale_model_input`.
-- Heun's second call sees the far end of a step; from the huge first sigma of the "cosine" schedule (2e4) that makes
-  noise of a sample with fewer than some 100 steps. Refused below 100.
+- Heun's second call sees the far end of a step, where a network's error in x_0 counts sigma / (2 sigma_next) times:
+  hundreds of times at the huge first sigma (2e4) of the "cosine" schedule. Refused from sigma 1000 on.
 """
 
 from typing import Any, Literal
@@ -35,13 +37,14 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EDMDPMSolverMultistepScheduler,
-    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
+    UniPCMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler, EDMEulerSchedulerOutput
 from torch import Tensor
 
 Kind = Literal["eps", "x0", "v", "flow", "edm"]
@@ -53,17 +56,18 @@ def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
     """A sampler for a variance-preserving process.
 
     Args:
-        name: "ddim", "euler", "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), "ddpm" or "lcm".
+        name: "ddim", "euler", "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), "unipc" (UniPC of
+            order 2), "ddpm" or "lcm".
         prediction: "eps", "x0" or "v".
         betas: `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`, `trained_betas`,
             `rescale_betas_zero_snr`, as diffusers names them.
     """
-    _known(name, ("ddim", "euler", "heun", "dpm", "ddpm", "lcm"), "VP")
+    _known(name, ("ddim", "euler", "heun", "dpm", "unipc", "ddpm", "lcm"), "VP")
     _predicts(name, prediction, ("eps", "x0", "v"), "VP")
     if betas["rescale_betas_zero_snr"] and prediction == "eps":
         raise ValueError("prediction='eps' cannot start from zero terminal SNR (x_0 is lost there); train 'v' or 'x0'")
     if betas["rescale_betas_zero_snr"] and name == "heun":
-        raise ValueError("scheduler 'heun' has no zero-terminal-SNR schedule in diffusers; use 'euler' or 'dpm'")
+        raise ValueError("scheduler 'heun' has no zero-terminal-SNR schedule in diffusers; use 'unipc' or 'dpm'")
     config = {**betas, "prediction_type": DIFFUSERS_NAMES[prediction], "timestep_spacing": "trailing"}
     if name == "ddim":
         return DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=True)
@@ -76,6 +80,8 @@ def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
         return DPMSolverMultistepScheduler(
             **config, algorithm_type="dpmsolver++", solver_order=2, lower_order_final=True, final_sigmas_type="zero"
         )
+    if name == "unipc":
+        return UniPCMultistepScheduler(**config, solver_order=2, lower_order_final=True, final_sigmas_type="zero")
     if name == "ddpm":
         return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
     # All N levels as LCM's "original" ones: the times of m steps are then the trailing ones, for any m up to N.
@@ -86,12 +92,15 @@ def edm_scheduler(name: str, prediction: str, sigmas: dict[str, float]) -> Any:
     """A sampler for the EDM process. diffusers preconditions inside the scheduler, so it takes the raw "edm" output.
 
     Args:
-        name: "euler" (= "ddim": deterministic DDIM is Euler in sigma), or "dpm" (DPM-Solver++ 2M).
+        name: "euler" (= "ddim": deterministic DDIM is Euler in sigma), "heun" (2m - 1 network calls for m steps), or
+            "dpm" (DPM-Solver++ 2M).
         prediction: "edm".
         sigmas: `sigma_min`, `sigma_max`, `sigma_data`, `rho`.
     """
-    _known(name, ("euler", "ddim", "dpm"), "EDM")
+    _known(name, ("euler", "ddim", "heun", "dpm"), "EDM")
     _predicts(name, prediction, ("edm",), "EDM")
+    if name == "heun":
+        return EDMHeunScheduler(**sigmas)
     if name == "dpm":
         return EDMDPMSolverMultistepScheduler(**sigmas, solver_order=2, final_sigmas_type="zero")
     return EDMEulerScheduler(**sigmas)
@@ -101,19 +110,64 @@ def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
     """A sampler for the rectified flow.
 
     Args:
-        name: "euler" (= "ddim"), "heun" (2m - 1 network calls for m steps), or "dpm" (DPM-Solver++ 2M).
-        prediction: "flow"; "dpm" also takes "x0" and "eps".
+        name: "euler" (= "ddim"), "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), or "unipc" (UniPC
+            of order 2).
+        prediction: "flow"; "dpm" and "unipc" also take "x0", "dpm" also "eps".
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
     """
-    _known(name, ("euler", "ddim", "heun", "dpm"), "RectifiedFlow")
-    _predicts(name, prediction, ("flow", "x0", "eps") if name == "dpm" else ("flow",), "RectifiedFlow")
-    if name == "dpm":
-        return DPMSolverMultistepScheduler(
+    _known(name, ("euler", "ddim", "heun", "dpm", "unipc"), "RectifiedFlow")
+    kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
+    _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
+    if name in kinds:
+        multistep = DPMSolverMultistepScheduler if name == "dpm" else UniPCMultistepScheduler
+        return multistep(
             use_flow_sigmas=True, flow_shift=shift, prediction_type=DIFFUSERS_NAMES[prediction], solver_order=2
         )
     if name == "heun":
         return FlowMatchHeunDiscreteScheduler(shift=shift)
     return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+class EDMHeunScheduler(EDMEulerScheduler):
+    """Heun's method for EDM, without added noise: m steps are 2m - 1 network calls, the last step is Euler's.
+
+    Source: Karras et al. 2022, Algorithm 1. In its calls it is like diffusers' HeunDiscreteScheduler.
+    """
+
+    order = 2
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:  # type: ignore[override]
+        super().set_timesteps(num_inference_steps, device)
+        first, rest = self.timesteps[:1], self.timesteps[1:]
+        self.timesteps = torch.cat([first, rest.repeat_interleave(2)])
+        self.sigmas = torch.cat([self.sigmas[:1], self.sigmas[1:-1].repeat_interleave(2), self.sigmas[-1:]])
+        self._half: tuple[Tensor, Tensor, Tensor] | None = None  # sample, slope and length of a step that is half done
+
+    @property
+    def state_in_first_order(self) -> bool:
+        """Whether the next call begins a step."""
+        return self._half is None
+
+    def step(  # type: ignore[override]
+        self, model_output: Tensor, timestep: Tensor, sample: Tensor, generator: Any = None, return_dict: bool = True
+    ) -> EDMEulerSchedulerOutput | tuple[Tensor, Tensor]:
+        """The sample after this call, at least float32, and the clean image that the network predicted."""
+        if self.step_index is None:
+            self._init_step_index(timestep)
+        index: Any = self.step_index
+        sigma, wide = self.sigmas[index], sample.to(torch.promote_types(sample.dtype, torch.float32))
+        x_0 = self.precondition_outputs(wide, model_output, sigma)
+        slope = (wide - x_0) / sigma
+        if self._half is None:
+            length = self.sigmas[index + 1] - sigma
+            after = wide + length * slope
+            if index + 1 < len(self.timesteps):
+                self._half = (wide, slope, length)
+        else:
+            start, first_slope, length = self._half
+            after, self._half = start + length * (first_slope + slope) / 2, None
+        self._step_index = index + 1
+        return EDMEulerSchedulerOutput(after, x_0) if return_dict else (after, x_0)
 
 
 def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | None = None) -> None:
@@ -132,19 +186,20 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     is_vp = hasattr(scheduler, "betas") and not is_flow
     if num_steps < 1 or (is_vp and num_steps > levels):
         raise ValueError(f"num_steps={num_steps} must be at least 1, and at most {levels} for a process with levels")
-    if name == "DDIMScheduler" and levels % num_steps > 0.05 * levels:
+    drifts = name == "DDIMScheduler" and scheduler.config["timestep_spacing"] != "leading"
+    if drifts and levels % num_steps > 0.05 * levels:
         raise ValueError(
             f"num_steps={num_steps}: DDIMScheduler loses {levels % num_steps} of {levels} noise levels on the way; "
             "use scheduler 'euler' (the same solver), or a number of steps that divides the levels"
         )
     first = getattr(scheduler, "init_noise_sigma", 1.0)
-    if name == "HeunDiscreteScheduler" and first > 1000 and num_steps < 100:
+    if name == "HeunDiscreteScheduler" and first > 1000:
         raise ValueError(
-            f"num_steps={num_steps}: HeunDiscreteScheduler makes noise of a schedule from sigma {first:.0f} down "
-            "(the cosine one) with fewer than 100 steps; use scheduler 'dpm' or 'euler'"
+            f"HeunDiscreteScheduler makes noise of a schedule that starts at sigma {first:.0f} (the cosine one); use "
+            "scheduler 'unipc' or 'dpm'"
         )
-    if name == "FlowMatchEulerDiscreteScheduler":
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps).tolist(), device=device)
+    if name == "FlowMatchEulerDiscreteScheduler" or (name == "UniPCMultistepScheduler" and is_flow):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device)
     else:
         scheduler.set_timesteps(num_steps, device=device)
     if scheduler.config.get("use_flow_sigmas"):

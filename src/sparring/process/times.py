@@ -4,29 +4,11 @@
 the process wants them (`Process.snap`): on the levels of a VP process, away from singular ends of a flow.
 """
 
-from abc import ABC, abstractmethod
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from sparring.process.gaussian import Process
-
-
-class Draws(Protocol):
-    """The two kinds of random numbers used here."""
-
-    def uniform(self, shape: tuple[int, ...], /) -> Tensor: ...
-
-    def normal(self, shape: tuple[int, ...], /) -> Tensor: ...
-
-
-class Times(ABC):
-    """A distribution of training times."""
-
-    @abstractmethod
-    def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
-        """[n] times."""
+from sparring.data import Draws
+from sparring.process.process import Process, Times, positive
 
 
 class Uniform(Times):
@@ -45,8 +27,7 @@ class LogNormal(Times):
     """
 
     def __init__(self, *, mean: float = -1.2, std: float = 1.2) -> None:
-        _positive("std", std)
-        self.mean, self.std = mean, std
+        self.mean, self.std = mean, positive("std", std)
 
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
         return process.snap(process.t_from_log_snr(-2 * (self.mean + self.std * draws.normal((n,)))))
@@ -62,17 +43,10 @@ class LogitNormal(Times):
     """
 
     def __init__(self, *, mean: float = 0.0, std: float = 1.0, shift: float | None = None) -> None:
-        _positive("std", std)
-        if shift is not None:
-            _positive("shift", shift)
-        self.mean, self.std, self.shift = mean, std, shift
+        self.mean, self.std = mean, positive("std", std)
+        self.shift = None if shift is None else positive("shift", shift)
 
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
         t = torch.sigmoid(self.mean + self.std * draws.normal((n,)))
         shift = process.shift if self.shift is None else self.shift
         return process.snap(shift * t / (1 + (shift - 1) * t))
-
-
-def _positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{name}={value} must be above 0")

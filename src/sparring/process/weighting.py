@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from sparring.process.process import positive
+
 
 class Weighting(ABC):
     """A loss weight as a function of log-SNR."""
@@ -49,7 +51,7 @@ class MinSNR(Weighting):
     """
 
     def __init__(self, *, gamma: float = 5.0) -> None:
-        self.gamma = _positive("gamma", gamma)
+        self.gamma = positive("gamma", gamma)
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.exp().clamp(max=self.gamma)
@@ -63,7 +65,7 @@ class SoftMinSNR(Weighting):
     """
 
     def __init__(self, *, gamma: float = 5.0) -> None:
-        self.gamma = _positive("gamma", gamma)
+        self.gamma = positive("gamma", gamma)
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         snr = log_snr.exp()
@@ -80,7 +82,7 @@ class Debiased(Weighting):
     """
 
     def __init__(self, *, limit: float = 1000.0) -> None:
-        self.limit = _positive("limit", limit)
+        self.limit = positive("limit", limit)
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         snr = log_snr.exp()
@@ -96,7 +98,7 @@ class P2(Weighting):
     """
 
     def __init__(self, *, k: float = 1.0, gamma: float = 1.0) -> None:
-        self.k, self.gamma = _positive("k", k), gamma
+        self.k, self.gamma = positive("k", k), gamma
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         snr = log_snr.exp()
@@ -113,7 +115,7 @@ class EDMWeighting(Weighting):
     """
 
     def __init__(self, *, sigma_data: float = 0.5) -> None:
-        self.sigma_data = _positive("sigma_data", sigma_data)
+        self.sigma_data = positive("sigma_data", sigma_data)
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return log_snr.exp() + self.sigma_data**-2
@@ -131,9 +133,3 @@ class Sigmoid(Weighting):
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return math.exp(self.bias) * torch.sigmoid(log_snr - self.bias)
-
-
-def _positive(name: str, value: float) -> float:
-    if value <= 0:
-        raise ValueError(f"{name}={value} must be above 0")
-    return value

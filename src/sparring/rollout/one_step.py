@@ -7,7 +7,6 @@ from torch import Tensor
 from sparring.data import Batch, Draws
 from sparring.generators import Condition, Denoiser, Prediction
 from sparring.process import Process, Times, Weighting
-from sparring.process.times import Draws as RowDraws
 
 
 @dataclass
@@ -58,8 +57,7 @@ class OneForAll(Times):
     def __init__(self, times: Times):
         self.times = times
 
-    def __call__(self, process: Process, draws: RowDraws, n: int) -> Tensor:
-        assert isinstance(draws, Draws)
+    def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
         common = Draws(draws.seed, step=draws.step, phase=f"{draws.phase}, for all", device=draws.device)
         return self.times(process, common, 1).repeat(n)
 

@@ -140,7 +140,7 @@ def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps:
     if not 1 <= num_grad_steps <= num_steps:
         raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
     if name in ("ddpm", "lcm"):
-        raise ValueError(f"`scheduler={name}` adds noise on its way; simulate ddim, dpm, euler or heun")
+        raise ValueError(f"`scheduler={name}` adds noise on its way; simulate ddim, dpm, unipc, euler or heun")
     scheduler = denoiser.process.scheduler(name, denoiser.prediction)
     set_timesteps(scheduler, num_steps)
     return scheduler

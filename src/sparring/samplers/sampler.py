@@ -17,8 +17,9 @@ from sparring.samplers.loop import generate
 NAMES = {
     "ddim": ("DDIMScheduler",),
     "dpm": ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
+    "unipc": ("UniPCMultistepScheduler",),
     "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"),
-    "heun": ("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+    "heun": ("HeunDiscreteScheduler", "EDMHeunScheduler", "FlowMatchHeunDiscreteScheduler"),
     "ddpm": ("DDPMScheduler",),
     "lcm": ("LCMScheduler",),
     "pndm": ("PNDMScheduler",),

@@ -8,7 +8,6 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, save_pipeline
 from sparring.generators.merging import lora_weights, merged
 from sparring.methods.method import Method
-from sparring.process import Uniform
 from sparring.rollout import denoising_error, one_step
 from sparring.runs import RunFolder
 from sparring.runs.folder import writing
@@ -102,7 +101,8 @@ class Average:
         """Mean squared error of the output on the same images, times and noise in every call; lower is better.
 
         The images are up to 256 of the holdout, or of the training set where the data set knows no holdout; times are
-        uniform. It says how well the network denoises, which for a few-step student is not what its samples look like.
+        the process's own. It says how well the network denoises, which for a few-step student is not what its samples
+        look like.
         """
         held_out = self.data.holdout() or self.data
         n = min(NUM_HELD_OUT, len(held_out))
@@ -110,11 +110,11 @@ class Average:
         images, labels = held_out.images(n, self.seed), held_out.labels(n, self.seed)
         captions = held_out.captions(n, self.seed)
         size = rows_at_once(images)
-        errors = []
+        errors, times = [], self.denoiser.process.default_times()
         for first in range(0, n, size):
             rows = slice(first, min(first + size, n))
             told = captions[rows] if captions is not None else None if labels is None else labels[rows]
             draws = Draws(self.seed, phase="held out", rows=rows, total=n, device=device)
             batch = self.denoiser.embed(Batch.of(images[rows].to(device), told, draws))
-            errors.append(denoising_error(self.denoiser, one_step(self.denoiser, batch, Uniform())))
+            errors.append(denoising_error(self.denoiser, one_step(self.denoiser, batch, times)))
         return float(torch.cat(errors).mean())

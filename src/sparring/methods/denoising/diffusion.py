@@ -8,7 +8,7 @@ Fake: the one-step prediction of the clean image. Nobody judges it but the squar
 from sparring.data import Batch
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
-from sparring.process import Times, Uniform, Weighting
+from sparring.process import Times, Weighting
 from sparring.rollout import OneStep, denoising_error, one_step
 
 
@@ -17,13 +17,13 @@ class Diffusion(Method):
 
     Args:
         generator: the denoiser to train.
-        times: distribution of the noise level; uniform in time when None.
+        times: distribution of the noise level; the process's own when None.
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
     def __init__(self, generator: Denoiser, *, times: Times | None = None, weighting: Weighting | None = None):
         super().__init__(generator)
-        self.times = times or Uniform()
+        self.times = times or generator.process.default_times()
         self.weighting = weighting
 
     def rollout(self, batch: Batch) -> OneStep:

@@ -22,7 +22,7 @@ from sparring.discriminators import ProjectedDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
-from sparring.process import Times, Uniform, set_timesteps
+from sparring.process import Times, set_timesteps
 from sparring.rollout import OneStep, few_step, noise
 
 
@@ -50,7 +50,7 @@ class ADD(Method):
         distillation_weight: weight lambda of the teacher's term.
         r1_gamma: strength of R1 on the inputs of the discriminator's heads; 0 switches it off.
         objective: adversarial loss.
-        times: distribution of the teacher's noise level; uniform in time when None.
+        times: distribution of the teacher's noise level; the process's own when None.
     """
 
     sampler = "lcm"
@@ -83,7 +83,7 @@ class ADD(Method):
         self.distillation_weight = distillation_weight
         self.r1_gamma = r1_gamma
         self.objective = objective or Hinge()
-        self.times = times or Uniform()
+        self.times = times or generator.process.default_times()
 
     def rollout(self, batch: Batch) -> Judged:
         step = few_step(self.generator, batch, self.levels)

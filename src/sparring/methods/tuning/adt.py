@@ -25,7 +25,7 @@ from sparring.discriminators import SiameseDiscriminator
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import Hinge, Objective, discriminator_statistics
-from sparring.process import Times, Uniform, Weighting
+from sparring.process import Times, Weighting
 from sparring.rollout import Noised, coefficients, denoising_loss, draw_path, noise, simulate
 from sparring.rollout.simulate import deterministic, equalising
 
@@ -59,7 +59,7 @@ class ADT(Method):
     Args:
         generator: a trained denoiser.
         discriminator: judges (candidate, reference) pairs of images.
-        scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "euler", "heun".
+        scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "unipc", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
         choose: which of the simulated steps: a random subset, or the last k.
@@ -72,7 +72,7 @@ class ADT(Method):
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
         ramp_steps: steps over which the adversarial term then rises.
         objective: adversarial loss.
-        times: distribution of the noise level of the denoising loss; uniform in time when None.
+        times: distribution of the noise level of the denoising loss; the process's own when None.
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
@@ -119,7 +119,7 @@ class ADT(Method):
         self.warmup_steps = warmup_steps
         self.ramp_steps = ramp_steps
         self.objective = objective or Hinge()
-        self.times = times or Uniform()
+        self.times = times or generator.process.default_times()
         self.weighting = weighting
 
     def check(self, batch_size: int) -> None:

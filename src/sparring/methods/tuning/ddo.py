@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
-from sparring.process import Times, Uniform, Weighting, set_timesteps
+from sparring.process import Times, Weighting, set_timesteps
 from sparring.rollout import Noised, OneStep, denoising_error, noise
 from sparring.samplers import generate
 
@@ -43,7 +43,7 @@ class DDO(Method):
         num_fakes: how many images the reference generates before the first step.
         scheduler: the sampler that makes them; DDO repairs what this sampler gets wrong.
         num_steps: its network calls per image.
-        times: distribution of the noise level; uniform in time when None.
+        times: distribution of the noise level; the process's own when None.
         weighting: weight w of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
@@ -69,7 +69,7 @@ class DDO(Method):
         self.beta = beta
         self.fake_weight = fake_weight
         self.num_steps = num_steps
-        self.times = times or Uniform()
+        self.times = times or generator.process.default_times()
         self.weighting = weighting
         self.num_fakes = num_fakes
         self.fakes = torch.nn.Parameter(torch.empty(0), requires_grad=False)

@@ -22,7 +22,7 @@ from sparring.data import Batch, ImageData
 from sparring.discriminators import StructureDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.process import Sigmoid, Times, Uniform, Weighting
+from sparring.process import Sigmoid, Times, Weighting
 from sparring.rollout import OneForAll, OneStep, denoising_error, one_step
 
 START_EVERY = 10  # steps between looks through the encoder as it was at its start
@@ -59,7 +59,7 @@ class SADM(Method):
         judged: "images", decoded where the denoiser works on latents; or "latents", by an encoder that takes them.
         ramp_steps: steps over which lambda rises from 0.
         delay_steps: steps before lambda starts to rise (training from scratch).
-        times: distribution of the noise level; uniform in time when None.
+        times: distribution of the noise level; the process's own when None.
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
@@ -90,7 +90,8 @@ class SADM(Method):
         self.judged = judged
         self.ramp_steps = ramp_steps
         self.delay_steps = delay_steps
-        self.times = OneForAll(times or Uniform()) if shared_t and mode != "off" else times or Uniform()
+        times = times or generator.process.default_times()
+        self.times = OneForAll(times) if shared_t and mode != "off" else times
         self.weighting = weighting
 
     @property
