@@ -61,7 +61,7 @@ def test_samples_are_those_of_diffusers_pipeline_with_its_own_scheduler(tiny, ki
     [
         ("PNDMScheduler", "pndm", 5),  # the one that Stable Diffusion 1.5 ships with: twice at its first time
         ("EulerAncestralDiscreteScheduler", "EulerAncestralDiscreteScheduler", 4),
-        ("UniPCMultistepScheduler", "UniPCMultistepScheduler", 4),
+        ("UniPCMultistepScheduler", "unipc", 4),
         ("DDPMScheduler", "ddpm", 4),
     ],
 )
@@ -74,6 +74,15 @@ def test_a_pipelines_own_scheduler_may_be_any_of_diffusers(tiny, tmp_path, kind,
     pipe.save_pretrained(tmp_path / "p")
     found = Sampler(tmp_path / "p", device="cpu")(2, 4, seed=3, prompts=PROMPTS, guidance=5.0)
     assert (found.scheduler, found.nfe) == (name, calls)
+    expected = by_diffusers(tmp_path / "p", "sd15", 5.0)
+    torch.testing.assert_close(found.images, expected.clamp(-1, 1), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["dpm", "unipc"])
+def test_samples_with_our_schedulers_are_those_of_diffusers_pipeline_with_them(tiny, tmp_path, name):
+    save_pipeline(load_pipeline(tiny("sd15"))[0], tmp_path / "p", name)
+    found = Sampler(tiny("sd15"), device="cpu")(2, 4, seed=3, prompts=PROMPTS, guidance=5.0, scheduler=name)
+    assert (found.scheduler, found.nfe) == (name, 4)
     expected = by_diffusers(tmp_path / "p", "sd15", 5.0)
     torch.testing.assert_close(found.images, expected.clamp(-1, 1), rtol=0, atol=2e-5)
 
