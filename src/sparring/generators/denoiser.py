@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, ImageData
 from sparring.generators.condition import Condition, Prompts, TextCondition, where
 from sparring.generators.prediction import Prediction, at_least_float32, determinant, mix
+from sparring.networks.mlp import MLP
 from sparring.process import EDM, VP, Kind, Latents, Process, per_image
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
@@ -24,11 +25,11 @@ FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's 
 class Denoiser(nn.Module):
     """A network, its process and its prediction type: `denoiser(x_t, t, condition)` gives a `Prediction`.
 
-    The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; a module called as `net(x, time)`; or one
-    with an argument for labels too (class_labels, labels, label or y); or, with `text`, the network of a text-to-image
-    pipeline. It returns a tensor, a tuple, or something with `.sample`; of 2C channels (a learned variance) the first C
-    are kept. Labels given to a network without classes are not passed on: training without conditions on labelled data
-    is normal.
+    The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; an MLP, for points; a module called as
+    `net(x, time)`; or one with an argument for labels too (class_labels, labels, label or y); or, with `text`, the
+    network of a text-to-image pipeline. It returns a tensor, a tuple, or something with `.sample`; of 2C channels (a
+    learned variance) the first C are kept. Labels given to a network without classes are not passed on: training
+    without conditions on labelled data is normal.
 
     Args:
         net: the network.
@@ -306,7 +307,7 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
         raise ValueError(
             f"{type(net).__name__} {needs}; it is called as net(x, time), with {'/'.join(LABEL_NAMES)} if any"
         )
-    if name is None or (isinstance(net, UNet2DModel) and net.class_embedding is None):
+    if name is None or (isinstance(net, (UNet2DModel, MLP)) and net.class_embedding is None):
         return None, False
     must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
-    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel))
+    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP))

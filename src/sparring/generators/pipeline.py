@@ -12,6 +12,7 @@ from torch import nn
 
 from sparring.generators.condition import Prompts
 from sparring.generators.denoiser import Denoiser
+from sparring.networks.mlp import MLP
 from sparring.process import Latents, from_scheduler
 
 
@@ -24,7 +25,7 @@ def pipeline_class(denoiser: Denoiser, scheduler: Any) -> tuple[type, str] | Non
         return type(pipe), "transformer" if "transformer" in pipe.components else "unet"
     if isinstance(net, DiTTransformer2DModel):
         return DiTPipeline, "transformer"
-    if not isinstance(net, UNet2DModel) or denoiser.space is not None:
+    if not isinstance(net, (UNet2DModel, MLP)) or denoiser.space is not None:
         return None
     # DDPMPipeline neither scales the network's input nor passes classes; the consistency pipeline does both, and runs
     # whatever scheduler it is given.

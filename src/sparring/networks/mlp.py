@@ -1,0 +1,125 @@
+"""Multilayer perceptrons for points: a denoiser, and a plain one for latent generators and discriminators."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import Timesteps
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from torch import Tensor, nn
+
+
+class MLP(ModelMixin, ConfigMixin):
+    """A denoising network for points: `net(x, time)` or `net(x, time, class_labels)`, [B, C, 1, 1] to [B, C, 1, 1].
+
+    The coordinates come with sines and cosines of theirs, so that modes much narrower than the plane are seen; the time
+    is embedded as in diffusers' UNet2DModel. Residual layers with SiLU, our choice. As a diffusers model it is saved,
+    configured and put into pipelines as UNet2DModel is; a pipeline opens where sparring is installed.
+
+    Args:
+        in_channels: Coordinates of a point.
+        width: Width of the hidden layers; even.
+        depth: Residual layers.
+        frequencies: Sines and cosines of each coordinate, with 1/2, 1, 2, 4 … periods per unit.
+        num_class_embeds: Classes of the embedding; with guidance, the last one means "none". None: no classes.
+        sample_size: 1, as for points; kept for pipelines.
+
+    Raises:
+        ValueError: A setting that is out of range, or a `sample_size` other than 1.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 2,
+        width: int = 128,
+        depth: int = 3,
+        frequencies: int = 4,
+        num_class_embeds: int | None = None,
+        sample_size: int = 1,
+    ) -> None:
+        super().__init__()
+        if min(in_channels, depth) < 1 or width < 2 or width % 2 or frequencies < 0:
+            raise ValueError(
+                f"`in_channels={in_channels}`, `width={width}`, `depth={depth}`, `frequencies={frequencies}`: an MLP "
+                "needs a coordinate, an even width and a layer"
+            )
+        if sample_size != 1:
+            raise ValueError(f"`sample_size={sample_size}`: an MLP takes points, which have sample_size 1")
+        self.frequencies = frequencies
+        self.read_in = nn.Linear(in_channels * (1 + 2 * frequencies), width)
+        self.time_steps = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.class_embedding = None if num_class_embeds is None else nn.Embedding(num_class_embeds, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(depth)
+        )
+        self.read_out = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, in_channels))
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float | int,
+        class_labels: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """The output for points [B, C, 1, 1] at times (a number or [B]); labels [B] for a network with classes.
+
+        Raises:
+            ValueError: Labels without classes, or classes without labels.
+        """
+        if (class_labels is None) != (self.class_embedding is None):
+            raise ValueError("class_labels and `num_class_embeds` of the MLP belong together: give both or none")
+        x = sample.flatten(1)
+        octaves = math.pi * 2.0 ** torch.arange(self.frequencies, device=x.device, dtype=x.dtype)
+        angles = (x[:, :, None] * octaves).flatten(1)
+        times = torch.as_tensor(timestep, device=x.device).expand(len(x))
+        told = self.time_embedding(self.time_steps(times).to(x.dtype))
+        if self.class_embedding is not None:
+            told = told + self.class_embedding(class_labels)
+        hidden = self.read_in(torch.cat([x, angles.sin(), angles.cos()], dim=1))
+        for layer in self.layers:
+            hidden = hidden + layer(hidden + told)
+        output = self.read_out(hidden).view_as(sample)
+        return UNet2DOutput(sample=output) if return_dict else (output,)
+
+
+class Perceptron(ModelMixin, ConfigMixin):
+    """A plain multilayer perceptron with LeakyReLU (slope 0.2): [B, ...] of `in_features` numbers to [B, *out_shape].
+
+    The generator of a GAN on points takes latents [B, z] to [B, 2, 1, 1], its discriminator points to [B, 1].
+
+    Args:
+        in_features: Numbers of a row, however they are shaped.
+        out_shape: Shape of a row of the output.
+        width: Width of the hidden layers.
+        depth: Hidden layers.
+
+    Raises:
+        ValueError: A size below 1.
+    """
+
+    @register_to_config
+    def __init__(self, in_features: int = 2, out_shape: Sequence[int] = (1,), width: int = 128, depth: int = 3) -> None:
+        super().__init__()
+        if min(in_features, width, depth, *out_shape) < 1:
+            raise ValueError(
+                f"`in_features={in_features}`, `out_shape={list(out_shape)}`, `width={width}`, `depth={depth}`: every "
+                "size of a Perceptron is at least 1"
+            )
+        first = [nn.Linear(in_features, width), nn.LeakyReLU(0.2)]
+        later = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.LeakyReLU(0.2))]
+        self.hidden = nn.Sequential(*first, *later)
+        self.out_shape = tuple(out_shape)
+        self.read_out = nn.Linear(width, math.prod(out_shape))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer [B, width], of rows [B, ...]."""
+        return self.hidden(x.flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] to [B, *out_shape]."""
+        return self.read_out(self.features(x)).view(len(x), *self.out_shape)
