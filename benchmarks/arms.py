@@ -16,8 +16,7 @@ import torch
 from sets import RESNET20, RESNET56, SETS, Plan
 
 from sparring.backbones import SmallConvNet
-from sparring.cli import main
-from sparring.cli.main import quiet
+from sparring.cli.main import main, quiet
 from sparring.evaluation import verdicts
 from sparring.evaluation.comparison import measured, settings
 from sparring.evaluation.evaluator import cache_folder

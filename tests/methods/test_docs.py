@@ -61,6 +61,6 @@ def test_the_code_that_equations_point_to_exists(name):
     for cell in re.findall(r"\| ([^|]*) \|$", table, flags=re.MULTILINE):
         for code in re.findall(r"`([^`]*)`", cell):
             if code.endswith(".py"):
-                assert any(str(path).endswith(code) for path in [*source, ROOT / "tests" / "test_rollout.py"]), code
+                assert any(str(path).endswith(code) for path in [*source, ROOT / "tests/rollout/test_rollout.py"]), code
             elif re.fullmatch(r"[A-Za-z_]+(\.[A-Za-z_]+)?", code):
                 assert re.search(rf"(class|def|import|    ) ?{code.split('.')[-1]}\b", everything), code

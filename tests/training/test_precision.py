@@ -51,7 +51,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         return statistics(real, fake)
 
     monkeypatch.setattr(affinity, "cosines", see_affinities)
-    for module in ("adt", "add"):
+    for module in ("tuning.adt", "distillation.add"):
         monkeypatch.setattr(f"sparring.methods.{module}.discriminator_statistics", see_logits)
     windows = run.windows()
     for step in range(2):

@@ -133,7 +133,7 @@ def test_whatever_cannot_be_written_is_one_line(tmp_path, monkeypatch, where):
     elif where == "grid":
         monkeypatch.setattr(folder, "image_grid", fail)
     elif where == "pipeline":
-        monkeypatch.setattr("sparring.generators.save_pipeline", fail)
+        monkeypatch.setattr("sparring.training.average.save_pipeline", fail)
     elif where == "configuration":
         monkeypatch.setattr(folder, "replace", fail)
     else:
@@ -305,7 +305,7 @@ def test_a_signal_in_the_last_step_is_too_late(tmp_path):
 
 
 def test_the_command_line_answers_a_signal_with_its_code(tmp_path, monkeypatch, capfd):
-    from sparring.cli.main import main as cli
+    from sparring.cli import main as cli
     from sparring.training import Trainer
 
     def fit(self, **_):
