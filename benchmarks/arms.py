@@ -16,7 +16,8 @@ import torch
 from sets import RESNET20, RESNET56, SETS, Plan
 
 from sparring.backbones import SmallConvNet
-from sparring.cli.main import main, quiet
+from sparring.cli.main import main
+from sparring.cli.terminal import quiet
 from sparring.evaluation import verdicts
 from sparring.evaluation.comparison import measured, settings
 from sparring.evaluation.evaluator import cache_folder

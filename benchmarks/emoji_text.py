@@ -21,7 +21,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.cli.main import main, quiet
+from sparring.cli.main import main
+from sparring.cli.terminal import quiet
 from sparring.data import BatchStream, HubData
 from sparring.metrics import CifarResNetFeatures, Features, Pixels, Reference, extract
 from sparring.runs.checkpoint import steps_in

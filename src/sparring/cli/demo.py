@@ -1,103 +1,49 @@
-"""`sparring demo`: a baseline on real digits, each method from its checkpoint, and an honest comparison, in minutes."""
+"""Train a baseline on real digits, tune it by every method, and say what helped."""
 
-import time
+import argparse
+import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from sparring.cli.tables import print_comparison
-from sparring.evaluation import Evaluator, RealImages, verdicts
-from sparring.recipes import recipe
-from sparring.report import write_comparison, write_run_report
-from sparring.runs import RunFolder, is_run, row
-from sparring.runs.results import keep_result, read_results
-from sparring.samplers import Sampler
-
-ARMS = ("sadm", "adt", "ddo", "add")
-CALLS = (2, 5, 10, 50)
-STUDENT_CALLS = (1, 2)
-NUM_IMAGES = 1000
-QUICK = {"baseline": 400, "arms": 60, "images": 400}
+from sparring.cli.terminal import path, quiet
 
 
-def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> int:
-    """Trains, tunes, samples, measures and compares; what is finished already is kept.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=path, default=Path("runs/demo"), help="folder of the runs (default: runs/demo)")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of eight, with rougher numbers")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every arm")
 
-    Args:
-        out: folder of the runs, one for each arm, and of report.html.
-        quick: fewer steps and images.
-        seed: of every arm.
 
-    Raises:
-        ValueError: `out` is a run, or holds a demo with other settings.
-    """
-    if is_run(out):
-        raise ValueError(f"`out={out}` is a run: give another folder for the runs of the demo")
-    console = Console(stderr=True)
+def run(options: argparse.Namespace) -> int:
+    quiet()
+    import time
+
+    from sparring.cli.tables import print_comparison
+    from sparring.evaluation import verdicts
+    from sparring.experiments.demo import run_demo
+    from sparring.report import write_comparison, write_run_report
+    from sparring.runs import row
+    from sparring.training import Interrupted
+
     started = time.monotonic()
-    steps = QUICK["arms"] if quick else None
-    baseline = arm(
-        console, out, "baseline", "diffusion-digits", seed, init=None, steps=QUICK["baseline"] if quick else None
-    )
-    for name in ARMS:
-        arm(console, out, name, f"{name}-digits", seed, init=baseline, steps=steps)
-    plain_steps = max(round(row(out / name)["network_calls"]) for name in ARMS)
-    arm(console, out, "plain", "plain-digits", seed, init=baseline, steps=plain_steps)
-
-    names = ("baseline", "plain", *ARMS)
-    evaluator = Evaluator(RealImages.of("digits", None, out))
-    for name in names:
-        measure(console, evaluator, out / name, QUICK["images"] if quick else NUM_IMAGES)
-    runs = [out / name for name in names]
-    rows = [row(run) for run in runs]
+    try:
+        folders = run_demo(options.out, quick=options.quick, seed=options.seed)
+    except Interrupted as stopped:
+        print("sparring: stopped; the same command goes on from here", file=sys.stderr)
+        return stopped.exit_code
+    for folder in folders:
+        write_run_report(folder)
+    rows = [row(folder) for folder in folders]
     found = verdicts(rows)
     page = write_comparison(
-        runs,
-        out / "report.html",
+        folders,
+        options.out / "report.html",
         table=rows,
         verdicts=found,
         title="sparring demo: adversarial training of a diffusion model on real digits",
-        command="sparring demo" + (" --quick" if quick else "") + (f" --seed {seed}" if seed else ""),
+        command="sparring demo"
+        + (" --quick" if options.quick else "")
+        + (f" --seed {options.seed}" if options.seed else ""),
     )
     print_comparison(rows, found)
     print(f"page: {page}   time: {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
-
-
-def arm(
-    console: Console, out: Path, name: str, recipe_name: str, seed: int, *, init: Path | None, steps: int | None
-) -> Path:
-    """Trains one arm, goes on with it where it was stopped, or keeps it where it is finished."""
-    run = out / name
-    flags = [f"--trainer.seed={seed}"] + ([f"--trainer.steps={steps}"] if steps else [])
-    if is_run(run):
-        trainer = recipe.rebuild(run, [])
-        if (trainer.seed, trainer.steps) != (seed, steps or recipe.read(recipe_name)["trainer"]["steps"]):
-            raise ValueError(f"{out} holds a demo with other settings: give another folder with --out")
-        if RunFolder(run).load_checkpoint() and row(run)["step"] == trainer.steps:
-            return run
-        console.print(f"[bold]{name}[/]: going on to step {trainer.steps}")
-        trainer.fit(resume=True)
-        return run
-    source = None if init is None else str(init)
-    header = {"recipe": recipe_name, "init": source, "allow": list[str]()}
-    trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=source, header=header)
-    console.print(f"[bold]{name}[/]: {recipe.shipped()[recipe_name]}")
-    trainer.fit()
-    return run
-
-
-def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
-    """Every scheduler and number of calls of one arm, from the same latents; the images of each go into the page."""
-    sampler = Sampler(run)
-    student = type(sampler.own_scheduler).__name__.startswith("LCM")
-    plan = [] if student else [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
-    if student or row(run)["method"] == "Diffusion":  # the student's own rule, and its control
-        plan += [("lcm", calls) for calls in STUDENT_CALLS]
-    done = {(result["scheduler"], result["nfe"], result["n"]) for result in read_results(run)}
-    missing = [(scheduler, calls) for scheduler, calls in plan if (scheduler, calls, n) not in done]
-    if missing:
-        console.print(f"[bold]{run.name}[/]: sampling and measuring {len(missing)} settings")
-    for scheduler, calls in missing:
-        keep_result(run, evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, pictures=run))
-    write_run_report(run)

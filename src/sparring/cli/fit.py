@@ -1,0 +1,112 @@
+"""Train, tune or distil a denoiser by a recipe.
+
+Every setting of the recipe is a flag: --trainer.steps 500, --trainer.batch_size 64, --trainer.seed 1,
+--trainer.checkpoint_every 100, --method.structure_weight 0.5, --data.path FILE.
+`sparring fit RECIPE --dry_run` prints the recipe with all its values, `--settings` says what they mean,
+`--settings --method.help ADT` what those of a class mean.
+
+examples:
+  sparring fit diffusion-digits --out runs/base --trainer.steps 2000
+  sparring fit sadm-digits --init runs/base --out runs/sadm --trainer.seed 1
+  sparring fit sadm-digits --out runs/sadm --resume
+  sparring fit diffusion-32 --data fashion.parquet --data.pad 2 --out runs/fashion
+  accelerate launch -m sparring fit sadm-digits --init runs/base
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparring.cli.terminal import path, place, quiet
+from sparring.recipes import recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe (`sparring recipes`) or a YAML file")
+    parser.add_argument("--out", type=path, help="run folder, must be new (default: runs/RECIPE)")
+    parser.add_argument(
+        "--init", type=place, metavar="RUN|PIPELINE", help="start from the denoiser of a run or a pipeline folder"
+    )
+    parser.add_argument(
+        "--data", type=place, metavar="DATA", help="images: digits, a folder, a parquet file, hub:OWNER/NAME"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    parser.add_argument(
+        "--resume_step", type=int, metavar="STEP", help="go on from this checkpoint; later ones are dropped"
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="trust this package: the recipe may use its classes (repeatable)",
+    )
+    parser.add_argument("--settings", action="store_true", help="show every setting of the recipe and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print the resolved recipe and stop")
+    parser.add_argument("--json", action="store_true", help="print the run's row of `compare` when done")
+
+
+def run(options: argparse.Namespace) -> int:
+    flags = options.rest
+    if options.resume or options.resume_step is not None:
+        return resume(options)
+    settings = recipe.read(options.recipe)
+    started_from = settings.pop("init", None)  # in the configuration of a run that tuned
+    init = options.init or started_from
+    recipe.check_classes(settings, options.allow)
+    if options.settings:
+        recipe.parser(recipe.tunes(settings, init)).print_help()
+        return 0
+    quiet()
+    if options.data is not None:
+        settings["data"] = recipe.data_section(options.data, settings)
+    out = options.out or Path("runs") / Path(options.recipe).stem
+    header = {"recipe": options.recipe, "init": init, "allow": options.allow}
+    trainer = recipe.build(settings, flags, out=out, init=init, header=header)
+    return show(trainer) if options.dry_run else train(trainer, options)
+
+
+def resume(options: argparse.Namespace) -> int:
+    out = options.out or Path("runs") / Path(options.recipe).stem
+    if not (out / "config.yaml").is_file():
+        raise ValueError(f"nothing to resume: {out} is not a run of sparring (give it with --out)")
+    quiet()
+    config = recipe.read_config(out)
+    if options.settings:
+        recipe.parser(tunes=config.get("init") is not None).print_help()
+        return 0
+    recipe.check_same(config, data=options.data, init=options.init)
+    trainer = recipe.rebuild(out, options.rest, options.allow)
+    return show(trainer) if options.dry_run else train(trainer, options)
+
+
+def show(trainer: Any) -> int:
+    """Prints the resolved recipe."""
+    import yaml
+
+    print(yaml.safe_dump(trainer.config, sort_keys=False))
+    return 0
+
+
+def train(trainer: Any, options: argparse.Namespace) -> int:
+    from sparring.training import Interrupted
+
+    try:
+        folder = trainer.fit(resume=options.resume, resume_step=options.resume_step)
+    except Interrupted as stopped:
+        print(f"sparring: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    if trainer.accelerator.is_main_process:
+        from sparring.report import write_run_report
+
+        page = write_run_report(folder)
+        if options.json:
+            from sparring.runs import row
+
+            print(json.dumps(row(folder)))
+        else:
+            print(f"run: {folder}\npage: {page}\nnext: sparring evaluate {shlex.quote(str(folder))} --steps 10")
+    return 0

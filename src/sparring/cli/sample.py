@@ -1,0 +1,72 @@
+"""Sample images from a run or a diffusers pipeline.
+
+examples:
+  sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png
+  sparring sample runs/base --n 1000 --out images/
+  sparring sample PIPELINE --prompt "a red apple" --guidance 5 --n 8 --out grid.png
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from sparring.cli.sampling import add_sampling, add_source, check_sampling
+from sparring.cli.terminal import path, quiet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser, "RUN|PIPELINE")
+    add_sampling(parser, n=64)
+    parser.add_argument(
+        "--out",
+        type=path,
+        default=Path("samples.png"),
+        help=".png: a grid; .gif: the denoising path; else a new folder of PNG",
+    )
+    parser.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
+    parser.add_argument(
+        "--prompt", nargs="+", metavar="TEXT", help="captions for a text-to-image pipeline, used in turn"
+    )
+    parser.add_argument("--size", type=int, help="width and height of the images of a text-to-image pipeline")
+    parser.add_argument("--scale", type=int, default=0, help="enlarge each pixel (default: to a grid of about 512)")
+
+
+def check_out(out: Path) -> None:
+    """Refuses, before anything is sampled, a place that cannot take the images."""
+    file = out.suffix.lower() in (".png", ".gif")
+    if file and out.is_dir():
+        raise ValueError(f"`out={out}` is a folder: give the name of a file")
+    if not file and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK) or not (place.is_dir() or place == out):
+        raise ValueError(f"`out={out}` cannot be written: give another place")
+
+
+def run(options: argparse.Namespace) -> int:
+    check_sampling(options)
+    check_out(options.out)
+    quiet()
+    from sparring.samplers import Sampler, save_animation, save_images
+
+    sampler = Sampler(options.source, size=options.size)
+    animated = options.out.suffix.lower() == ".gif"
+    states: list[Any] = []
+    samples = sampler(
+        options.n,
+        options.steps,
+        scheduler=options.scheduler,
+        seed=options.seed,
+        labels=options.labels,
+        prompts=options.prompt,
+        guidance=options.guidance,
+        batch_size=options.n if animated else options.batch_size,
+        watch=(lambda state: states.append(state.cpu())) if animated else None,
+    )
+    columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
+    scale = options.scale or max(1, 512 // columns)
+    shown: Any = states if animated else samples.images
+    written = (save_animation if animated else save_images)(shown, options.out, scale=scale)
+    print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
+    return 0

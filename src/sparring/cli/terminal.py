@@ -1,0 +1,42 @@
+"""What the commands share on a terminal: an error in one line, quiet libraries, paths as a shell would read them."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """A path; `--out=~/runs` means the home folder, which a shell leaves to us behind an equals sign."""
+    return Path(text).expanduser()
+
+
+def place(text: str) -> str:
+    """A file or folder of the user's, or another word such as `digits`, `hub:NAME`; the home folder is written out."""
+    return os.path.expanduser(text)
+
+
+def fail(error: Exception) -> int:
+    """One line on stderr for a user's mistake; returns the exit code."""
+    # a ValueError of a library is a user's mistake only if we say so
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    print(f"sparring: error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def quiet() -> None:
+    """Keeps the libraries' progress bars and advice off the terminal, and says a warning in one line."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for libraries_logging in (diffusers_logging, transformers_logging):
+        libraries_logging.set_verbosity_error()
+        libraries_logging.disable_progress_bar()

@@ -1,0 +1,85 @@
+"""A baseline on real digits, each method from its checkpoint, and plain training of equal cost: `sparring demo`."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from sparring.evaluation import Evaluator, RealImages
+from sparring.recipes import recipe
+from sparring.runs import RunFolder, is_run, row
+from sparring.runs.results import keep_result, read_results
+from sparring.samplers import Sampler
+
+ARMS = ("sadm", "adt", "ddo", "add")
+CALLS = (2, 5, 10, 50)
+STUDENT_CALLS = (1, 2)
+NUM_IMAGES = 1000
+QUICK = {"baseline": 400, "arms": 60, "images": 400}
+
+
+def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> list[Path]:
+    """Trains, tunes, samples and measures; what is finished already is kept. Returns the runs, the baseline first.
+
+    Args:
+        out: folder of the runs, one for each arm.
+        quick: fewer steps and images.
+        seed: of every arm.
+
+    Raises:
+        ValueError: `out` is a run, or holds a demo with other settings.
+    """
+    if is_run(out):
+        raise ValueError(f"`out={out}` is a run: give another folder for the runs of the demo")
+    console = Console(stderr=True)
+    steps = QUICK["arms"] if quick else None
+    baseline = arm(
+        console, out, "baseline", "diffusion-digits", seed, init=None, steps=QUICK["baseline"] if quick else None
+    )
+    for name in ARMS:
+        arm(console, out, name, f"{name}-digits", seed, init=baseline, steps=steps)
+    plain_steps = max(round(row(out / name)["network_calls"]) for name in ARMS)
+    arm(console, out, "plain", "plain-digits", seed, init=baseline, steps=plain_steps)
+
+    names = ("baseline", "plain", *ARMS)
+    evaluator = Evaluator(RealImages.of("digits", None, out))
+    for name in names:
+        measure(console, evaluator, out / name, QUICK["images"] if quick else NUM_IMAGES)
+    return [out / name for name in names]
+
+
+def arm(
+    console: Console, out: Path, name: str, recipe_name: str, seed: int, *, init: Path | None, steps: int | None
+) -> Path:
+    """Trains one arm, goes on with it where it was stopped, or keeps it where it is finished."""
+    run = out / name
+    flags = [f"--trainer.seed={seed}"] + ([f"--trainer.steps={steps}"] if steps else [])
+    if is_run(run):
+        trainer = recipe.rebuild(run, [])
+        if (trainer.seed, trainer.steps) != (seed, steps or recipe.read(recipe_name)["trainer"]["steps"]):
+            raise ValueError(f"{out} holds a demo with other settings: give another folder with --out")
+        if RunFolder(run).load_checkpoint() and row(run)["step"] == trainer.steps:
+            return run
+        console.print(f"[bold]{name}[/]: going on to step {trainer.steps}")
+        trainer.fit(resume=True)
+        return run
+    source = None if init is None else str(init)
+    header = {"recipe": recipe_name, "init": source, "allow": list[str]()}
+    trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=source, header=header)
+    console.print(f"[bold]{name}[/]: {recipe.shipped()[recipe_name]}")
+    trainer.fit()
+    return run
+
+
+def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
+    """Every scheduler and number of calls of one arm, from the same latents; the images of each go into the page."""
+    sampler = Sampler(run)
+    student = type(sampler.own_scheduler).__name__.startswith("LCM")
+    plan = [] if student else [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
+    if student or row(run)["method"] == "Diffusion":  # the student's own rule, and its control
+        plan += [("lcm", calls) for calls in STUDENT_CALLS]
+    done = {(result["scheduler"], result["nfe"], result["n"]) for result in read_results(run)}
+    missing = [(scheduler, calls) for scheduler, calls in plan if (scheduler, calls, n) not in done]
+    if missing:
+        console.print(f"[bold]{run.name}[/]: sampling and measuring {len(missing)} settings")
+    for scheduler, calls in missing:
+        keep_result(run, evaluator.sampler(sampler, n=n, steps=calls, scheduler=scheduler, seed=0, pictures=run))
