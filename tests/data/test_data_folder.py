@@ -37,7 +37,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_pixels_and_order_are_those_of_the_files(folder):
-    data = ImageFolder(str(folder))
+    data = ImageFolder(str(folder), labels=False)
     assert data.image_shape == (1, 8, 8)
     assert data.name == "data"
     assert data.num_classes is None
@@ -54,6 +54,83 @@ def test_classes_are_the_subfolders(folder):
     save(folder / "loose.png", noise(8, 8))
     with pytest.raises(ValueError, match="named after its class, but 1 lie in none, such as loose.png"):
         ImageFolder(str(folder), labels=True)
+
+
+def test_two_class_folders_are_labels_by_default(folder, tmp_path):
+    data = ImageFolder(str(folder))
+    assert (data.num_classes, data.class_names) == (2, ["a", "b"])
+    assert data.labels().tolist() == [0, 0, 0, 1, 1, 1]
+    assert ImageFolder(str(folder), holdout=str(folder)).holdout().labels().tolist() == [0, 0, 0, 1, 1, 1]
+    save(tmp_path / "plain" / "0.png", noise(8, 8))
+    unlabelled = ImageFolder(str(folder), holdout=str(tmp_path / "plain")).holdout()
+    assert (len(unlabelled), unlabelled.num_classes) == (1, None)
+    assert ImageFolder(str(folder), labels=False).num_classes is None
+    assert ImageFolder(str(folder / "a")).num_classes is None
+    save(folder / "loose.png", noise(8, 8))
+    assert ImageFolder(str(folder)).num_classes is None
+    (folder / "loose.png").rename(folder / "a" / "loose.png")
+    (folder / "b").rename(folder / "a" / "b")
+    assert ImageFolder(str(folder)).num_classes is None  # one folder is no class
+
+
+def test_a_share_of_a_folder_is_held_out(tmp_path):
+    for number in range(40):
+        save(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", noise(4, 4, seed=number))
+    data = ImageFolder(str(tmp_path / "set"), holdout_share=0.25, flip=True)
+    other = data.holdout()
+    assert 4 <= len(other) <= 16
+    everything = {image.tobytes() for image in uint8(ImageFolder(str(tmp_path / "set")))}
+    sides = [{image.tobytes() for image in uint8(part)} for part in (data, other)]
+    assert sides[0] | sides[1] == everything
+    assert not sides[0] & sides[1]
+    assert (other.name, other.flip, other.holdout()) == ("set:holdout", False, None)
+    assert other.class_names == ["a", "b"]
+    before = {image.tobytes() for image in uint8(other)}
+    save(tmp_path / "set" / "a" / "new.png", noise(4, 4, seed=99))  # moves none of the others
+    again = ImageFolder(str(tmp_path / "set"), holdout_share=0.25).holdout()
+    assert before <= {image.tobytes() for image in uint8(again)}
+    for wrong in ({"holdout_share": 1.5}, {"holdout_share": 0.5, "holdout": "x"}):
+        with pytest.raises(ValueError, match="`holdout_share="):
+            ImageFolder(str(tmp_path / "set"), **wrong)
+
+
+@pytest.mark.parametrize("other", ["test", "val", "Validation", "dev"])
+def test_folders_that_say_what_they_are_for(tmp_path, other):
+    for number in range(5):
+        save(tmp_path / "F" / ("train" if number < 3 else other) / f"{number}.png", noise(4, 4, seed=number))
+    with pytest.warns(UserWarning, match=f"F: train/ is trained on, {other}/ is the holdout$"):
+        data = ImageFolder(str(tmp_path / "F"))
+    assert (data.name, data.num_classes) == ("F", None)
+    np.testing.assert_array_equal(uint8(data)[:, 0], [noise(4, 4, seed=number) for number in range(3)])
+    np.testing.assert_array_equal(uint8(data.holdout())[:, 0], [noise(4, 4, seed=number) for number in (3, 4)])
+
+
+@pytest.mark.filterwarnings("ignore:F")
+def test_splits_of_classes_and_of_three(tmp_path):
+    for number in range(12):
+        save(
+            tmp_path / "F" / ("train", "test", "val")[number % 3] / "ab"[number // 3 % 2] / f"{number}.png", noise(4, 4)
+        )
+    with pytest.warns(UserWarning, match="F: train/ is trained on, test/ is the holdout, val/ is not used"):
+        data = ImageFolder(str(tmp_path / "F"))
+    assert (len(data), data.class_names, data.holdout().class_names) == (4, ["a", "b"], ["a", "b"])
+    with pytest.warns(UserWarning, match="F: train/ is trained on, test/ is not used, val/ is not used"):
+        share = ImageFolder(str(tmp_path / "F"), holdout_share=0.5)
+    assert len(share) + len(share.holdout()) == 4
+    own = ImageFolder(str(tmp_path / "F"), holdout=str(tmp_path / "F" / "val"))
+    assert len(own) == len(own.holdout()) == 4
+    save(tmp_path / "F" / "cat" / "0.png", noise(4, 4))
+    with pytest.raises(ValueError, match="F has train/ and test/, and images that belong to neither, such as in cat"):
+        ImageFolder(str(tmp_path / "F"))
+
+
+def test_names_that_only_look_like_splits(tmp_path):
+    for name in ("train", "plane", "car"):
+        save(tmp_path / "vehicles" / name / "test.png", noise(4, 4))
+    assert ImageFolder(str(tmp_path / "vehicles")).class_names == ["car", "plane", "train"]
+    for name in ("train_set.png", "test.png", "val_1.png"):
+        save(tmp_path / "files" / name, noise(4, 4))
+    assert len(ImageFolder(str(tmp_path / "files"))) == 3
 
 
 def test_large_sets_are_decoded_on_demand_to_the_same_tensors(folder, monkeypatch):
@@ -174,14 +251,38 @@ def test_nothing_outside_the_folder_is_read(folder, tmp_path):
     os.mkfifo(folder / "a" / "pipe.png")  # opening it would wait for ever
     (folder / "a" / ".hidden.png").write_bytes(b"")
     (folder / "a" / "notes.txt").write_text("no image")
-    assert len(ImageFolder(str(folder))) == 6
+    (folder / "a" / "notes.md").symlink_to(secret)
+    message = r"^images of data are left out: 3 behind symbolic links \(set `follow_links=True`\), such as a/link.png$"
+    with pytest.warns(UserWarning, match=message):
+        assert len(ImageFolder(str(folder))) == 6
+    assert len(ImageFolder(str(folder), follow_links=True)) == 8
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "link.png").symlink_to(secret)
-    with pytest.raises(ValueError, match=r"holds no images \(1 symbolic links were not followed\)"):
+    with pytest.raises(ValueError, match=r"holds no images \(1 behind symbolic links \(set `follow_links"):
         ImageFolder(str(bare))
+    assert len(ImageFolder(str(bare), follow_links=True)) == 1
+
+
+def test_a_link_to_the_folder_itself_is_followed(folder, tmp_path):
     (tmp_path / "alias").symlink_to(folder)
     assert len(ImageFolder(str(tmp_path / "alias"))) == 6
+
+
+def test_formats_that_cannot_be_read_are_counted(folder):
+    for name in ("a/photo.HEIC", "drawing.svg", "b/scan.jxl"):
+        (folder / name).write_bytes(b"no matter")
+    (folder / "README.md").write_text("no image")
+    message = "^images of data are left out: 3 in a format that Pillow does not read here, such as a/photo.HEIC$"
+    with pytest.warns(UserWarning, match=message):
+        assert len(ImageFolder(str(folder))) == 6
+
+
+def test_the_home_folder_is_expanded(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    data = ImageFolder("~/data", holdout="~/data")
+    assert len(data) == len(data.holdout()) == 6
+    assert len(from_spec("~/data")) == 6
 
 
 @pytest.fixture
@@ -261,7 +362,7 @@ def test_a_file_and_an_empty_folder_are_no_data_set(folder, tmp_path):
     with pytest.raises(ValueError, match="is not a folder: it is a file"):
         ImageFolder(str(folder / "a" / "0.png"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no images: looked for .png"):
+    with pytest.raises(ValueError, match=r"holds no images: looked for \.png"):
         ImageFolder(str(tmp_path / "empty"))
 
 

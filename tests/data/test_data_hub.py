@@ -1,14 +1,17 @@
 """Data sets of the `datasets` library: real parquet files, columns, filters, splits, and what is said of mistakes."""
 
+import json
+
 import datasets
 import jsonargparse
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
-from sparring.data import HubData, ImageData, decode, from_spec
+from sparring.data import HubData, ImageData, ImageFolder, StreamData, decode, from_spec
 
 
 @pytest.fixture(autouse=True)
@@ -199,13 +202,13 @@ def test_paths_in_a_table_do_not_leave_the_data_set(tmp_path):
     rows = datasets.Dataset.from_dict({"image": cells}, datasets.Features({"image": datasets.Image(decode=False)}))
     pq.write_table(rows.data.table, folder / "data" / "train.parquet")
     pq.write_table(rows.data.table, tmp_path / "set.parquet")
-    reason = "row 0 .no image bytes, and no file inside the data set."
-    with pytest.raises(ValueError, match=f"4 of 5 images of set cannot be used: {reason}, row 1 .*, row 2 "):
+    reason = "no image bytes, and no file inside the data set"
+    with pytest.raises(ValueError, match=rf"4 of 5 .*: row 0, ../secret.png \({reason}\), row 1, .*, row 2,"):
         HubData(str(folder))
     with pytest.warns(UserWarning, match="4 of 5"):
         own = HubData(str(folder), on_error="skip")
     np.testing.assert_array_equal(uint8(own)[0, 0], np.asarray(images(1, seed=7)[0]))
-    with pytest.raises(ValueError, match=f"5 of 5 images of set cannot be used: {reason}"):
+    with pytest.raises(ValueError, match=rf"5 of 5 images of set cannot be used: row 0, .*secret.png \({reason}"):
         HubData(str(tmp_path / "set.parquet"))
 
 
@@ -214,6 +217,112 @@ def test_files_of_a_local_folder_are_read(tmp_path):
         (tmp_path / "set").mkdir(exist_ok=True)
         image.save(tmp_path / "set" / f"{number}.png")
     np.testing.assert_array_equal(uint8(HubData(str(tmp_path / "set")))[:, 0], [np.asarray(i) for i in images(3)])
+
+
+def captioned(folder, names: list[str], metadata: str = "metadata.jsonl") -> str:
+    """A folder of images of which each is captioned with its name."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        images(1, number)[0].save(folder / name)
+    lines = [json.dumps({"file_name": name, "text": f"it is {name}"}) for name in names]
+    (folder / metadata).write_text("\n".join(lines))
+    return str(folder)
+
+
+def test_names_of_files_are_no_splits(tmp_path):
+    names = ["0001.png", "0002.png", "dev.jpg", "sub/test.png", "train_set.png", "val 1.png"]
+    data = HubData(captioned(tmp_path / "set [a]*", names), text_column="text")
+    assert sorted(data.captions()) == [f"it is {name}" for name in names]
+    assert data.holdout() is None
+    assert isinstance(from_spec(str(tmp_path / "set [a]*")), HubData)
+
+
+@pytest.mark.filterwarnings("ignore:F. train")
+def test_folders_are_splits_and_it_is_said(tmp_path):
+    captioned(tmp_path / "F" / "train", ["0.png", "test.png"])
+    captioned(tmp_path / "F" / "val", ["1.png"])
+    assert isinstance(from_spec(str(tmp_path / "F")), HubData)
+    with pytest.warns(UserWarning, match="^F: train/ is trained on, val/ is the holdout$"):
+        data = HubData(str(tmp_path / "F"), text_column="text")
+    assert sorted(data.captions()) == ["it is 0.png", "it is test.png"]
+    assert data.holdout().captions() == ["it is 1.png"]
+    folder = captioned(tmp_path / "G", ["train/0.png", "test/1.png", "test/2.png"])  # the list lies beside them
+    with pytest.warns(UserWarning, match="train/ is trained on, test/ is the holdout"):
+        data = HubData(folder, text_column="text")
+    assert (data.captions(), len(data.holdout())) == (["it is train/0.png"], 2)
+    with pytest.warns(UserWarning, match="train/ is trained on"):
+        assert ImageFolder(folder, captions=True).captions() == ["it is train/0.png"]
+
+
+@pytest.mark.filterwarnings("ignore:images of set")
+def test_what_a_list_leaves_out_is_counted_and_what_it_adds_is_named(tmp_path):
+    folder = captioned(tmp_path / "set", ["0.png", "1.png"])
+    for name in ("2.png", "3.png"):
+        images(1, 5)[0].save(tmp_path / "set" / name)
+    (tmp_path / "set" / "4.heic").write_bytes(b"no matter")
+    message = (
+        "^images of set are left out: 2 that its metadata does not list, such as 2.png, "
+        "1 in a format that Pillow does not read here, such as 4.heic$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        assert len(HubData(folder, text_column="text")) == 2
+    with (tmp_path / "set" / "metadata.jsonl").open("a") as file:
+        file.write('\n{"file_name": "gone.png", "text": "x"}')
+    with pytest.raises(ValueError, match=r"1 of 3 images of set .*: row 2, gone.png \(no image bytes"):
+        HubData(folder, text_column="text")
+
+
+def test_a_readme_in_a_folder_of_captions(tmp_path, capfd):
+    folder = captioned(tmp_path / "set", ["0.png", "1.png"])
+    (tmp_path / "set" / "README.md").write_text("---\nconfigs: [\n---\n# A set\n")
+    assert len(HubData(folder, text_column="text")) == 2
+    (tmp_path / "set" / "metadata.jsonl").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        HubData(folder, text_column="text")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tables_that_do_not_fit_together_are_one_line(tmp_path, capfd):
+    table(3).to_parquet(tmp_path / "0.parquet")
+    table(3).rename_column("word", "other").to_parquet(tmp_path / "1.parquet")
+    (tmp_path / "2.parquet").write_bytes(b"PAR1 no")
+    capfd.readouterr()
+    for pattern in ("[01].parquet", "2.parquet"):
+        with pytest.raises(ValueError, match=r"parquet` cannot be read") as caught:
+            HubData(str(tmp_path / pattern))
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+BYTES = {
+    "large_binary": pa.large_binary(),
+    "binary_view": pa.binary_view(),
+    "struct": pa.struct([("bytes", pa.binary())]),
+    "large struct": pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())]),
+    "struct of views": pa.struct([("path", pa.string_view()), ("bytes", pa.binary_view())]),
+}
+
+
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("kind", list(BYTES))
+@pytest.mark.parametrize("stream", [True, False])
+def test_images_and_captions_in_every_layout(tmp_path, kind, text, stream):
+    whole = [cell["bytes"] for cell in table(3).cast_column("image", datasets.Image(decode=False))["image"]]
+    cells = [{"bytes": one, "path": None} for one in whole] if "struct" in kind else whole
+    columns = {"image": pa.array(cells, BYTES[kind]), "text": pa.array(["a", "b", "c"], text)}
+    pq.write_table(pa.table(columns), tmp_path / "set.parquet")
+    data = (StreamData if stream else HubData)(str(tmp_path / "set.parquet"), text_column="text", channels=1)
+    np.testing.assert_array_equal(uint8(data)[:, 0], [np.asarray(image) for image in images(3)])
+    assert data.captions() == ["a", "b", "c"]
+
+
+def test_the_home_folder_is_expanded(parquet, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = HubData("~/set.parquet", holdout="~/set.parquet")
+    assert len(data) == len(data.holdout()) == 12
+    assert len(from_spec("~/set.parquet")) == 12
+    assert len(StreamData("~/set.parquet", holdout="~/*.parquet").holdout()) == 12
 
 
 def test_broken_images_are_counted_and_named_by_row(tmp_path):

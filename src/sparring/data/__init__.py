@@ -1,5 +1,6 @@
 """Where batches come from: data sets, the order of training, and the random numbers of a step."""
 
+from sparring.data.adapter import TorchData
 from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
 from sparring.data.folder import ImageFolder
@@ -28,6 +29,7 @@ __all__ = [
     "StoredImages",
     "StreamData",
     "SwissRoll",
+    "TorchData",
     "UnpairedColumns",
     "UnpairedData",
     "derived_seed",

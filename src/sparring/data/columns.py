@@ -21,11 +21,27 @@ def image_column_of(features: "datasets.Features", asked: str | None) -> str:
 
 
 def _holds_images(feature: Any) -> bool:
-    """An image column, or what one looks like where the file does not say so."""
+    """An image column, or what one looks like if the file does not say so: bytes, perhaps with a path beside them."""
     import datasets
 
-    plain = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    return plain or isinstance(feature, datasets.Image) or feature == datasets.Value("binary")
+    if isinstance(feature, dict):
+        return "bytes" in feature and set(feature) <= {"bytes", "path"} and _is_value(feature["bytes"], "binary")
+    return isinstance(feature, datasets.Image) or _is_value(feature, "binary")
+
+
+def is_text(feature: Any) -> bool:
+    """Whether the cells of a column are strings, in whichever layout."""
+    return _is_value(feature, "string")
+
+
+def _is_value(feature: Any, kind: str) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Value) and feature.dtype.split("[")[0] in (
+        kind,
+        f"large_{kind}",
+        f"{kind}_view",
+    )
 
 
 def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
@@ -80,10 +96,8 @@ def labels_in(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | No
 
 def captions_in(table: "datasets.Dataset", column: str) -> list[str | None]:
     """The captions of all rows, None where one is missing; raises ValueError for a column of anything else."""
-    import datasets
-
     cells = _column(table, "text_column", column)
-    if table.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+    if not is_text(table.features[column]):
         raise ValueError(f"`text_column={column}` holds {table.features[column]}; captions are strings")
     return cells
 

@@ -145,6 +145,7 @@ class DecodedImages(ImageData):
                 headers[row] = header(source)
             except Exception as error:  # Pillow raises nearly anything on a broken file
                 bad[row] = reason(error)
+        self._warn_of_large(headers)
         if headers:
             common = Counter(size for _, size in headers.values()).most_common(1)[0][0]
             width, height = common if self.size is None else (self.size, self.size)
@@ -164,6 +165,20 @@ class DecodedImages(ImageData):
             raise ValueError(f"{self._complaint(bad, total)}; {advice}")
         if bad:
             warnings.warn(f"{self._complaint(bad, total)}; they are left out", stacklevel=4)
+
+    def _warn_of_large(self, headers: dict[int, tuple[int, tuple[int, int]]]) -> None:
+        """Says in one line what Pillow would say of each very large image, without its name."""
+        from PIL import Image
+
+        most = Image.MAX_IMAGE_PIXELS or float("inf")
+        large = {row: width * height for row, (_, (width, height)) in headers.items() if width * height > most}
+        if large:
+            row, pixels = next(iter(large.items()))
+            warnings.warn(
+                f"{len(large)} of {len(headers)} images of {self.name} have more than {most / 1e6:.0f} megapixels, "
+                f"such as {self._label_of_row(row)} ({pixels / 1e6:.0f}): reading them takes time and memory",
+                stacklevel=5,
+            )
 
     def _decode_all(self, rows: list[int], bad: dict[int, str]) -> Tensor:
         """uint8 (usable rows, C, H, W); rows that turn out to be broken are added to `bad` and left out."""
@@ -239,5 +254,5 @@ def check_same_kind(data: ImageData, holdout: ImageData) -> None:
             f"holdout {holdout.name} has images of shape {holdout.image_shape}, {data.name} of {data.image_shape}: "
             "set `size`"
         )
-    if holdout.class_names != data.class_names:
+    if holdout.class_names is not None and holdout.class_names != data.class_names:
         raise ValueError(f"holdout {holdout.name} has other classes than {data.name}: {holdout.class_names}")

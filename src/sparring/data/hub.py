@@ -1,8 +1,10 @@
 """Image data sets in the formats of the `datasets` library: parquet files, saved folders, the Hugging Face hub."""
 
 import glob
+import os
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +13,7 @@ import torch
 
 from sparring.data.columns import captions_in, groups_in, image_column_of, labels_in, rows_where
 from sparring.data.decode import DecodedImages, check_same_kind, split_off
+from sparring.data.files import UNREADABLE, Found, image_files, some_of, splits_in, told_of_splits
 from sparring.data.pixels import Source, one_line
 
 if TYPE_CHECKING:
@@ -81,9 +84,12 @@ class HubData(DecodedImages):
             raise ValueError(f"`group_column={group_column}` belongs to `holdout_share`, such as 0.1")
         if holdout_share is not None and holdout is not None:
             raise ValueError(f"`holdout_share={holdout_share}` and `holdout={holdout}`: give one of them")
+        path = os.path.expanduser(path)
+        holdout = holdout if holdout is None else os.path.expanduser(holdout)
         self.path = path
         self.split = split
-        splits = _open_splits(path)
+        folders = _images_by_split(path)
+        splits = _open_splits(path, folders)
         if split not in splits:
             raise ValueError(f"`split={split}` is not in {path}, which has: {', '.join(splits)}")
         self._settings: dict[str, Any] = {"label_column": label_column, "text_column": text_column, "where": where}
@@ -91,6 +97,10 @@ class HubData(DecodedImages):
         self._holdout = holdout
         if holdout is None and holdout_share is None:
             self._holdout = next((name for name in ("test", "validation") if name in splits and name != split), None)
+        if split == "train" and len(folders) > 1:
+            own = self._holdout if self._holdout in folders else None
+            places = {name: place for name, (place, _) in folders.items()}
+            warnings.warn(told_of_splits(_name(path, split), places, own), stacklevel=2)
         table = splits[split]
         if len(table) == 0:
             raise ValueError(f"split {split} of {path} has no rows")
@@ -109,7 +119,11 @@ class HubData(DecodedImages):
         if labels is not None and (missing := int((labels[used] < 0).sum())):
             raise ValueError(f"{missing} of {len(used)} rows of {path} have no label")
         self._folder = _root(path)
-        self._table = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
+        self._table = table.select_columns([image_column])
+        if isinstance(table.features[image_column], datasets.Image):
+            self._table = self._table.cast_column(image_column, datasets.Image(decode=False))
+        if split in folders:
+            _warn_of_left_out(_name(path, split), self._table[image_column], *folders[split])
         super().__init__(
             name=_name(path, split),
             rows=rows,
@@ -144,22 +158,32 @@ class HubData(DecodedImages):
         cells = self._table[list(rows)][self._table.column_names[0]]
         return [self._source(cell) for cell in cells]
 
-    def _source(self, cell: dict[str, Any] | None) -> Source:
-        if cell is None:
-            return None
+    def _source(self, cell: dict[str, Any] | bytes | None) -> Source:
+        if cell is None or isinstance(cell, bytes):
+            return cell
         if cell["bytes"] is not None:
             return cell["bytes"]
-        if cell["path"] is None or self._folder is None:
+        if cell.get("path") is None or self._folder is None:
             return None
         file = Path(cell["path"]).resolve()
         return file if file.is_relative_to(self._folder) and file.is_file() else None
 
     def _label_of_row(self, row: int) -> str:
-        return f"row {row}"
+        cell = self._table[row][self._table.column_names[0]]
+        file = _file_of(cell)
+        return f"row {row}" if file is None else f"row {row}, {os.path.relpath(file, self._folder or '.')}"
 
 
-def _open_splits(path: str) -> "dict[str, datasets.Dataset]":
-    """All splits by name; raises ValueError where nothing is there or it cannot be read."""
+TABLES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
+
+
+def _open_splits(path: str, folders: "dict[str, tuple[Path, Found]]") -> "dict[str, datasets.Dataset]":
+    """All splits by name; raises ValueError if nothing is there or it cannot be read.
+
+    Args:
+        path: as `HubData` takes it.
+        folders: of a folder of image files, where the images of each split lie.
+    """
     import datasets
 
     local = Path(path)
@@ -178,6 +202,8 @@ def _open_splits(path: str) -> "dict[str, datasets.Dataset]":
                 return dict(datasets.load_from_disk(path))
             if (local / "state.json").is_file():
                 return {"train": datasets.load_from_disk(path)}
+            if folders:  # with the files named, names of files are no splits and a README has no say
+                return _image_tables(local, {split: place for split, (place, _) in folders.items()})
             return dict(datasets.load_dataset(str(local.resolve()) if local.is_dir() else path))
     except Exception as error:  # the library raises its own errors, those of pyarrow, of the network and of the disk
         cause = error.__cause__ or error
@@ -187,17 +213,60 @@ def _open_splits(path: str) -> "dict[str, datasets.Dataset]":
         raise ValueError(f"`path={path}` {what}: {one_line(str(cause))[:300]}") from error
 
 
-@contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """No progress bars for local files; downloads keep theirs."""
+def _image_tables(folder: Path, places: dict[str, Path]) -> "dict[str, datasets.Dataset]":
+    """The images of each split, with the columns of metadata files in the splits' folders or above them."""
     import datasets
 
-    shown = datasets.is_progress_bar_enabled()
+    above = [glob.escape(str(file)) for file in folder.resolve().glob("metadata.*")]
+    patterns = {split: [f"{glob.escape(str(place))}/**", *above] for split, place in places.items()}
+    tables = dict(datasets.load_dataset("imagefolder", data_files=patterns))
+    if len(tables) > 1 and above:  # which list the images of all splits
+        for split, table in tables.items():
+            cells = table.cast_column("image", datasets.Image(decode=False))["image"]
+            inside = [row for row, cell in enumerate(cells) if Path(cell["path"]).is_relative_to(places[split])]
+            tables[split] = table.select(inside)
+    return tables
+
+
+def _images_by_split(path: str) -> dict[str, tuple[Path, Found]]:
+    """The folder of each split and what lies in it, for a folder of image files; empty for anything else."""
+    folder = Path(path)
+    if not folder.is_dir() or any((folder / file).is_file() for file in ("dataset_dict.json", "state.json")):
+        return {}
+    splits = {split: place.resolve() for split, place in splits_in(folder).items()} or {"train": folder.resolve()}
+    found = {split: (place, image_files(place)) for split, place in splits.items()}
+    depth = ("*", "*/*")
+    tables = sum(file.suffix in TABLES and file.stem != "metadata" for part in depth for file in folder.glob(part))
+    return found if tables < sum(len(there.images) for _, there in found.values()) else {}
+
+
+def _file_of(cell: dict[str, Any] | bytes | None) -> str | None:
+    """Where the image of a cell lies if not in the cell itself."""
+    return cell.get("path") if isinstance(cell, dict) and cell["bytes"] is None else None
+
+
+def _warn_of_left_out(name: str, cells: Iterable[Any], place: Path, found: Found) -> None:
+    """Counts the images of a folder that are no rows of its table, as its metadata does not list them."""
+    listed = {os.path.realpath(file) for cell in cells if (file := _file_of(cell)) is not None}
+    unlisted = [file for file in found.images if str(place / file) not in listed]
+    parts = [some_of(unlisted, "that its metadata does not list"), some_of(found.unreadable, UNREADABLE)]
+    if any(parts):
+        warnings.warn(f"images of {name} are left out: {', '.join(part for part in parts if part)}", stacklevel=3)
+
+
+@contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """No progress bars for local files (downloads keep theirs), and no log beside the one line about what is wrong."""
+    import datasets
+
+    shown, level = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
     if local and shown:
         datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(level)
         if local and shown:
             datasets.enable_progress_bars()
 

@@ -56,13 +56,13 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
         return HubData, {"path": name, "split": split or "train"}
     if spec.endswith((".parquet", ".tar")):
         return StreamData if spec.endswith(".tar") else HubData, {"path": spec}
-    path = Path(spec)
+    path = Path(spec).expanduser()
     if path.is_dir():
         saved = any((path / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        tables = ("*.parquet", "data/*.parquet", "metadata.*")  # the last: captions beside the images
+        tables = ("*.parquet", "data/*.parquet", "metadata.*", "train/metadata.*")  # metadata: captions of the images
         table = any(file for pattern in tables for file in path.glob(pattern))
         kind: type[ImageData] = HubData if saved or table else ImageFolder
-        return kind, {"path": spec}
+        return kind, {"path": str(path)}
     raise ValueError(
         f"`{spec}` is no data set: give digits, digits:holdout, {', '.join(toys)}, a parquet file, a folder that "
         "exists, or hub:OWNER/NAME"

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import IO, Any
 
-from sparring.data.columns import image_column_of
+from sparring.data.columns import image_column_of, is_text
 from sparring.data.pixels import one_line
 
 REMOTE = ("hf", "s3", "gs")
@@ -220,8 +220,7 @@ def _check_column(features: Any, column: str | None, kind: str | None) -> None:
     if column not in features:
         raise ValueError(f"`{kind}_column` names the column {column}, which is not there: {', '.join(features)}")
     feature = features[column]
-    strings = feature in (datasets.Value("string"), datasets.Value("large_string"))
-    if kind == "text" and not strings:
+    if kind == "text" and not is_text(feature):
         raise ValueError(f"`text_column={column}` holds {feature}; captions are strings")
     if kind == "label" and not (isinstance(feature, datasets.ClassLabel) or "int" in getattr(feature, "dtype", "")):
         raise ValueError(f"`label_column={column}` holds {feature}; labels of shards are numbers from 0")

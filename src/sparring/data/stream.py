@@ -1,5 +1,6 @@
 """Images read from shards as they come up: little is read at the start, little is held, any place can be resumed."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ class StreamData(ImageData):
         on_error: Literal["stop", "skip"] = "stop",
         holdout: str | None = None,
     ):
+        path = os.path.expanduser(path)
         check_settings(size, pad, channels, on_error)
         if shuffle_buffer < 1:
             raise ValueError(f"`shuffle_buffer={shuffle_buffer}` must be at least 1")
