@@ -70,7 +70,7 @@ def readable_suffixes() -> tuple[str, ...]:
     from PIL import Image
 
     Image.init()
-    return tuple(suffix for suffix, name in Image.EXTENSION.items() if name in FORMATS and name in Image.OPEN)
+    return tuple(sorted(ending for ending, name in Image.EXTENSION.items() if name in FORMATS and name in Image.OPEN))
 
 
 def is_image_name(name: str) -> bool:
