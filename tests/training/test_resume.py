@@ -129,6 +129,30 @@ def test_resume_from_an_earlier_step_repeats_what_followed(tmp_path):
     assert log(run) == lines
 
 
+def test_a_second_program_is_refused_while_one_trains(tmp_path):
+    """A second start and a second resume, from inside a step of the first; the first is not disturbed."""
+    run = trainer(tmp_path / "run", steps=2)
+    inner, refused = run.train_step, []
+
+    def meanwhile(window):
+        for resume in (False, True):
+            with pytest.raises(ValueError, match="already holds a run|another program is training there") as error:
+                trainer(tmp_path / "run", steps=2).fit(resume=resume)
+            refused.append(str(error.value))
+        inner(window)
+
+    run.train_step = meanwhile
+    run.fit()
+    assert any("another program is training there: wait for it" in text for text in refused)
+    trainer(tmp_path / "run", steps=3).fit(resume=True)  # free again
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/.starting").touch()
+    first = trainer(tmp_path / "killed")
+    first.folder.create()
+    with pytest.raises(ValueError, match="another program is training there"):
+        trainer(tmp_path / "killed").fit()
+
+
 def test_resume_refuses_what_would_not_be_the_same_run(tmp_path):
     trainer(tmp_path / "run").fit()
     for settings, message in (

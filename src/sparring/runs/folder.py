@@ -1,5 +1,6 @@
 """A run's folder on disk: configuration, log lines, sample grids, checkpoints and the pipeline."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from safetensors import SafetensorError
@@ -33,6 +34,7 @@ CONFIG = "config.yaml"
 
 
 STARTING = ".starting"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -51,6 +53,7 @@ class RunFolder:
         self.pipeline = self.path / "pipeline"
         self.lora = self.path / "lora" / "pytorch_lora_weights.safetensors"
         self.frozen = self.path / "frozen.safetensors"
+        self.held: TextIO | None = None
 
     def create(self) -> None:
         """Makes the folder, or takes over one whose start was killed. It is a run once `write_config` is done.
@@ -61,13 +64,14 @@ class RunFolder:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise ValueError(f"`out={self.path}` is a file: give another folder")
-            held = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
+            held = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
             if held and (CONFIG in held or STARTING not in held):
                 raise ValueError(
                     f"`out={self.path}` already holds {'a run' if CONFIG in held else 'other files'}: "
                     "give another folder, or --resume to go on with a run"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
             (self.path / STARTING).touch()
             for part in (self.pipeline, self.lora.parent):  # of the killed start, whose settings may have been others
                 shutil.rmtree(part, ignore_errors=True)
@@ -75,6 +79,28 @@ class RunFolder:
             self.samples.mkdir(exist_ok=True)
         except OSError as error:
             raise ValueError(f"`out={self.path}` cannot be written ({error.strerror}): give another folder") from None
+
+    def lock(self) -> None:
+        """Keeps other programs from training in this folder, until `unlock` or the end of this one.
+
+        Raises:
+            ValueError: another program trains there.
+        """
+        handle = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            raise ValueError(
+                f"`out={self.path}`: another program is training there: wait for it, or give another folder"
+            ) from None
+        self.held = handle
+
+    def unlock(self) -> None:
+        """Lets other programs go on with this run."""
+        if self.held is not None:
+            self.held.close()
+            self.held = None
 
     def write_config(self, config: dict[str, Any], **hardware: Any) -> None:
         """Writes config.yaml, the last file of a start; from then on the folder is a run."""

@@ -195,13 +195,13 @@ class Trainer:
                 something could not be written.
             Interrupted: a signal asked to stop; the checkpoint is written.
         """
-        if resume or resume_step is not None:
-            self.resume(resume_step)
-        else:
-            self.start()
-        with writing("the tracker's log", self.folder.path):
-            self.accelerator.init_trackers("tensorboard")
         try:
+            if resume or resume_step is not None:
+                self.resume(resume_step)
+            else:
+                self.start()
+            with writing("the tracker's log", self.folder.path):
+                self.accelerator.init_trackers("tensorboard")
             with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                 self.loop()
         except (ValueError, RuntimeError) as error:
@@ -212,6 +212,7 @@ class Trainer:
         finally:
             for tracker in self.accelerator.trackers if self.main else []:
                 tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
+            self.folder.unlock()
         return self.folder.path
 
     def start(self) -> None:
@@ -234,6 +235,8 @@ class Trainer:
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
         config = self.folder.read_config()
+        if self.main:
+            self.folder.lock()
         loaded = self.folder.load_checkpoint(step)
         put_fixed(self.method, self.folder.load_frozen())
         self.frozen_digest = self.folder.frozen_digest()
