@@ -3,19 +3,22 @@
 import glob
 import os
 import tarfile
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import IO, Any
 
 from sparring.data.columns import image_column_of, is_text
-from sparring.data.pixels import one_line
+from sparring.data.files import UNREADABLE, some_of
+from sparring.data.pixels import is_image_name, one_line
 
 REMOTE = ("hf", "s3", "gs")
 """Where parquet shards may lie but here; fsspec reads them."""
-TAR_IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+TAR_IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "jfif", "jpe", "pnm", "avif")
+"""Endings of the images in a tar; if a row has several, the first of these is meant."""
 
 Row = tuple[bytes | None, Any]
 """The bytes of an image file, and what its row says about it (a caption, a class number), None where it is missing."""
@@ -43,6 +46,10 @@ class Shards(ABC):
     @abstractmethod
     def name_of(self, group: int) -> str:
         """What to call a group in a message."""
+
+    def name_of_row(self, group: int, row: int) -> str:
+        """What to call a row in a message."""
+        return f"image {row} of {self.name_of(group)}"
 
 
 class ParquetShards(Shards):
@@ -118,14 +125,18 @@ class _TableRows(Sequence[Row]):
 class TarShards(Shards):
     """Tar files as webdataset has them; a group is a file, whose images stay on the disk until they are decoded.
 
-    Files that follow each other and share a name up to its first dot are one row: 0001.jpg, 0001.txt, 0001.cls. A row
-    without an image is passed over. At the start only the headers of the files in a tar are read; no name in a tar is
-    ever used as a path, and links are left alone.
+    Files that follow each other and share a name up to its first dot are one row: 0001.jpg, 0001.txt, 0001.cls. If none
+    of them is an image by its whole ending, names go up to their last dot: 22.05.jpg and 22.05.txt are a row, too. A row
+    without an image is passed over, links and hidden files are left alone, and what is left out is counted. At the start
+    only the headers of the files in a tar are read; no name in a tar is ever used as a path.
 
     Args:
         path: a file or a pattern.
         image_column: ending of the images; None: any that images have.
         column: ending of the file that is read with each image, or None.
+
+    Raises:
+        ValueError: no such file, a file that cannot be read, or one whose rows are torn apart.
     """
 
     def __init__(self, path: str, image_column: str | None, column: str | None):
@@ -133,38 +144,87 @@ class TarShards(Shards):
         self.column = column
         if "://" in path:
             raise ValueError(f"`path={path}`: tar files are read from a disk; parquet files may lie elsewhere")
-        files = _found(path)
-        counted = [(file, sum(1 for _ in self._rows(file))) for file in files]
-        self.files = [file for file, rows in counted if rows]
-        self.sizes = [rows for _, rows in counted if rows]
+        self.files, self.sizes = [], []
+        unused: list[str] = []
+        links: list[str] = []
+        for file in _found(path):
+            if rows := self._count(file, unused, links):
+                self.files.append(file)
+                self.sizes.append(rows)
+        why = f"that do not end in .{image_column}" if image_column else UNREADABLE
+        parts = [part for part in (some_of(unused, why), some_of(links, "that are links")) if part]
+        if parts and self.sizes:
+            warnings.warn(f"images of {path} are left out: {', '.join(parts)}", stacklevel=3)
 
     def open(self, group: int) -> Sequence[Row]:
-        return _TarRows(self.files[group], list(self._rows(self.files[group])))
+        return _TarRows(self.files[group], [places for _, *places in self._rows(self.files[group])])
 
     def name_of(self, group: int) -> str:
         return os.path.basename(self.files[group])
 
-    def _rows(self, path: str) -> Iterator[tuple["_Place", "_Place | None"]]:
-        """Where in a tar the image of each row is, and what belongs to it."""
+    def name_of_row(self, group: int, row: int) -> str:
+        name = next(islice(self._rows(self.files[group]), row, None))[0]
+        return f"image {row} of {self.name_of(group)}, {name},"
+
+    def _count(self, path: str, unused: list[str], links: list[str]) -> int:
+        """Number of rows of a tar; adds to the lists the images that are in none, and those that are links."""
+        count, seen = 0, set[str]()
+        for key, places in self._groups(path, links):
+            if self.column and key in seen:
+                raise ValueError(
+                    f"{path}: the files of {key.lstrip('/')} do not follow each other, so that images and their "
+                    f".{self.column} cannot be matched: sort the tar by name (tar --sort=name)"
+                )
+            seen.add(key)
+            rows = len(list(self._rows_of(key, places)))
+            count += rows
+            names = [] if rows else [f"{key.lstrip('/')}.{ending}" for ending in places]
+            unused += [name for name in names if is_image_name(name)]
+        return count
+
+    def _groups(self, path: str, links: list[str] | None = None) -> Iterator[tuple[str, dict[str, "_Place"]]]:
+        """The files of a tar that share a name up to its first dot, by their endings; adds its links to a list."""
         with _readable(path), tarfile.open(path, "r:") as tar:
-            members = (
-                (*_key_and_ending(m.name), (m.offset_data, m.size)) for m in tar if m.isreg() and not m.issparse()
-            )
-            for _, row in groupby(members, itemgetter(0)):
-                places = {ending: place for _, ending, place in row}
-                image = next((places[ending] for ending in self.endings if ending in places), None)
-                if image is not None:
-                    yield image, places.get(self.column or "")
+            for key, row in groupby(_files_in(tar, [] if links is None else links), itemgetter(0)):
+                yield key, {ending: place for _, ending, place in row}
+
+    def _rows(self, path: str) -> Iterator[tuple[str, "_Place", "_Place | None"]]:
+        """The name of the image of each row, where in a tar it is, and where what belongs to it is."""
+        for key, places in self._groups(path):
+            yield from self._rows_of(key, places)
+
+    def _rows_of(self, key: str, places: dict[str, "_Place"]) -> Iterator[tuple[str, "_Place", "_Place | None"]]:
+        parts = {key: places}
+        if not any(ending in places for ending in self.endings):
+            parts = {}
+            for name, place in places.items():
+                longer, _, ending = name.rpartition(".")
+                parts.setdefault(f"{key}.{longer}", {})[ending] = place
+        for part, inside in parts.items():
+            found = next((ending for ending in self.endings if ending in inside), None)
+            if found is not None:
+                yield f"{part.lstrip('/')}.{found}", inside[found], inside.get(self.column or "")
 
 
 _Place = tuple[int, int]
 """First byte and number of bytes."""
 
 
+def _files_in(tar: tarfile.TarFile, links: list[str]) -> Iterator[tuple[str, str, _Place]]:
+    """Key, ending and place of each file; hidden ones, such as a Mac adds to each, are no part of it."""
+    for member in tar:
+        if os.path.basename(member.name).startswith("."):
+            continue
+        if member.isreg() and not member.issparse():
+            yield *_key_and_ending(member.name), (member.offset_data, member.size)
+        elif (member.issym() or member.islnk()) and is_image_name(member.name):
+            links.append(member.name)
+
+
 class _TarRows(Sequence[Row]):
     """Rows of a tar, read one at a time, at a place of their own: processes that share the open file do not mind."""
 
-    def __init__(self, file: str, places: list[tuple[_Place, _Place | None]]):
+    def __init__(self, file: str, places: list[list[Any]]):
         self.file = open(file, "rb")  # noqa: SIM115 - closed with this object
         self.places = places
 
@@ -181,10 +241,10 @@ class _TarRows(Sequence[Row]):
 
 
 def _key_and_ending(name: str) -> tuple[str, str]:
-    """ "a.b/0001.seg.png" as "a.b/0001" and "seg.png"; hidden files have no ending."""
+    """ "a.b/0001.seg.png" as "a.b/0001" and "seg.png"."""
     folder, _, file = name.rpartition("/")
     key, _, ending = file.partition(".")
-    return f"{folder}/{key}", ending.lower() if key else ""
+    return f"{folder}/{key}", ending.lower()
 
 
 def _found(path: str) -> list[str]:

@@ -177,7 +177,7 @@ class StreamData(ImageData):
         """Says that an image cannot be used, as an error or, with `on_error=skip`, as a warning."""
         group = int(np.searchsorted(self._order.ends, index, "right"))
         row = index - int(self._order.ends[group] - self._order.sizes[group])
-        what = one_line(f"image {row} of {self._window.shards.name_of(group)} cannot be used ({reason(error)})")
+        what = one_line(f"{self._window.shards.name_of_row(group, row)} cannot be used ({reason(error)})")
         if self.on_error == "stop":
             raise ValueError(f"{what}; repair or remove it, or set `on_error=skip`") from error
         warnings.warn(f"{what}; the next one takes its place", stacklevel=5)
