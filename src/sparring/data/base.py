@@ -1,7 +1,8 @@
 """What a data set is here, and scikit-learn's digits as the smallest real one."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -80,6 +81,30 @@ class ImageData(Dataset, ABC):
         """The split to evaluate against, never trained on, or None where the data set knows none."""
         return None
 
+    def identity(self) -> Iterable[str]:
+        """What tells these rows from others without reading a pixel: names and sizes of files, if there are any."""
+        return ()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Number of images and a digest of `identity`, for a run to know its data again."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in self.identity():
+            digest.update(part.encode(errors="surrogateescape") + b"\0")
+        return {"images": len(self), "digest": digest.hexdigest()}
+
+    def check_fingerprint(self, before: dict[str, Any]) -> None:
+        """Raises ValueError unless these are the rows that had the fingerprint `before`."""
+        now = self.fingerprint()
+        if now == before:
+            return
+        what = f"has other images than the {now['images']}"
+        if now["images"] != before["images"]:
+            what = f"has {now['images']} images, not the {before['images']}"
+        raise ValueError(
+            f"`{self.name}` {what} that the run was started with: put them back, or start a new run from this one with "
+            "--init"
+        )
+
     def _in_chunks(self, rows: list[int]) -> Iterator[tuple[int, tuple[Tensor, Any]]]:
         for first in range(0, len(rows), 256):
             yield first, self[rows[first : first + 256]]
@@ -147,6 +172,10 @@ class StoredImages(ImageData):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         labels = None if self._labels is None else self._labels[torch.as_tensor(indices, dtype=torch.int64)]
         return self._rows_of(self._images, indices), labels
+
+    def identity(self) -> Iterable[str]:
+        labels = [] if self._labels is None else self._labels.tolist()
+        return map(str, (*self.image_shape, *labels))
 
     def sources(self, indices: Sequence[int]) -> Tensor | None:
         return None if self._sources is None else self._rows_of(self._sources, indices)

@@ -1,7 +1,7 @@
 """A folder of image files."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +133,10 @@ class ImageFolder(DecodedImages):
 
     def _sources(self, rows: Sequence[int]) -> list[Source]:
         return [self.path / self._files[row] for row in rows]
+
+    def identity(self) -> Iterator[str]:
+        files = (self._files[row] for row in self._rows)
+        return (f"{file.as_posix()} {(self.path / file).stat().st_size}" for file in files)
 
     def _label_of_row(self, row: int) -> str:
         return self._files[row].as_posix()

@@ -3,7 +3,7 @@
 import warnings
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -38,6 +38,10 @@ class TwoSets(ImageData):
     @abstractmethod
     def _partners(self, indices: Sequence[int]) -> Sequence[int]:
         """Which of the source rows that are used comes with each image."""
+
+    def identity(self) -> Iterator[str]:
+        yield from self._target.identity()
+        yield from self._source.identity()
 
     def __len__(self) -> int:
         return len(self._rows)

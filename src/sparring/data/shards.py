@@ -1,11 +1,12 @@
 """Shards: parquet and tar files of which single groups of rows are read, without going through all of them."""
 
 import glob
+import hashlib
 import os
 import tarfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 from operator import itemgetter
@@ -42,6 +43,10 @@ class Shards(ABC):
         Raises:
             ValueError: the file is gone or broken.
         """
+
+    @abstractmethod
+    def identity(self) -> Iterable[str]:
+        """What tells these shards from others, as far as it is known without reading images: names, rows, bytes."""
 
     @abstractmethod
     def name_of(self, group: int) -> str:
@@ -101,6 +106,11 @@ class ParquetShards(Shards):
             table = pq.ParquetFile(opened).read_row_group(number, columns=self._columns(), use_threads=False)
         return _TableRows(table.combine_chunks(), self.image_column, self.column)
 
+    def identity(self) -> Iterable[str]:
+        yield from map(str, self.sizes)
+        for file in dict(self.groups):
+            yield f"{os.path.basename(file)} {'' if '://' in file else os.path.getsize(file)}"
+
     def name_of(self, group: int) -> str:
         file, number = self.groups[group]
         return f"{os.path.basename(file)}, row group {number}"
@@ -126,9 +136,9 @@ class TarShards(Shards):
     """Tar files as webdataset has them; a group is a file, whose images stay on the disk until they are decoded.
 
     Files that follow each other and share a name up to its first dot are one row: 0001.jpg, 0001.txt, 0001.cls. If none
-    of them is an image by its whole ending, names go up to their last dot: 22.05.jpg and 22.05.txt are a row, too. A row
-    without an image is passed over, links and hidden files are left alone, and what is left out is counted. At the start
-    only the headers of the files in a tar are read; no name in a tar is ever used as a path.
+    of them is an image by its whole ending, names go up to their last dot: 22.05.jpg and 22.05.txt are a row, too.
+    A row without an image is passed over, links and hidden files are left alone, and what is left out is counted. At
+    the start only the headers of the files in a tar are read; no name in a tar is ever used as a path.
 
     Args:
         path: a file or a pattern.
@@ -144,13 +154,15 @@ class TarShards(Shards):
         self.column = column
         if "://" in path:
             raise ValueError(f"`path={path}`: tar files are read from a disk; parquet files may lie elsewhere")
-        self.files, self.sizes = [], []
+        self.files, self.sizes, self.digests = list[str](), list[int](), list[str]()
         unused: list[str] = []
         links: list[str] = []
         for file in _found(path):
-            if rows := self._count(file, unused, links):
+            rows, digest = self._count(file, unused, links)
+            if rows:
                 self.files.append(file)
                 self.sizes.append(rows)
+                self.digests.append(digest)
         why = f"that do not end in .{image_column}" if image_column else UNREADABLE
         parts = [part for part in (some_of(unused, why), some_of(links, "that are links")) if part]
         if parts and self.sizes:
@@ -159,6 +171,9 @@ class TarShards(Shards):
     def open(self, group: int) -> Sequence[Row]:
         return _TarRows(self.files[group], [places for _, *places in self._rows(self.files[group])])
 
+    def identity(self) -> Iterable[str]:
+        return self.digests
+
     def name_of(self, group: int) -> str:
         return os.path.basename(self.files[group])
 
@@ -166,9 +181,15 @@ class TarShards(Shards):
         name = next(islice(self._rows(self.files[group]), row, None))[0]
         return f"image {row} of {self.name_of(group)}, {name},"
 
-    def _count(self, path: str, unused: list[str], links: list[str]) -> int:
-        """Number of rows of a tar; adds to the lists the images that are in none, and those that are links."""
-        count, seen = 0, set[str]()
+    def _count(self, path: str, unused: list[str], links: list[str]) -> tuple[int, str]:
+        """Number of rows of a tar, and a digest of their names and sizes.
+
+        Args:
+            path: the tar.
+            unused: gets the names of the images that are in no row.
+            links: gets the names of the images that are links.
+        """
+        count, seen, digest = 0, set[str](), hashlib.blake2b(digest_size=8)
         for key, places in self._groups(path, links):
             if self.column and key in seen:
                 raise ValueError(
@@ -176,11 +197,12 @@ class TarShards(Shards):
                     f".{self.column} cannot be matched: sort the tar by name (tar --sort=name)"
                 )
             seen.add(key)
-            rows = len(list(self._rows_of(key, places)))
-            count += rows
+            rows = [f"{name} {image[1]}\0" for name, image, _ in self._rows_of(key, places)]
+            digest.update("".join(rows).encode(errors="surrogateescape"))
+            count += len(rows)
             names = [] if rows else [f"{key.lstrip('/')}.{ending}" for ending in places]
             unused += [name for name in names if is_image_name(name)]
-        return count
+        return count, digest.hexdigest()
 
     def _groups(self, path: str, links: list[str] | None = None) -> Iterator[tuple[str, dict[str, "_Place"]]]:
         """The files of a tar that share a name up to its first dot, by their endings; adds its links to a list."""

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +113,9 @@ class StreamData(ImageData):
         if self.num_classes is not None:
             return in_range(images), torch.tensor(conditions)
         return in_range(images), conditions if self.text else None
+
+    def identity(self) -> Iterable[str]:
+        return self._window.shards.identity()
 
     def holdout(self) -> "StreamData | None":
         if self._holdout is None:
