@@ -13,7 +13,7 @@ def structure_distance(z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor
     no encoder wins by growing its weights.
 
     Affinity and distance: default (ours), after Yang et al. 2024, "Structure-Guided Adversarial Training of Diffusion
-    Models", which does not fix them in the parts we could read. Others did worse, see docs/results.md.
+    Models", which does not fix them in the parts we could read. Others did worse, see docs/results/sadm.md.
 
     Args:
         z_real: [B,d] features of real images.

@@ -1,0 +1,138 @@
+"""Results files: tables of pooled numbers, the documents made from them, and the documents of this repository."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparring.experiments.results import SettingResults, StudyResults, Table, fill_pages, filled
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
+
+
+def table(**changes):
+    return Table(
+        **{
+            "kind": "distance",
+            "columns": ["arm", "training NFE", "ddim 5", "dpm 5", "P/R ddim 5"],
+            "rows": [
+                ["plain", "300", "1.03±0.12", "0.682±0.088", "0.84/0.86"],
+                ["m = 10, k = 2", "1010", "0.675±0.124", "", "0.85/0.88"],
+            ],
+            "features": "classifier",
+            "split": "holdout",
+            "n": 1000,
+            "n_reference": 500,
+            "floor": 0.2634,
+        }
+        | changes
+    )
+
+
+RATIO = Table(
+    kind="ratio",
+    columns=["arm", "features", "ddim 5"],
+    rows=[["adt", "classifier", "0.495±0.091"], ["adt", "pixels", "0.459±0.028"]],
+    control="plain",
+)
+VERDICTS = [
+    {"name": "adt", "verdict": "gain", "sentence": "At equal scheduler: helps."},
+    {"name": "m = 10, k = 2", "verdict": "no gain", "sentence": "Nothing."},
+]
+
+
+@pytest.fixture
+def results():
+    setting = SettingResults(tables=[table(), RATIO], verdicts=VERDICTS)
+    return StudyResults(
+        name="small", command="sparring study small", revision=None, seeds=[0, 1], settings={"digits": setting}
+    )
+
+
+def test_a_results_file_comes_back_as_it_was_written(results, tmp_path):
+    file = tmp_path / "data" / "small.json"
+    results.write(file)
+    assert StudyResults.read(file) == results
+    assert '["plain", "300", "1.03±0.12", "0.682±0.088", "0.84/0.86"]' in file.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": 1}', '{"settings": {"digits": {"tables": [{"kind": 1}]}}}'])
+def test_another_file_is_refused_in_one_line(text, tmp_path):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=r"bad.json is not a results file of `sparring study`"):
+        StudyResults.read(tmp_path / "bad.json")
+
+
+def test_the_smallest_distance_of_each_sampler_is_bold():
+    assert table().markdown().splitlines() == [
+        "| arm | training NFE | ddim 5 | dpm 5 | P/R ddim 5 |",
+        "|---|--:|--:|--:|--:|",
+        "| plain | 300 | 1.03±0.12 | 0.682±0.088 | 0.84/0.86 |",
+        "| m = 10, k = 2 | 1010 | **0.675±0.124** |  | 0.85/0.88 |",
+    ]
+    assert table().caption("digits") == "digits, classifier, holdout; n = 1000 against 500, floor 0.263"
+    assert "**" not in RATIO.markdown()
+
+
+def test_latex_escapes_what_latex_reads():
+    text = table(rows=[["50 %_x & y", "1", "1±0.1", "2", ""], ["b", "1", "2±0.1", "3", ""]]).latex()
+    assert r"50 \%\_x \& y & 1 & \textbf{1$\pm$0.1} & \textbf{2} &  \\" in text
+    assert text.startswith("\\begin{tabular}{lrrrl}\n\\toprule")
+
+
+def test_places_of_a_page_are_filled(results, tmp_path):
+    results.write(tmp_path / "data" / "small.json")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Before\n\n"
+        "<!-- table: small distance arms='m = 10, k = 2' columns='ddim 5' -->\nold\n<!-- end -->\n\n"
+        "<!-- table: small ratio control=plain features=pixels caption=no -->\n<!-- end -->\n\n"
+        "<!-- table: small verdicts arms=adt -->\n<!-- end -->\nAfter\n"
+    )
+    assert fill_pages(tmp_path) == [page]
+    assert page.read_text() == (
+        "Before\n\n"
+        "<!-- table: small distance arms='m = 10, k = 2' columns='ddim 5' -->\n"
+        "digits, classifier, holdout; n = 1000 against 500, floor 0.263\n\n"
+        "| arm | training NFE | ddim 5 |\n|---|--:|--:|\n| m = 10, k = 2 | 1010 | 0.675±0.124 |\n\n<!-- end -->\n\n"
+        "<!-- table: small ratio control=plain features=pixels caption=no -->\n"
+        "| arm | features | ddim 5 |\n|---|---|--:|\n| adt | pixels | 0.459±0.028 |\n\n<!-- end -->\n\n"
+        "<!-- table: small verdicts arms=adt -->\n- **adt**, gain. At equal scheduler: helps.\n\n<!-- end -->\nAfter\n"
+    )
+    assert fill_pages(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("other distance", "other.json is not a results file"),
+        ("small shares", "there is no table shares: there are distance classifier, ratio plain"),
+        ("small distance arms=adt", "the table has no 'adt': it has plain, m = 10, k = 2"),
+        ("small distance columns='ddim 9'", "the table has no 'ddim 9'"),
+        ("small distance setting=ring", "small has no setting 'ring': it has digits"),
+        ("small distance rows=1", "unknown word rows"),
+        ("small distance loud", "`loud` is not KEY=VALUE"),
+        ("small", "a place names a study and a kind of table"),
+    ],
+)
+def test_a_place_that_cannot_be_filled_is_one_line(words, message, results, tmp_path):
+    results.write(tmp_path / "small.json")
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        filled(f"<!-- table: {words} -->\n<!-- end -->", tmp_path)
+    assert f"<!-- table: {words} -->" in str(caught.value)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_the_tables_of_the_documentation_are_those_of_the_results_files(page):
+    text = page.read_text()
+    assert text.count("<!-- table:") == text.count("<!-- end -->")
+    assert filled(text, DOCS / "data") == text, "make them again: sparring study STUDY --print --write"
+
+
+def test_every_results_file_has_a_place_in_the_documentation():
+    named = {
+        words.split()[0]
+        for page in DOCS.glob("*.md")
+        for words in re.findall(r"<!-- table: (.+?) -->", page.read_text())
+    }
+    assert named == {file.stem for file in (DOCS / "data").glob("*.json")}
