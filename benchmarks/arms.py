@@ -15,21 +15,13 @@ import numpy as np
 import torch
 from sets import RESNET20, RESNET56, SETS, Plan
 
-from sparring.backbones import SmallConvNet
+from sparring.backbones import Backbone, CifarResNet, Pixels, SmallConvNet, Wrapped
 from sparring.cli.main import main
 from sparring.cli.terminal import quiet
 from sparring.evaluation import verdicts
 from sparring.evaluation.comparison import measured, settings
-from sparring.evaluation.evaluator import cache_folder
-from sparring.metrics import (
-    CifarResNetFeatures,
-    ClassifierFeatures,
-    Features,
-    Module,
-    Pixels,
-    Reference,
-    SelfSupervisedFeatures,
-)
+from sparring.evaluation.features import cache_folder
+from sparring.metrics import Reference, learned_features
 from sparring.runs import row
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.results import keep_result, read_results
@@ -112,19 +104,19 @@ class Experiment:
         if not self.references:
             train, real = self.set.real(self.images, self.split)
             images, seen = real.images(), train.images()
-            features: list[Features] = [SelfSupervisedFeatures.fit(seen, cache=cache_folder()), Pixels()]
+            features: list[Backbone] = [learned_features(seen, cache=cache_folder()), Pixels()]
             labels, held = train.labels(), real.labels()
             if self.set.resnets:
                 names = {"classifier, ResNet-56": RESNET56, "the judge's encoder, ResNet-20": RESNET20}
-                nets = [CifarResNetFeatures(path=str(self.images / file)) for file in names.values()]
+                nets = [CifarResNet(path=str(self.images / file)) for file in names.values()]
                 for network, name in zip(nets, names, strict=True):
                     network.name = name
                 features = [*nets, *features]
             elif labels is not None and held is not None:
-                fitted = ClassifierFeatures.fit(seen, labels, holdout=(images, held), cache=cache_folder())
+                fitted = learned_features(seen, labels, holdout=(images, held), cache=cache_folder())
                 judge = SmallConvNet(in_channels=self.set.channels, num_classes=self.set.num_classes)
                 judge.prepare(seen, labels)
-                features = [fitted, Module(net=judge, name="the judge's encoder"), *features]
+                features = [fitted, Wrapped(net=judge, name="the judge's encoder"), *features]
             for network in features:
                 network.name += f", {self.split}"
                 self.references.append(Reference(images, network, train=seen, cache=cache_folder()))

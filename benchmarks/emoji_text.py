@@ -21,10 +21,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from sparring.backbones import Backbone, CifarResNet, Pixels
 from sparring.cli.main import main
 from sparring.cli.terminal import quiet
 from sparring.data import BatchStream, HubData
-from sparring.metrics import CifarResNetFeatures, Features, Pixels, Reference, extract
+from sparring.metrics import Reference, extract
 from sparring.runs.checkpoint import steps_in
 from sparring.samplers import Sampler, save_images
 
@@ -196,7 +197,7 @@ if __name__ == "__main__":
         "adt": ["adt-digits", *judge],
         "adt-paired": ["adt-digits", *judge, "--method.reference=paired"],
     }
-    networks: list[Features] = [CifarResNetFeatures(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
+    networks: list[Backbone] = [CifarResNet(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]
     measured = {"base": measure(base, held, references, options.n)}
     for seed in options.seeds:

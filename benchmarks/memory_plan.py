@@ -171,8 +171,8 @@ def one_step(net: Any, pipe: Pipeline, space: Latents, judge: SiameseDiscriminat
     with torch.autocast("cpu", dtype=torch.bfloat16):
         image = space.decode(sum(call() for _ in range(k)))  # type: ignore[arg-type]
         with torch.no_grad():
-            real, reference = (judge.backbone(torch.zeros_like(image)) for _ in range(2))
-        fake = judge.backbone(image)
+            real, reference = (judge.backbone.maps(torch.zeros_like(image)) for _ in range(2))
+        fake = judge.backbone.maps(image)
     fixed = [maps.detach() for maps in fake]
     loss = sum(logits.sum() for logits in judge.logits_from_maps([real, fixed], reference))
     torch.autograd.backward(loss, inputs=[p for p in judge.parameters() if p.requires_grad])

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from sparring.metrics import ClassifierFeatures, Features, Pixels, Reference
+from sparring.backbones import Backbone, Pixels
+from sparring.metrics import Reference, learned_features
 
 COLUMNS = [
     ("Frechet", "frechet", "{:.3g}"),
@@ -50,8 +51,8 @@ def main() -> None:
     kept = pool[pool_labels >= 3]
     n = args.n or len(kept)
     arms = ladder(pool[:n], kept[:n], train[:n])
-    classifier = ClassifierFeatures.fit(train, train_labels, holdout=(reference, reference_labels), epochs=args.epochs)
-    spaces: list[Features] = [Pixels(pool=4), classifier]
+    classifier = learned_features(train, train_labels, holdout=(reference, reference_labels), epochs=args.epochs)
+    spaces: list[Backbone] = [Pixels(pool=4), classifier]
     for features in spaces:
         measured = Reference(reference, features, train=train)
         results = {arm: measured.evaluate(fakes) for arm, fakes in arms.items()}

@@ -19,8 +19,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from sparring.backbones import SmallConvNet
-from sparring.metrics import FeatureStream, Module
+from sparring.backbones import SmallConvNet, Wrapped
+from sparring.metrics import FeatureStream
 from sparring.metrics.frechet import Gaussian, frechet_between, frechet_of_features
 from sparring.metrics.kernel import KernelMoments, kernel_distance
 from sparring.metrics.moments import Moments
@@ -89,7 +89,7 @@ def distances(n: int, repeats: int) -> None:
                     metric.update(batch, real=is_real)
         return [float(metrics[0].compute()), float(metrics[1].compute()[0])]
 
-    def stream(features: nn.Module, real: Tensor, fake: Tensor) -> list[float]:
+    def stream(features: Wrapped, real: Tensor, fake: Tensor) -> list[float]:
         sides = []
         for images in (fake, real):
             sides.append(FeatureStream(features))
@@ -138,7 +138,7 @@ def distances(n: int, repeats: int) -> None:
                     repeats if dim < 1000 else 1,
                 )
     net = SmallConvNet(in_channels=3, pretrain="none").eval()
-    features = Module(net=net, name="random")
+    features = Wrapped(net=net, name="random")
     images = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
     blurred = nn.functional.avg_pool2d(images.float(), 3, 1, 1).round().to(torch.uint8)
     for share in (False, True):
@@ -193,7 +193,7 @@ def child(name: str, n: int) -> None:
         return
     net = SmallConvNet(in_channels=3, widths=(8, 32, 64), pretrain="none").eval()
     if which == "ours":
-        features = Module(net=net, name="random")
+        features = Wrapped(net=net, name="random")
         streams = [FeatureStream(features), FeatureStream(features)]
         update = lambda side, batch: streams[side].update(batch.float() / 127.5 - 1)  # noqa: E731
         finish = lambda: streams[0].distances(streams[1])  # noqa: E731

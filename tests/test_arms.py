@@ -59,8 +59,8 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
         real=lambda _, split: tuple(halves),
     )
     monkeypatch.setitem(arms.SETS, "digits", small)
-    for kind in ("ClassifierFeatures", "SelfSupervisedFeatures"):  # networks that have learned next to nothing will do
-        monkeypatch.setattr(getattr(arms, kind), "fit", partial(getattr(arms, kind).fit, epochs=1))
+    # networks that have learned next to nothing will do
+    monkeypatch.setattr(arms, "learned_features", partial(arms.learned_features, epochs=1))
     monkeypatch.setattr(arms, "SmallConvNet", partial(arms.SmallConvNet, epochs=1))
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
     table = arms.Table("digits", {"plain": arms.Arm("plain-digits"), "twice": arms.Arm("plain-digits", steps=1 / 150)})

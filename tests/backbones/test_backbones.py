@@ -26,7 +26,7 @@ from sparring.discriminators import StructureDiscriminator
 def test_small_convnet_takes_any_size(size, grids, kernel_size):
     net = SmallConvNet(in_channels=2, widths=(8, 12, 16), pretrain="none", kernel_size=kernel_size)
     x = torch.randn(3, 2, size, size, requires_grad=True)
-    maps = net(x)
+    maps = net.maps(x)
     assert [tuple(m.shape) for m in maps] == [(3, c, g, g) for c, g in zip(net.channels, grids, strict=True)]
     features = net.features(x)
     assert features.shape == (3, net.dim)
@@ -155,7 +155,7 @@ def test_cifar_resnet(shared, depth):
     assert not any(m.training for m in net.modules())
     for shape in [(2, 3, 32, 32), (2, 1, 28, 28), (2, 3, 64, 64)]:
         x = torch.rand(shape).mul(2).sub(1).requires_grad_()
-        maps = net(x)
+        maps = net.maps(x)
         assert [tuple(m.shape) for m in maps] == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
         net.features(x).sum().backward()
         assert x.grad is not None
@@ -194,12 +194,12 @@ def dino_path(tmp_path_factory):
 def test_dinov2_maps_are_the_outputs_of_its_blocks(dino_path, image_size):
     net = freeze(DINOv2(path=dino_path, image_size=image_size))
     assert net.blocks == [1, 2, 3, 4]
-    assert net.name == "tiny-dinov2"
+    assert net.name == "DINOv2 tiny-dinov2"
     outputs = []
     for layer in net.model.encoder.layer:
         layer.register_forward_hook(lambda m, i, out: outputs.append(out[0] if isinstance(out, tuple) else out))
     x = torch.randn(2, 1, 8, 8, requires_grad=True)
-    maps, grid = net(x), image_size // 8
+    maps, grid = net.maps(x), image_size // 8
     assert [tuple(m.shape) for m in maps] == [(2, 32, grid, grid)] * 4
     for block, m in zip(net.blocks, maps, strict=True):
         torch.testing.assert_close(m[:, :, 1, 2], outputs[block][:, 1 + grid + 2])  # row 1, column 2

@@ -45,7 +45,7 @@ def test_shapes_and_gradient_to_the_image_only(kind, size, backbone, draws):
     d, logits_of = judge(kind, backbone)
     x = pictures(size=size).requires_grad_()
     logits = logits_of(x, draws(4))
-    positions = sum(m.shape[2] * m.shape[3] for m in backbone(x))
+    positions = sum(m.shape[2] * m.shape[3] for m in backbone.maps(x))
     assert logits.shape == ((4, positions) if kind == "projected" else (4,))
     logits.sum().backward()
     assert x.grad is not None
@@ -164,7 +164,7 @@ def test_scores_by_hand(backbone, draws):
     d = siamese(backbone, augment="")
     a, r = pictures(), pictures().roll(1, 0)
     expected = torch.zeros(4, dtype=torch.float64)
-    heads = zip(d.candidate_heads, d.reference_heads, backbone(a), backbone(r), strict=True)
+    heads = zip(d.candidate_heads, d.reference_heads, backbone.maps(a), backbone.maps(r), strict=True)
     for h, g, map_a, map_r in heads:
         u, v = h(map_a), g(map_r)
         spatial = ((u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))).mean((1, 2))
@@ -191,7 +191,7 @@ def test_candidates_share_one_reference_and_one_pass_of_the_backbone(backbone, d
         torch.testing.assert_close(logits, d(x, r, draws(4)))
     augmented, one_by_one = siamese(backbone), draws(4)
     for maps, x in zip(augmented.feature_maps([a, b], draws(4)), (a, b), strict=True):
-        for m, alone in zip(maps, backbone(augmented.augment(x, one_by_one)), strict=True):
+        for m, alone in zip(maps, backbone.maps(augmented.augment(x, one_by_one)), strict=True):
             torch.testing.assert_close(m, alone)
 
 
@@ -212,7 +212,7 @@ def test_reference_errors(backbone, draws):
 def test_class_projection_by_hand(backbone, draws):
     d = projected(backbone, num_classes=3, augment="")
     x, labels = pictures(), torch.tensor([0, 2, 1, 0])
-    maps = [head(m) for head, m in zip(d.heads, backbone(x), strict=True)]
+    maps = [head(m) for head, m in zip(d.heads, backbone.maps(x), strict=True)]
     assert d.classes is not None
     expected = [torch.einsum("bkhw,bk->bhw", m, d.classes.weight[labels]).flatten(1) / math.sqrt(8) for m in maps]
     torch.testing.assert_close(d(x, draws(4), labels), torch.cat(expected, 1))

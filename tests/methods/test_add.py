@@ -100,7 +100,7 @@ def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads():
     method = ADD(denoiser(), projected(augment=""), r1_gamma=0.4)
     losses = method.discriminator_loss(batch_of(phase="discriminator"), method.rollout(batch_of()))
     judge = method.discriminator
-    maps = [m.detach().requires_grad_() for m in judge.backbone(images_of())]
+    maps = [m.detach().requires_grad_() for m in judge.backbone.maps(images_of())]
     grads = torch.autograd.grad(judge.logits_from_maps(maps).sum(), maps)
     expected = 0.2 * sum(g.square().sum() for g in grads) / 6
     torch.testing.assert_close(losses["r1"], expected)

@@ -204,7 +204,7 @@ def test_ramp_rises_after_its_delay():
 class Counted(SmallConvNet):
     def __init__(self):
         super().__init__(in_channels=1, widths=(4,), pretrain="none")
-        self.seen = []
+        self.needs_images, self.seen = True, []
 
     def prepare(self, images, labels):
         self.seen.append((images, labels))
@@ -230,19 +230,20 @@ def test_prepare_reads_no_image_for_backbones_that_learn_nothing():
     class Pretrained(Backbone):
         channels, dim, name = [4], 4, "pretrained"
 
-        def forward(self, images):
+        def maps(self, images):
             return [images.expand(-1, 4, -1, -1)]
 
         def features(self, images):
-            return self(images)[0].mean((2, 3))
+            return self.maps(images)[0].mean((2, 3))
 
+    learning = SmallConvNet(in_channels=1, widths=(4,), pretrain="self-supervised")
     for kind in (SiameseDiscriminator, ProjectedDiscriminator):
         prepare_parts(nn.Sequential(kind(backbone=Pretrained(), width=4)), Unreadable())
         with pytest.raises(AssertionError, match="read"):
-            prepare_parts(nn.Sequential(kind(backbone=backbone(), width=4)), Unreadable())
+            prepare_parts(nn.Sequential(kind(backbone=learning, width=4)), Unreadable())
     prepare_parts(nn.Sequential(StructureDiscriminator(encoder=Pretrained())), Unreadable())
     with pytest.raises(AssertionError, match="read"):
-        prepare_parts(nn.Sequential(StructureDiscriminator(encoder=backbone())), Unreadable())
+        prepare_parts(nn.Sequential(StructureDiscriminator(encoder=learning)), Unreadable())
 
 
 def test_prepare_reads_at_most_20_000_images():

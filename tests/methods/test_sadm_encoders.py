@@ -135,7 +135,7 @@ def test_features_of_a_denoiser_are_those_of_its_middle(base):
 def test_features_of_a_transformer_of_latents(pipelines):
     features = DenoiserFeatures(path=str(pipelines("dit")))
     latents = torch.randn(2, 4, 8, 8)
-    (grid,) = features(latents)
+    (grid,) = features.maps(latents)
     assert grid.shape == (2, 16, 4, 4)  # tokens of 2x2 latents
     torch.testing.assert_close(features.features(latents), grid.mean((2, 3)))
     with pytest.raises(ValueError, match="it works on latents, so set judged='latents'"):

@@ -8,8 +8,9 @@ import torch
 from scipy.stats import ttest_rel
 from torch import Tensor, nn
 
+from sparring.backbones import Backbone, Pixels, Wrapped
 from sparring.evaluation import paired_verdict
-from sparring.metrics import Features, Module, Pixels, Reference
+from sparring.metrics import Reference
 from sparring.metrics.frechet import frechet_of_features
 
 
@@ -18,16 +19,15 @@ def _images(n: int, seed: int = 0, shift: float = 0.0) -> Tensor:
     return (0.3 * torch.randn(n, 1, 8, 8, generator=generator) + shift).clamp(-1, 1)
 
 
-class _Labelled(Features):
+class _Labelled(Backbone):
     """Pixels, and two classes by the sign of their mean."""
 
-    def __init__(self) -> None:
-        super().__init__(name="labelled")
+    name = "labelled"
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)[:, :4]
 
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         mean = images.mean((1, 2, 3))
         return self(images), torch.stack([mean, -mean], 1)
 
@@ -99,7 +99,7 @@ class _Counting(nn.Module):
 
 def test_the_cache_is_found_by_data_and_network(tmp_path: Path) -> None:
     net = _Counting()
-    features = Module(net=net, name="counting")
+    features = Wrapped(net=net, name="counting")
     first = Reference(_images(60), features, train=_images(60, 1), cache=tmp_path)
     assert net.calls == 2
     again = Reference(_images(60), features, train=_images(60, 1), cache=tmp_path)
@@ -124,8 +124,6 @@ def test_the_cache_is_found_by_data_and_network(tmp_path: Path) -> None:
         Reference(_images(60), features, train=_images(60, 1), cache=tmp_path)
     with pytest.raises(ValueError, match="images as tensors"):
         Reference(iter([_images(60)]), features, cache=tmp_path)
-    with pytest.raises(ValueError, match="with a fingerprint"):
-        Reference(_images(60), net, cache=tmp_path)
 
 
 def test_too_few_images_are_refused() -> None:

@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparring.metrics import (
-    CifarResNetFeatures,
-    ClassifierFeatures,
-    DINOv2Features,
-    InceptionFeatures,
-    Module,
-    Pixels,
-    extract,
-)
+from sparring.backbones import CifarResNet, DINOv2, Inception, Pixels, Points, SmallConvNet, Standardised, Wrapped
+from sparring.metrics import extract, learned_features
+from sparring.metrics.cache import of_backbone
 
 
 def _images(n: int = 12, channels: int = 1, size: int = 8) -> Tensor:
@@ -44,27 +38,25 @@ def test_pixels() -> None:
 
 def test_any_module_and_its_fingerprint() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Dropout(0.5))
-    features = Module(net=net, name="linear")
+    features = Wrapped(net=net, name="linear")
     first = extract(features, _images(), batch_size=5)
     assert first.shape == (12, 5)
     torch.testing.assert_close(extract(features, _images().split(4)), first)
     assert not first.requires_grad
-    assert features.frechet_name == "Frechet distance (linear)"
-    print_ = features.fingerprint()
-    assert Module(net=net, name="linear").fingerprint() == print_
-    assert Module(net=net, name="other").fingerprint() != print_
+    print_ = of_backbone(features)
+    assert of_backbone(Wrapped(net=net, name="linear")) == print_
+    assert of_backbone(Wrapped(net=net, name="other")) != print_
     with torch.no_grad():
         net[1].bias[0] += 1e-6  # type: ignore[operator]
-    assert features.fingerprint() != print_
+    assert of_backbone(features) != print_
     with pytest.raises(ValueError, match=r"expected \[B, d\]"):
-        extract(Module(net=nn.Identity(), name="maps"), _images())
+        extract(Wrapped(net=nn.Identity(), name="maps"), _images())
 
 
 def test_networks_in_training_mode_are_measured_in_evaluation_mode() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).train()
     assert torch.equal(extract(net, _images()), _images().flatten(1))
     assert net.training
-    assert not Module(net=net, name="x").train().training
 
 
 @pytest.mark.parametrize(
@@ -90,28 +82,28 @@ def test_classifier(tmp_path: Path) -> None:
     images, labels = _stripes(200)
     holdout = _stripes(60)
 
-    def fit(seed: int = 3) -> ClassifierFeatures:
-        return ClassifierFeatures.fit(
-            images, labels, holdout=holdout, cache=tmp_path, widths=(8, 6), epochs=4, seed=seed
-        )
+    def fit(seed: int = 3) -> Standardised:
+        return learned_features(images, labels, holdout=holdout, cache=tmp_path, widths=(8, 6), epochs=4, seed=seed)
 
     features = fit()
+    assert features.accuracy is not None
     assert features.accuracy > 0.9
+    assert features.name == "classifier 8-6 (seed 3)"
     rows = extract(features, images)
     torch.testing.assert_close(rows.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(rows.std(0), torch.ones(6), atol=1e-4, rtol=0)
-    same, logits = features.both(images)
+    same, logits = features.features_and_logits(images)
     assert torch.equal(same, features(images))
     assert logits is not None
-    torch.testing.assert_close(logits, features.net.logits(images))
+    torch.testing.assert_close(logits, features.logits(images))
 
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
     again = fit()
     assert file.stat().st_mtime_ns == written
-    assert again.fingerprint() == features.fingerprint()
+    assert of_backbone(again) == of_backbone(features)
     assert again.accuracy == features.accuracy
-    assert fit(seed=4).fingerprint() != features.fingerprint()
+    assert of_backbone(fit(seed=4)) != of_backbone(features)
     assert len(list(tmp_path.iterdir())) == 2
     file.write_bytes(b"half")
     with pytest.raises(ValueError, match="delete the file"):
@@ -119,7 +111,7 @@ def test_classifier(tmp_path: Path) -> None:
 
 
 def test_cifar_resnet(shared: Path) -> None:
-    features = CifarResNetFeatures(path=str(shared / "weights" / "resnet20-12fca82f.th"))
+    features = CifarResNet(path=str(shared / "weights" / "resnet20-12fca82f.th"))
     rows = extract(features, _images(4, 3, 40))
     assert rows.shape == (4, 64)
     assert (features.name, features.resize) == ("cifar-resnet20", "bilinear, antialiased, to 32")
@@ -132,7 +124,7 @@ def test_dinov2(tmp_path: Path) -> None:
         hidden_size=12, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=28, patch_size=14
     )
     Dinov2Model(config).save_pretrained(tmp_path / "tiny")
-    features = DINOv2Features(path=str(tmp_path / "tiny"), image_size=28)
+    features = DINOv2(path=str(tmp_path / "tiny"), image_size=28, interpolation="bicubic")
     rows = extract(features, _images(3, 3, 40), batch_size=2)
     assert rows.shape == (3, 12)
     assert (features.name, features.resize) == ("DINOv2 tiny", "bicubic, antialiased, to 28")
@@ -145,6 +137,25 @@ def test_inception_is_an_extra() -> None:
         import torch_fidelity  # noqa: F401
     except ImportError:
         with pytest.raises(ValueError, match=r"\[eval\]"):
-            InceptionFeatures()
+            Inception()
     else:
         pytest.skip("torch-fidelity is installed; its weights are a download")
+
+
+def test_points_are_their_own_features() -> None:
+    points = _images(5, 2, 1)
+    assert torch.equal(extract(Points(), points), points.flatten(1))
+    with pytest.raises(ValueError, match="points of one pixel"):
+        extract(Points(), _images())
+
+
+def test_what_a_backbone_does_not_have_it_says() -> None:
+    with pytest.raises(ValueError, match="pixels has no feature maps"):
+        Pixels(pool=None).maps(_images())
+    with pytest.raises(ValueError, match="points names no classes"):
+        Points().logits(_images(5, 2, 1))
+    features, logits = SmallConvNet(in_channels=1, num_classes=3, pretrain="self-supervised").features_and_logits(
+        _images()
+    )
+    assert features.shape == (12, 64)
+    assert logits is None  # its classes were never learned

@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from sparring.metrics import ClassifierFeatures, Features, Pixels, Reference
+from sparring.backbones import Backbone, Pixels
+from sparring.metrics import Reference, learned_features
 
 
 def _blur(images: Tensor, weight: float) -> Tensor:
@@ -50,19 +51,17 @@ def ladders() -> dict[str, Ladder]:
     train, held, pool = (images[rows] for rows in order.split([750, 500, 547]))
     train_labels, held_labels, pool_labels = (labels[rows] for rows in order.split([750, 500, 547]))
     arms = _arms(pool, pool_labels, train, 340)
-    classifier = ClassifierFeatures.fit(
-        train, train_labels, holdout=(held, held_labels), widths=(16, 32), epochs=6, seed=0
-    )
+    classifier = learned_features(train, train_labels, holdout=(held, held_labels), widths=(16, 32), epochs=6, seed=0)
     assert classifier.accuracy > 0.8
     ladders: dict[str, Ladder] = {}
-    spaces: list[Features] = [Pixels(pool=4), Pixels(pool=None), classifier]
+    spaces: list[Backbone] = [Pixels(pool=4), Pixels(pool=None), classifier]
     for features in spaces:
         reference = Reference(held, features, train=train)
         ladders[features.name] = {arm: reference.evaluate(fakes, bootstrap=0) for arm, fakes in arms.items()}
     return ladders
 
 
-SPACES = ["pixels pooled to 4x4", "pixels", "classifier 16-32"]
+SPACES = ["pixels pooled to 4x4", "pixels", "classifier 16-32 (seed 0)"]
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -110,7 +109,7 @@ def test_only_copies_look_like_copies(ladders: dict[str, Ladder], space: str) ->
 
 
 def test_classes_are_counted(ladders: dict[str, Ladder]) -> None:
-    ladder = ladders["classifier 16-32"]
+    ladder = ladders["classifier 16-32 (seed 0)"]
     assert ladder["real"]["class_coverage"] == 1
     assert ladder["copies"]["class_coverage"] == 1
     assert ladder["dropped"]["class_coverage"] == pytest.approx(0.7)

@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from sparring.metrics import FeatureStream, Pixels
+from sparring.backbones import Pixels
+from sparring.metrics import FeatureStream
 from sparring.metrics.kernel import KernelMoments
 from sparring.metrics.moments import Accumulator, Moments
 
@@ -105,7 +105,7 @@ def test_a_stream_equals_the_kept_features() -> None:
 
 
 def test_a_wide_network_streams_without_the_kernel() -> None:
-    stream = FeatureStream(nn.Flatten()).update(torch.rand(8, 3, 8, 8))
+    stream = FeatureStream(Pixels(pool=None)).update(torch.rand(8, 3, 8, 8))
     assert stream.kernel_moments is None
     assert stream.distances(stream)["kernel"] is None
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sparring.metrics import FeatureStream, Module
+from sparring.backbones import Wrapped
+from sparring.metrics import FeatureStream
 from sparring.metrics.frechet import frechet_of_features
 from sparring.metrics.kernel import kernel_distance
 
@@ -61,7 +62,7 @@ def test_equal_to_torchmetrics(size: int, n: int) -> None:
                     metric.update(batch, real=is_real)
     theirs = {"frechet": float(frechet.compute()), "kernel": float(kernel.compute()[0])}
 
-    features = Module(net=net, name="random convolutions", resize="bilinear, antialiased, to 32")
+    features = Wrapped(net=net, name="random convolutions", resize="bilinear, antialiased, to 32")
     streams = []
     for images in (fake, real):
         streams.append(FeatureStream(features))

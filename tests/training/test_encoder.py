@@ -6,9 +6,8 @@ import torch
 from sparring.backbones import FileEncoder
 from sparring.cli.main import main
 from sparring.data import Digits, StoredImages
-from sparring.evaluation import RealImages
 from sparring.evaluation.evaluator import feature_network
-from sparring.metrics import SelfSupervisedFeatures, extract
+from sparring.metrics import cache, extract, learned_features
 from sparring.training.encoder import neighbours_right, train_encoder
 
 
@@ -32,38 +31,39 @@ def test_the_command_writes_an_encoder_and_says_how_good_it_is(tmp_path, capsys)
 
 
 def test_its_features_are_standardised_over_the_training_images(file):
-    features = feature_network(str(file), RealImages(Digits("holdout"), Digits()))
+    features = feature_network(str(file), Digits("holdout"), Digits())
     rows = extract(features, Digits().images())
     torch.testing.assert_close(rows.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(rows.std(0), torch.ones(6), atol=1e-4, rtol=0)
     assert features.name == "convnet-4-6-self-supervised of encoder.safetensors"
-    assert features.both(Digits().images(5))[1] is None
+    assert features.features_and_logits(Digits().images(5))[1] is None
 
 
 def test_features_without_labels_are_made_once(tmp_path):
     images = Digits().images(100)
 
     def fit(seed=2000):
-        return SelfSupervisedFeatures.fit(images, cache=tmp_path, widths=(4, 6), epochs=1, seed=seed)
+        return learned_features(images, cache=tmp_path, widths=(4, 6), epochs=1, seed=seed)
 
     features = fit()
     assert features.name == "self-supervised 4-6"
     torch.testing.assert_close(extract(features, images).std(0), torch.ones(6), atol=1e-4, rtol=0)
     (kept,) = tmp_path.iterdir()
     written = kept.stat().st_mtime_ns
-    assert fit().fingerprint() == features.fingerprint()
+    assert cache.of_backbone(fit()) == cache.of_backbone(features)
     assert kept.stat().st_mtime_ns == written
-    assert fit(seed=1).fingerprint() != features.fingerprint()
+    assert cache.of_backbone(fit(seed=1)) != cache.of_backbone(features)
+    assert fit(seed=1).name == "self-supervised 4-6 (seed 1)"
 
 
 def test_features_without_labels_by_name(monkeypatch):
     """They are learned from the training images and from nothing else."""
     seen = []
-    monkeypatch.setattr(SelfSupervisedFeatures, "fit", lambda images, cache: seen.append(images))
-    feature_network("self-supervised", RealImages(Digits("holdout"), Digits()))
+    monkeypatch.setattr("sparring.evaluation.features.learned_features", lambda images, **_: seen.append(images))
+    feature_network("self-supervised", Digits("holdout"), Digits())
     assert torch.equal(seen[0], Digits().images())
     with pytest.raises(ValueError, match="needs training images"):
-        feature_network("self-supervised", RealImages(Digits("holdout"), None))
+        feature_network("self-supervised", Digits("holdout"), None)
 
 
 @pytest.mark.parametrize(

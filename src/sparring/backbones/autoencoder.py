@@ -1,4 +1,4 @@
-"""The encoder of a trained autoencoder, as a backbone for judges."""
+"""The encoder of a trained autoencoder, as a backbone."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class AutoencoderFeatures(Backbone):
         self.dim = self.channels[0] * pool**2
         self.name = f"autoencoder {Path(path).name}"
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         if images.shape[1] not in (1, self.in_channels):
             raise ValueError(f"images have {images.shape[1]} channels and this autoencoder takes {self.in_channels}")
         moments = self.encoder(images.expand(-1, self.in_channels, -1, -1))
@@ -44,4 +44,4 @@ class AutoencoderFeatures(Backbone):
         return [moments.chunk(2, dim=1)[0]]
 
     def features(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(self.forward(images)[0], self.pool).flatten(1)
+        return F.adaptive_avg_pool2d(self.maps(images)[0], self.pool).flatten(1)

@@ -1,7 +1,8 @@
-"""Backbones: networks that turn images into feature maps and feature vectors, for judges and for metrics."""
+"""What every backbone is: a network that turns images into feature vectors, feature maps and class logits."""
 
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -23,35 +24,62 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class Backbone(nn.Module, ABC):
-    """Images [B,C,H,W] in [-1,1] to a list of feature maps, and to one vector per image.
+    """A network that sees images: vectors for metrics and encoders, feature maps for discriminators, class logits.
 
-    Rows do not influence each other (no batch statistics), and gradient passes to the images.
+    Images are [B, C, H, W] in [-1, 1]; the backbone resizes and normalises them itself. Rows do not influence each
+    other (no batch statistics), and gradient passes to the images unless the class says otherwise.
 
     Attributes:
-        channels: D_l of each map.
-        dim: d of `features`.
-        name: Short name for tables ("Frechet distance in NAME features").
+        name: What its numbers are called ("Frechet distance in NAME features").
+        resize: How images are brought to the size of the network, or "none".
+        dim: d of `features`; 0 when it depends on the images.
+        channels: D_l of each map; empty without maps.
+        num_classes: Classes of `logits`; None without logits.
+        needs_images: Whether `prepare` learns from the images; they are not read for pretrained backbones.
     """
 
-    channels: list[int]
-    dim: int
     name: str
+    resize: str = "none"
+    dim: int = 0
+    channels: Sequence[int] = ()
+    num_classes: int | None = None
+    needs_images: bool = False
 
-    @abstractmethod
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B,D_l,g_l,g_l], shallow to deep."""
+    @property
+    def accuracy(self) -> float | None:
+        """How well it did on held-out images when it was trained on the data (see `SmallConvNet`); None: it was not."""
+        return None
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
-        """One vector per image, [B,d]."""
+        """One vector per image, [B, d]."""
 
-    @property
-    def needs_images(self) -> bool:
-        """Whether `prepare` looks at the images; they are not read for pretrained backbones."""
-        return type(self).prepare is not Backbone.prepare
+    def forward(self, images: Tensor) -> Tensor:
+        """The `features`."""
+        return self.features(images)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Feature maps [B, D_l, g_l, g_l], shallow to deep.
+
+        Raises:
+            ValueError: It has none.
+        """
+        raise ValueError(f"{self.name} has no feature maps, which a discriminator needs: use another backbone")
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits [B, num_classes].
+
+        Raises:
+            ValueError: It names no classes.
+        """
+        raise ValueError(f"{self.name} names no classes")
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features [B, d] and, if it names the classes of the data that is measured, logits [B, K], in one pass."""
+        return self.features(images), None
 
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the backbone on the training data where it needs that; call it once, before training starts.
+        """Trains a backbone with `needs_images` on the training data; call it once, before training starts.
 
         Returns:
             Whether the weights changed. Pretrained backbones need nothing and return False.
@@ -59,11 +87,12 @@ class Backbone(nn.Module, ABC):
         return False
 
 
-def imagenet_input(images: Tensor, size: int) -> Tensor:
-    """Grey or RGB images in [-1,1] as RGB [B,3,size,size], ImageNet mean and deviation removed; differentiable."""
+def imagenet_input(images: Tensor, size: int, resize: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """Grey or RGB images in [-1, 1] as RGB [B, 3, size, size], ImageNet mean and deviation removed; differentiable."""
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images have {images.shape[1]} channels: a pretrained backbone takes 1 (grey) or 3 (RGB)")
     if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(images, (size, size), mode=resize, antialias=True, align_corners=False)
+        images = images.clamp(-1, 1) if resize == "bicubic" else images  # which overshoots at edges
     mean, std = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1), images.new_tensor(IMAGENET_STD).view(3, 1, 1)
     return ((images.expand(-1, 3, -1, -1) + 1) / 2 - mean) / std

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sparring.backbones.backbone import group_norm
-from sparring.backbones.fitting import Classifier, fit_classifier, fit_self_supervised
+from sparring.backbones.backbone import Backbone, group_norm
+from sparring.backbones.fitting import fit_classifier, fit_self_supervised
 
 
 class _Stage(nn.Module):
@@ -29,12 +29,13 @@ class _Stage(nn.Module):
 Pretrain = Literal["classifier", "self-supervised", "none"]
 
 
-class SmallConvNet(Classifier):
+class SmallConvNet(Backbone):
     """A small convolutional network, trained on the data itself, with or without labels; default (ours).
 
     One 3x3 convolution, GroupNorm and activation per stage. Later stages halve the image as long as it stays at
     least 2x2 (8 px, three stages: 8, 4, 2; 32 px: 16, 8, 4), so one net takes any image size. `features` is the mean
-    of the last map. Two nets that differ in widths, kernel, activation or seed can play judge and evaluator.
+    of the last map. Two nets that differ in widths, kernel, activation or seed can serve in a
+    discriminator and in the evaluation.
 
     Args:
         in_channels: Channels of the images.
@@ -80,7 +81,8 @@ class SmallConvNet(Classifier):
         self.settings = {"in_channels": in_channels, "widths": list(widths), "num_classes": num_classes}
         self.settings |= {"pretrain": pretrain, "kernel_size": kernel_size, "activation": activation, "seed": seed}
         self.pretrain, self.epochs, self.lr, self.seed = pretrain, epochs, lr, seed
-        self.channels, self.dim = list(widths), widths[-1]
+        self.channels, self.dim, self.num_classes = list(widths), widths[-1], num_classes
+        self.needs_images = pretrain != "none"
         kind = {"classifier": "", "self-supervised": "-self-supervised", "none": "-random"}[pretrain]
         self.name = "convnet-" + "-".join(str(w) for w in widths) + kind
         self.register_buffer("_accuracy", torch.tensor(-1.0))  # below 0: not prepared
@@ -101,7 +103,7 @@ class SmallConvNet(Classifier):
         """
         return math.nan if self._accuracy < 0 else float(self._accuracy)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         if images.shape[1] != self.settings["in_channels"]:
             raise ValueError(
                 f"`in_channels={self.settings['in_channels']}` of SmallConvNet, but the images have {images.shape[1]}"
@@ -114,7 +116,7 @@ class SmallConvNet(Classifier):
         return maps
 
     def features(self, images: Tensor) -> Tensor:
-        return self.forward(images)[-1].mean((2, 3))
+        return self.maps(images)[-1].mean((2, 3))
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits [B, num_classes].
@@ -125,6 +127,12 @@ class SmallConvNet(Classifier):
         if self.classifier is None:
             raise ValueError("`SmallConvNet(num_classes=None)` has no class logits: give `num_classes`")
         return self.classifier(self.features(images))
+
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.features(images)
+        if self.pretrain != "classifier" or self.classifier is None:
+            return features, None
+        return features, self.classifier(features)
 
     def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
         """Trains the net and sets `accuracy`; does nothing for "none" and when trained already.

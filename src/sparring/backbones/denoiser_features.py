@@ -1,4 +1,4 @@
-"""What a trained denoiser sees in an image: the middle of its network, as a backbone for judges."""
+"""What a trained denoiser sees in an image: the middle of its network, as a backbone."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class DenoiserFeatures(Backbone):
             raise ValueError(f"`t={t}` must lie between 0 and 1")
         denoiser = load_pipeline(path)[0]
         if denoiser.text is not None:
-            raise ValueError(f"`path={path}` takes captions: its features need them too, and a judge has none")
+            raise ValueError(f"`path={path}` takes captions: its features need them too, and a backbone has none")
         self.net = denoiser.net
         self._denoiser = (denoiser,)  # in a tuple it is no part: its passes are no network calls of the training
         self.t, self.seed = t, seed
@@ -44,7 +44,7 @@ class DenoiserFeatures(Backbone):
         config: Any = self.net.config
         self.in_channels: int = config.in_channels
         image = torch.zeros(1, *denoiser.latent_shape(image_shape(denoiser)))
-        self.channels = [self.forward(image)[0].shape[1]]
+        self.channels = [self.maps(image)[0].shape[1]]
         self.dim = self.channels[0]
         parameters = list(self.net.parameters())
         reached = torch.autograd.grad(self.features(image).sum(), parameters, allow_unused=True)
@@ -59,7 +59,7 @@ class DenoiserFeatures(Backbone):
             raise ValueError(f"{type(self.net).__name__} has neither a middle block nor transformer blocks")
         return block
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         denoiser = self._denoiser[0]
         if images.shape[1] != self.in_channels:
             raise ValueError(
@@ -86,7 +86,7 @@ class DenoiserFeatures(Backbone):
         return [output]
 
     def features(self, images: Tensor) -> Tensor:
-        return self.forward(images)[0].mean((2, 3))
+        return self.maps(images)[0].mean((2, 3))
 
 
 class _Reached(Exception):  # noqa: N818

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from sparring.backbones.backbone import Backbone, imagenet_input
 class DINOv2(Backbone):
     """DINOv2 vision transformer: maps are the patch tokens after chosen blocks, features the normalised class token.
 
-    Images (grey or RGB) are resized (bilinear, antialiased) and normalised with gradient. Fused attention has no
+    Images (grey or RGB) are resized, antialiased, and normalised with gradient. Fused attention has no
     second derivative: penalise gradients at the feature maps (R1 on the heads' inputs), not at the images.
     Source: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
 
@@ -22,12 +22,21 @@ class DINOv2(Backbone):
         path: Folder or Hugging Face name of a `Dinov2Model`, for example "facebook/dinov2-small".
         blocks: Transformer blocks, from 0, whose outputs are the maps; None: four evenly spaced (2, 5, 8, 11 of 12).
         image_size: Side in pixels the images are resized to; a multiple of the patch size.
+        interpolation: How they are resized; "bicubic" as for published evaluations (a Frechet distance on DINOv2 is
+            proposed in Stein et al. 2023).
 
     Raises:
         ValueError: No such model, `image_size` no multiple of the patch size, or a block that the model does not have.
     """
 
-    def __init__(self, *, path: str, blocks: Sequence[int] | None = None, image_size: int = 224) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        blocks: Sequence[int] | None = None,
+        image_size: int = 224,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    ) -> None:
         super().__init__()
         from transformers import Dinov2Model  # seconds to import, so only where it is used
 
@@ -50,12 +59,16 @@ class DINOv2(Backbone):
             self.model.embeddings.mask_token.requires_grad_(False)  # no patch is masked, so no loss reaches it
         self.blocks, self.image_size, self.grid = list(blocks), image_size, image_size // patch
         self.channels, self.dim = [config.hidden_size] * len(self.blocks), config.hidden_size
-        self.name = Path(path).name
+        self.interpolation = interpolation
+        self.name, self.resize = f"DINOv2 {Path(path).name}", f"{interpolation}, antialiased, to {image_size}"
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        states = self.model(imagenet_input(images, self.image_size), output_hidden_states=True).hidden_states
+    def maps(self, images: Tensor) -> list[Tensor]:
+        states = self.model(self._input(images), output_hidden_states=True).hidden_states
         tokens = [states[block + 1][:, 1:] for block in self.blocks]  # states[0] is the patch embedding
         return [t.transpose(1, 2).unflatten(2, (self.grid, self.grid)) for t in tokens]
 
     def features(self, images: Tensor) -> Tensor:
-        return self.model(imagenet_input(images, self.image_size)).last_hidden_state[:, 0]
+        return self.model(self._input(images)).last_hidden_state[:, 0]
+
+    def _input(self, images: Tensor) -> Tensor:
+        return imagenet_input(images, self.image_size, self.interpolation)

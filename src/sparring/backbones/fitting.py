@@ -1,7 +1,6 @@
 """How a small network learns its features: from labels, or from the images alone."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,22 +13,8 @@ from sparring.data import ImageData
 TEMPERATURE = 0.2  # of the contrastive loss
 
 
-class Classifier(Backbone):
-    """A backbone that can learn to name classes.
-
-    Attributes:
-        classifier: Its last layer; None: it names none.
-    """
-
-    classifier: nn.Linear | None
-
-    @abstractmethod
-    def logits(self, images: Tensor) -> Tensor:
-        """[B, classes] of images [B,C,H,W] in [-1,1]."""
-
-
 def fit_classifier(
-    net: Classifier,
+    net: Backbone,
     images: Tensor,
     labels: Tensor,
     *,
@@ -62,7 +47,7 @@ def fit_classifier(
     Raises:
         ValueError: A label outside the net's classes.
     """
-    num_classes = net.classifier.out_features if net.classifier is not None else 0
+    num_classes = net.num_classes or 0
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"`num_classes={num_classes}`, but labels run from {int(labels.min())} to {int(labels.max())}")
     device = next(net.parameters()).device

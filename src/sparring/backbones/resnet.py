@@ -46,7 +46,8 @@ class CifarResNet(Backbone):
             raise ValueError(f"`path={path}` holds no weights of a CIFAR-10 ResNet ({type(error).__name__})") from None
         state = {key.removeprefix("module."): value for key, value in state.items()}
         num_blocks = sum(key.startswith("layer1.") and key.endswith(".conv1.weight") for key in state)
-        self.channels, self.dim, self.name = [16, 32, 64], 64, f"cifar-resnet{6 * num_blocks + 2}"
+        self.channels, self.dim, self.num_classes = [16, 32, 64], 64, 10
+        self.name, self.resize = f"cifar-resnet{6 * num_blocks + 2}", "bilinear, antialiased, to 32"
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         self.layer1 = self._layer(16, 16, 1, num_blocks)
         self.layer2 = self._layer(16, 32, 2, num_blocks)
@@ -65,14 +66,14 @@ class CifarResNet(Backbone):
         """Stays in eval mode: batch statistics would couple the images of a batch."""
         return super().train(False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         x = F.relu(self.bn1(self.conv1(imagenet_input(images, 32))))
         first = self.layer1(x)
         second = self.layer2(first)
         return [first, second, self.layer3(second)]
 
     def features(self, images: Tensor) -> Tensor:
-        return self.forward(images)[-1].mean((2, 3))
+        return self.maps(images)[-1].mean((2, 3))
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [B,10] of the CIFAR-10 classes."""

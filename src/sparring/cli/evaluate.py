@@ -29,8 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         type=place,
-        help="classifier, self-supervised, pixels, inception, a file of `sparring encoder` or of a ResNet (.th), a "
-        "DINOv2 folder (default: classifier, or self-supervised where there are no labels)",
+        help="imagenet, classifier, self-supervised, pixels, points, inception, a file of `sparring encoder` or of a "
+        "ResNet (.th), a DINOv2 folder (default: points for points, imagenet for colour images if the extra `imagenet` "
+        "is installed, else classifier, or self-supervised without labels)",
+    )
+    parser.add_argument(
+        "--features_seed", type=int, help="seed of the network behind classifier and self-supervised (default: its own)"
     )
     for name in ("size", "pad", "limit"):
         parser.add_argument(f"--{name}", type=int, help=f"`{name}` of the data sets given with --reference and --train")
@@ -53,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     names = ("size", "pad", "limit", "text_column")
     shape = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     real = RealImages.of(options.reference, options.train, source, **shape)
-    evaluator = Evaluator(real, options.features)
+    evaluator = Evaluator(real, options.features, options.features_seed)
     if is_run(source) or (source / "model_index.json").is_file():
         result = evaluator.sampler(
             Sampler(source),

@@ -52,5 +52,5 @@ class OnFrozenBackbone(nn.Module):
         They are the inputs of the heads, where R1 is cheap.
         """
         seen = [self.augment(x, draws) for x in images]
-        parts = [maps.split([len(x) for x in seen]) for maps in self.backbone(torch.cat(seen))]
+        parts = [maps.split([len(x) for x in seen]) for maps in self.backbone.maps(torch.cat(seen))]
         return [list(maps) for maps in zip(*parts, strict=True)]

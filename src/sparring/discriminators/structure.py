@@ -27,7 +27,7 @@ class StructureDiscriminator(nn.Module):
     `structure_batch` the size of the matrices is fixed, and every cut gives the same S.
 
     Args:
-        encoder: Images [B,C,H,W] to features [B,d]; of a `Backbone`, its `features`. BatchNorm stays in eval mode.
+        encoder: Images [B,C,H,W] to features [B,d], as a `Backbone` does. BatchNorm stays in eval mode.
         pull: Share of the way back to the start phi_0 that the encoder goes after each update.
         anchor: Factor eta of the penalty `eta * |phi - phi_0|^2` in `losses`.
         ceiling: S above which the encoder is not pushed further; None: no ceiling.
@@ -117,7 +117,7 @@ class StructureDiscriminator(nn.Module):
         """Features [B,d], in float32: S is a mean of small differences, which half precision would drown."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
-            return self.encoder.features(images) if isinstance(self.encoder, Backbone) else self.encoder(images)
+            return self.encoder(images)
 
     @contextmanager
     def at_start(self) -> Iterator[None]:

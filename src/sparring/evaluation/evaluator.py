@@ -1,6 +1,5 @@
 """Evaluates a run, a pipeline or a folder of images against real ones, with everything a number needs beside it."""
 
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,28 +9,14 @@ import torch
 from torch import Tensor
 
 from sparring.data import ImageData, from_spec
-from sparring.metrics import (
-    CifarResNetFeatures,
-    ClassifierFeatures,
-    DINOv2Features,
-    Features,
-    InceptionFeatures,
-    Pixels,
-    Reference,
-    SelfSupervisedFeatures,
-    file_features,
-)
+from sparring.evaluation.features import cache_folder, default_features, feature_network
+from sparring.metrics import Reference
 from sparring.runs import RunFolder
 from sparring.runs.pictures import image_grid
 from sparring.runs.results import is_run
 from sparring.samplers import Sampler, save_images
 
 NUM_SHOWN = 64
-
-
-def cache_folder() -> Path:
-    """Where trained feature networks and reference statistics are kept: $SPARRING_CACHE, or ~/.cache/sparring."""
-    return Path(os.environ.get("SPARRING_CACHE", Path.home() / ".cache" / "sparring"))
 
 
 def data_of_run(run: Path) -> ImageData:
@@ -78,58 +63,20 @@ class RealImages:
         return cls(judged, None if trained is judged else trained)
 
 
-def feature_network(name: str, real: RealImages) -> Features:
-    """The features of that name: "classifier" (trained on the training images), "self-supervised" (on the same without
-    their labels), "pixels", "inception", a file of `sparring encoder`, a ResNet file (.th) or a DINOv2 folder.
-
-    Raises:
-        ValueError: unknown, or no (labelled) training images for features that are trained.
-    """
-    if name == "pixels":
-        return Pixels()
-    if name == "inception":
-        return InceptionFeatures()
-    if name == "classifier":
-        if real.train is None or real.train.num_classes is None:
-            raise ValueError(
-                "`features=classifier` needs labelled training images: give --train DATA, or --features pixels"
-            )
-        labels, held = real.train.labels(), real.reference.labels()
-        assert labels is not None
-        holdout = None if held is None else (real.reference.images(), held)
-        return ClassifierFeatures.fit(real.train.images(), labels, holdout=holdout, cache=cache_folder())
-    if name == "self-supervised":
-        if real.train is None:
-            raise ValueError(
-                "`features=self-supervised` needs training images: give --train DATA, or --features pixels"
-            )
-        return SelfSupervisedFeatures.fit(real.train.images(), cache=cache_folder())
-    if name.endswith(".safetensors"):
-        return file_features(name)
-    if name.endswith(".th"):
-        return CifarResNetFeatures(path=name)
-    if Path(name).is_dir():
-        return DINOv2Features(path=name)
-    raise ValueError(
-        f"`features={name}` is none of classifier, self-supervised, pixels, inception, a file of `sparring encoder` "
-        "(.safetensors), a ResNet file (.th), a DINOv2 folder"
-    )
-
-
 class Evaluator:
     """Real images seen once, to measure any number of sources against.
 
     Args:
         real: images to measure against.
-        features: name of the feature network, see `feature_network`; None: "classifier", or "self-supervised" where the
-            images trained on are known and have no labels.
+        features: name of the feature network, see `feature_network`; None: what suits the data (`default_features`).
+        features_seed: of a feature network that is trained on the data; None: its own.
     """
 
-    def __init__(self, real: RealImages, features: str | None = None):
+    def __init__(self, real: RealImages, features: str | None = None, features_seed: int | None = None):
         self.real = real
         self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
-        unlabelled = real.train is not None and real.train.num_classes is None
-        network = feature_network(features or ("self-supervised" if unlabelled else "classifier"), real)
+        name = features or default_features(real.reference, real.train)
+        network = feature_network(name, real.reference, real.train, features_seed)
         train = real.train.images() if real.train is not None else None
         self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
 

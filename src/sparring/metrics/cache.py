@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparring.backbones import Backbone
+
 _FORMAT = 1  # raise it when a statistic changes its meaning: what older versions stored is then never found
 
 
@@ -24,6 +26,12 @@ def fingerprint(*parts: Tensor | str | int | float | None) -> str:
         else:
             digest.update(f"\n{type(part).__name__} {part!r}\n".encode())
     return digest.hexdigest()
+
+
+def of_backbone(backbone: Backbone) -> str:
+    """sha256 over kind, name, resize, and all weights and buffers."""
+    state = [part for key, value in backbone.state_dict().items() for part in (key, value)]
+    return fingerprint(type(backbone).__name__, backbone.name, backbone.resize, *state)
 
 
 def load(folder: str | Path, kind: str, key: str) -> dict[str, Tensor] | None:

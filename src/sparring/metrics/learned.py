@@ -1,173 +1,73 @@
-"""Features that are learned from the training images of the data that is measured, with labels or without."""
+"""Backbones that are trained, for the evaluation only, on the training images of the data that is measured."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from sparring.backbones import FileEncoder, SmallConvNet
+from sparring.backbones import SmallConvNet, Standardised
 from sparring.metrics import cache as store
-from sparring.metrics.features import Features, Module, extract
+from sparring.metrics.extract import extract
+
+SEEDS = {"classifier": 1000, "self-supervised": 2000}
 
 
-class LearnedFeatures(Features):
-    """The features of a small network, standardised over the training images.
+def learned_features(
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    holdout: tuple[Tensor, Tensor] | None = None,
+    cache: str | Path | None = None,
+    widths: Sequence[int] = (32, 64, 64),
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> Standardised:
+    """The data's own small network: a classifier with labels (in seconds), self-supervised without (in minutes).
 
-    Their numbers compare models of the same data, measured with the same weights, and nothing else.
+    Its features stand before the last layer, standardised over the training images; a classifier has logits too. It has
+    5x5 kernels, another activation and another seed than a SmallConvNet in a discriminator, so that the two do not
+    share their blind spots by construction; our choice.
 
     Args:
-        net: A trained SmallConvNet.
-        mean: Mean [d] of its features over the training images.
-        std: Standard deviation [d] of its features over the training images.
-        accuracy: What `SmallConvNet.accuracy` means, on held-out images.
-        name: What the features are called.
+        images: Training images [n, C, H, W] in [-1, 1]; never the images that models are measured against.
+        labels: Their labels [n] int64; None: it learns without (`fit_self_supervised`).
+        holdout: Images and labels for a classifier's `accuracy`; without them it is taken on a tenth of the training
+            images that is left out of the training.
+        cache: Folder to keep the trained network in, found again by data and settings; None: none.
+        widths: Channels of the stages; the last one is d.
+        epochs: Passes over the data; None: 20 with labels, see `SmallConvNet` without.
+        seed: Of the initial weights, the order of the data and the views; None: 1000 with labels, 2000 without. Any
+            other is a part of the features' name.
     """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, *, net: SmallConvNet, mean: Tensor, std: Tensor, accuracy: float, name: str) -> None:
-        super().__init__(name=name)
-        self.net = net
-        self.accuracy = accuracy
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std.clamp(min=1e-6))
-        self._freeze()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (self.net.features(images) - self.mean) / self.std
-
-    @classmethod
-    def _kept(
-        cls,
-        net: SmallConvNet,
-        images: Tensor,
-        labels: Tensor | None,
-        *,
-        holdout: tuple[Tensor, Tensor] | None,
-        cache: str | Path | None,
-        kind: str,
-        key: str,
-    ) -> Self:
-        """The features of `net`, trained on the images or read from the cache."""
-        state = None if cache is None else store.load(cache, kind, key)
-        if state is None:
-            net.prepare(images, labels)
-            accuracy = net.accuracy if holdout is None else _accuracy(net, *holdout)
-            features = extract(Module(net=net, name="raw"), images)
-            state = {f"net.{name}": value for name, value in net.state_dict().items()}
-            state |= {"mean": features.mean(0), "std": features.std(0), "accuracy": torch.tensor(accuracy).double()}
-            if cache is not None:
-                store.save(cache, kind, key, state, images=len(images))
-        net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
-        name = f"{kind} {'-'.join(map(str, net.channels))}"
-        return cls(net=net, mean=state["mean"], std=state["std"], accuracy=float(state["accuracy"]), name=name)
-
-
-class ClassifierFeatures(LearnedFeatures):
-    """The data's own small classifier: standardised features before its last layer, and its class logits."""
-
-    def __init__(
-        self, *, net: SmallConvNet, mean: Tensor, std: Tensor, accuracy: float, name: str = "classifier"
-    ) -> None:
-        if net.classifier is None:
-            raise ValueError("`net` has no classes: build it with `num_classes`")
-        super().__init__(net=net, mean=mean, std=std, accuracy=accuracy, name=name)
-
-    @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        holdout: tuple[Tensor, Tensor] | None = None,
-        cache: str | Path | None = None,
-        widths: Sequence[int] = (32, 64, 64),
-        epochs: int = 20,
-        seed: int = 1000,
-    ) -> "ClassifierFeatures":
-        """Trains the classifier, in seconds on small images, or reads it from the cache.
-
-        5x5 kernels, another activation and another seed than a SmallConvNet that judges as a discriminator, so that
-        the two do not share their blind spots by construction; default (ours).
-
-        Args:
-            images: Training images [n, C, H, W] in [-1, 1]; never the images that models are measured against.
-            labels: Their labels [n] int64.
-            holdout: Images and labels for `accuracy`; without them it is taken on a tenth of the training images
-                that is left out of the training.
-            cache: Folder to keep the trained classifier in, found again by data and settings; None: none.
-            widths: Channels of the stages; the last one is d.
-            epochs: Passes over the data.
-            seed: Of the initial weights and the order of the data.
-        """
-        num_classes = int(labels.max()) + 1
-        key = store.fingerprint(images, labels, *(holdout or ()), str(list(widths)), epochs, seed)
-        net = SmallConvNet(
-            in_channels=images.shape[1],
-            widths=widths,
-            num_classes=num_classes,
-            kernel_size=5,
-            activation="leaky_relu",
-            epochs=epochs,
-            seed=seed,
-        )
-        return cls._kept(net, images, labels, holdout=holdout, cache=cache, kind="classifier", key=key)
-
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        raw = self.net.features(images)
-        assert self.net.classifier is not None
-        return (raw - self.mean) / self.std, self.net.classifier(raw)
-
-
-class SelfSupervisedFeatures(LearnedFeatures):
-    """The features of a small network that learned from the training images without labels (`fit_self_supervised`)."""
-
-    @classmethod
-    def fit(
-        cls,
-        images: Tensor,
-        *,
-        cache: str | Path | None = None,
-        widths: Sequence[int] = (32, 64, 64),
-        epochs: int | None = None,
-        seed: int = 2000,
-    ) -> "SelfSupervisedFeatures":
-        """Trains the network, in minutes on small images, or reads it from the cache.
-
-        Kernels, activation and seed differ from those of a SmallConvNet that judges, as for `ClassifierFeatures`.
-
-        Args:
-            images: Training images [n, C, H, W] in [-1, 1]; never the images that models are measured against.
-            cache: Folder to keep the trained network in, found again by data and settings; None: none.
-            widths: Channels of the stages; the last one is d.
-            epochs: Passes over the data; None: see `SmallConvNet`.
-            seed: Of the initial weights, the order of the data and the views.
-        """
-        net = SmallConvNet(
-            in_channels=images.shape[1],
-            widths=widths,
-            pretrain="self-supervised",
-            kernel_size=5,
-            activation="leaky_relu",
-            epochs=epochs,
-            seed=seed,
-        )
-        key = store.fingerprint(images, str(list(widths)), epochs, seed)
-        return cls._kept(net, images, None, holdout=None, cache=cache, kind="self-supervised", key=key)
-
-
-def file_features(path: str) -> LearnedFeatures:
-    """The features of a file of `sparring encoder`, standardised over the images that it was trained on.
-
-    Raises:
-        ValueError: No such file, or one of another kind.
-    """
-    net = FileEncoder(path=path)
-    kind = ClassifierFeatures if net.pretrain == "classifier" else LearnedFeatures
-    return kind(net=net, mean=net.mean, std=net.std, accuracy=net.accuracy, name=f"{net.name} of {Path(path).name}")
+    kind = "self-supervised" if labels is None else "classifier"
+    chosen = SEEDS[kind] if seed is None else seed
+    if labels is not None and epochs is None:
+        epochs = 20
+    net = SmallConvNet(
+        in_channels=images.shape[1],
+        widths=widths,
+        num_classes=None if labels is None else int(labels.max()) + 1,
+        pretrain="self-supervised" if labels is None else "classifier",
+        kernel_size=5,
+        activation="leaky_relu",
+        epochs=epochs,
+        seed=chosen,
+    )
+    data = (images,) if labels is None else (images, labels, *(holdout or ()))
+    key = store.fingerprint(*data, str(list(widths)), epochs, chosen)
+    state = None if cache is None else store.load(cache, kind, key)
+    if state is None:
+        net.prepare(images, labels)
+        accuracy = net.accuracy if labels is None or holdout is None else _accuracy(net, *holdout)
+        features = extract(net, images)
+        state = {f"net.{name}": value for name, value in net.state_dict().items()}
+        state |= {"mean": features.mean(0), "std": features.std(0), "accuracy": torch.tensor(accuracy).double()}
+        if cache is not None:
+            store.save(cache, kind, key, state, images=len(images))
+    net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
+    name = f"{kind} {'-'.join(map(str, net.channels))}" + ("" if chosen == SEEDS[kind] else f" (seed {chosen})")
+    return Standardised(net=net, mean=state["mean"], std=state["std"], accuracy=float(state["accuracy"]), name=name)
 
 
 @torch.no_grad()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparring.backbones import Backbone
 from sparring.metrics import cache as store
 from sparring.metrics import classes
-from sparring.metrics.features import extract_both
+from sparring.metrics.extract import extract_both
 from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
 from sparring.metrics.kernel import kernel_distance
 from sparring.metrics.moments import Moments
@@ -27,17 +28,17 @@ class Reference:
 
     Args:
         images: Real images [n, C, H, W] in [-1, 1] that no model was trained on, or an iterable of such batches.
-        features: The feature network, [B, C, H, W] in [-1, 1] -> [B, d], with the attribute `name`.
+        features: The feature network; any other module goes into a `Wrapped`.
         train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
         cache: Folder to keep the statistics in, found again by a fingerprint of the images, the preprocessing and the
-            network; None: none. Needs images as tensors, and features that have a fingerprint.
+            network; None: none. Needs images as tensors.
         batch_size: Images per pass through the network.
     """
 
     def __init__(
         self,
         images: Tensor | Iterable[Tensor],
-        features: nn.Module,
+        features: Backbone,
         *,
         train: Tensor | Iterable[Tensor] | None = None,
         cache: str | Path | None = None,
@@ -76,13 +77,9 @@ class Reference:
         return state
 
     def _fingerprint(self, images: object, train: object, cache: str | Path) -> str:
-        of_features = getattr(self.features, "fingerprint", None)
-        if of_features is None or not isinstance(images, Tensor) or not isinstance(train, Tensor | None):
-            raise ValueError(
-                f"`cache={cache}` needs images as tensors and features with a fingerprint: "
-                "wrap the network in sparring.metrics.Module, or leave the cache out"
-            )
-        return store.fingerprint(images, train, of_features())
+        if not isinstance(images, Tensor) or not isinstance(train, Tensor | None):
+            raise ValueError(f"`cache={cache}` needs images as tensors: give them so, or leave the cache out")
+        return store.fingerprint(images, train, store.of_backbone(self.features))
 
     def __len__(self) -> int:
         return len(self._real)
@@ -119,12 +116,12 @@ class Reference:
             list(frechet_interval(fake, self._gaussian, resamples=bootstrap)) if bootstrap else None
         )
         result |= {"n": len(fake), "n_reference": len(self._real), "features": self.name}
-        result["resize"] = str(getattr(self.features, "resize", "unknown"))
+        result["resize"] = self.features.resize
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
             result["class_histogram"] = histogram.tolist()
             result["class_histogram_reference"] = expected.tolist()
-            result["features_accuracy"] = getattr(self.features, "accuracy", None)
+            result["features_accuracy"] = self.features.accuracy
             result["class_coverage"] = classes.class_coverage(histogram, expected)
             result["inception_score"] = classes.inception_score(logits)
         if self._train is not None:
@@ -158,7 +155,7 @@ class Reference:
     @property
     def name(self) -> str:
         """The name of the features."""
-        return str(getattr(self.features, "name", type(self.features).__name__))
+        return self.features.name
 
 
 def _measure(fake: Tensor, real: Tensor, gaussian: Gaussian, real_radii: Tensor) -> dict[str, Any]:

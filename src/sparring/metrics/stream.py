@@ -2,9 +2,10 @@
 
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparring.metrics.features import pass_through
+from sparring.backbones import Backbone
+from sparring.metrics.extract import extract
 from sparring.metrics.frechet import Gaussian, frechet_between
 from sparring.metrics.kernel import MAX_DIM, KernelMoments
 from sparring.metrics.moments import Moments
@@ -17,11 +18,11 @@ class FeatureStream:
     to equal lengths on all processes counts the padding: leave it out.
 
     Args:
-        features: The feature network, [B, C, H, W] in [-1, 1] -> [B, d].
+        features: The feature network.
         kernel: Whether to keep what the kernel distance needs (d^3 / 2 numbers); None: where d <= 128.
     """
 
-    def __init__(self, features: nn.Module, *, kernel: bool | None = None) -> None:
+    def __init__(self, features: Backbone, *, kernel: bool | None = None) -> None:
         self.features = features
         self._wants_kernel = kernel
         self.moments: Moments | None = None
@@ -34,7 +35,7 @@ class FeatureStream:
 
     def update(self, images: Tensor) -> Self:
         """Takes in images [B, C, H, W] in [-1, 1]; returns self."""
-        rows, _ = pass_through(self.features, images)
+        rows = extract(self.features, [images])
         if self.moments is None:
             dim = rows.shape[1]
             self.moments = Moments(dim)
@@ -67,5 +68,5 @@ class FeatureStream:
             "kernel": kernel,
             "n": self.n,
             "n_reference": reference.n,
-            "features": str(getattr(self.features, "name", type(self.features).__name__)),
+            "features": self.features.name,
         }

@@ -1,7 +1,6 @@
 """Trains a small encoder on images and keeps it in a file, for judges and for measuring."""
 
 import time
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones import SmallConvNet, images_to_learn, save_encoder
 from sparring.data import ImageData
-from sparring.metrics import Module, extract
+from sparring.metrics import extract
 
 
 @dataclass
@@ -87,7 +86,7 @@ def train_encoder(
     def share() -> float | None:
         if labels is None or holdout is None or held is None:
             return None
-        features = [extract(Module(net=deepcopy(net), name=net.name), x) for x in (images, holdout.images())]
+        features = [extract(net, x) for x in (images, holdout.images())]
         return neighbours_right(features[0], labels, features[1], held)
 
     before, start = share(), time.monotonic()
