@@ -205,13 +205,13 @@ def test_the_holdout_of_two_domains(tmp_path, parquet):
     columns = UnpairedColumns(parquet, holdout_share=0.4).holdout()
     everything = list(range(len(columns)))
     assert numbers(columns.sources(everything)) == [number + 100 for number in numbers(columns.images())]
-    one_sided = UnpairedData(ImageFolder(target, holdout_share=0.4), ImageFolder(source))
+    one_sided = UnpairedData.of(ImageFolder(target, holdout_share=0.4), ImageFolder(source))
     assert numbers(one_sided.holdout().sources([0])) == [101]
     assert UnpairedData(target, source).holdout() is None
 
 
 def test_domains_of_other_kinds():
-    data = UnpairedData(Digits(), "digits:holdout")
+    data = UnpairedData("digits", "digits:holdout")
     assert (len(data), data.num_classes, data.source_shape) == (1000, 10, (1, 8, 8))
     assert torch.equal(data.sources([0, 500]), Digits("holdout")[[0, 0]][0])
     assert torch.equal(data.labels(), Digits().labels())
@@ -234,9 +234,8 @@ def test_tensors_with_sources():
 def test_mistakes_are_named(tmp_path, parquet):
     for make, message in (
         (lambda: PairedColumns(parquet, source_column="text"), "`image_column=text`: columns with images: source, t"),
-        (lambda: UnpairedData("digits", 5), "`source` is a int: give a word such as a folder, or a data set"),
-        (lambda: UnpairedData("digits", Digits(), size=4), "`size` is not a setting of digits"),
-        (lambda: UnpairedData(Digits(), Digits(), size=4), "`size` is for words: give it to the data set digits"),
+        (lambda: UnpairedData("digits", "digit"), "`digit` is no data set: give digits"),
+        (lambda: UnpairedData("digits", "ring", size=4), "`size` is not a setting of digits"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             make()

@@ -98,9 +98,36 @@ def test_no_section_is_read_from_another_file(strange, capsys, section):
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        {"class_path": "sparring.data.TorchData", "init_args": {"dataset": "evil.yaml"}},
+        {"class_path": "TorchData", "init_args": {"dataset": "evilmod.Evil"}},
+        {"class_path": "TorchData", "init_args": {"dataset": {"class_path": "evilmod.Evil"}}},
+        {"class_path": "TorchData", "init_args": {"dataset": "digits", "holdout": "evil.yaml"}},
+        {"class_path": "TorchData", "init_args": {"dataset": {"class_path": "torch.load", "init_args": {"f": "evil"}}}},
+        {"class_path": "sparring.data.UnpairedData.of", "init_args": {"target": "evil.yaml", "source": "evil.yaml"}},
+    ],
+)
+def test_no_data_set_takes_an_object_from_elsewhere(strange, capsys, data):
+    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {"data": data}))
+    refused(capsys, "fit", "r.yaml", "--out", strange / "new", *SHORT)
+    assert "evilmod" not in sys.modules
+    assert not (strange / "new").exists()
+
+
+def test_a_recipe_that_leaves_the_data_to_the_user(tmp_path, capsys):
+    message = "this recipe leaves the data to you: give a word with --data"
+    for flags in ([], ["--data.path", "emoji"], ["--data.path=emoji", "--data.size=32"]):
+        assert message in refused(capsys, "fit", "diffusion-32", "--out", tmp_path / "new", *flags)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
     "place",
     [
         {"data": {"class_path": "sparring.data.HubData", "init_args": {"path": "evilmod.parquet"}}},
+        {"data": {"class_path": "sparring.data.UnpairedData", "init_args": {"path": "a", "source": "evilmod.tar"}}},
+        {"data": {"class_path": "HubData", "init_args": {"path": "x", "where": {"kind": ["evilmod.Evil"]}}}},
         {"data": {"class_path": "HubData", "init_args": {"path": "evil", "holdout": "evilmod.parquet"}}},
         {"denoiser": {"path": "evilmod.Evil"}},
     ],

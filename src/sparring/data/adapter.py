@@ -1,11 +1,12 @@
 """A data set of torch, as it is, for `Trainer`."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sparring.data.base import Condition, ImageData, flip_in_place
 from sparring.data.pixels import pixels_of
@@ -34,25 +35,23 @@ class TorchData(ImageData):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset[Any],
         *,
         num_classes: int | None = None,
         value_range: tuple[float, float] | None = None,
         class_names: list[str] | None = None,
         name: str | None = None,
         flip: bool = False,
-        holdout: Any = None,
+        holdout: Dataset[Any] | None = None,
     ):
         self.name = name or type(dataset).__name__
         self.dataset = dataset
         self.num_classes, self.class_names = num_classes, class_names
         self.value_range, self.flip = value_range, flip
         self._holdout = holdout
-        try:
-            count = len(dataset)
-        except TypeError:
-            raise ValueError(f"`dataset` is a {self.name}, which has no length: give a map-style data set") from None
-        if count == 0:
+        if not isinstance(dataset, Sized):
+            raise ValueError(f"`dataset` is a {self.name}, which has no length: give a map-style data set")
+        if len(dataset) == 0:
             raise ValueError(f"`dataset`: {self.name} is empty")
         first, told = _image_and_rest(dataset[0], self.name)
         self.text = isinstance(told, str)
@@ -64,7 +63,7 @@ class TorchData(ImageData):
         self.image_shape = (shape[0], shape[1], shape[2])
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Condition]:
         images, rest = torch.empty(len(indices), *self.image_shape), []

@@ -205,26 +205,26 @@ class Unpaired(TwoSets):
 
 
 class UnpairedData(Unpaired):
-    """Two data sets as two domains.
+    """Two data sets as two domains; `UnpairedData.of` takes them as objects.
 
     Args:
-        path: the images that are learned: a word as `--data` takes it (a folder, a parquet file …), or a data set.
-        source: the images that are translated from, as a word or a data set.
-        size: width and height to resize to (centre square), for words.
-        pad: black pixels added on each side, after resizing, for words.
-        channels: 1 grey, 3 RGB, for words; None: each as it is.
-        flip: turn half of the training images left to right, for words.
-        on_error: "stop" at images that cannot be used, or "skip" them with a warning, for words.
-        holdout_share: about this share of each is held out and not trained on, for words.
+        path: the images that are learned, as a word that `--data` takes: a folder, a parquet file ….
+        source: the images that are translated from, as a word.
+        size: width and height to resize to (centre square).
+        pad: black pixels added on each side, after resizing.
+        channels: 1 grey, 3 RGB, None: each as it is.
+        flip: turn half of the training images left to right.
+        on_error: "stop" at images that cannot be used, or "skip" them with a warning.
+        holdout_share: about this share of each is held out and not trained on.
 
     Raises:
-        ValueError: what the data sets refuse, or a setting beside a data set that has its own.
+        ValueError: what the data sets refuse.
     """
 
     def __init__(
         self,
-        path: Any,
-        source: Any,
+        path: str,
+        source: str,
         *,
         size: int | None = None,
         pad: int = 0,
@@ -235,8 +235,17 @@ class UnpairedData(Unpaired):
     ):
         settings: dict[str, Any] = dict(size=size, pad=pad or None, channels=channels, flip=flip or None)
         settings |= dict(on_error=None if on_error == "stop" else on_error, holdout_share=holdout_share)
-        target, other = _data_set("path", path, settings), _data_set("source", source, settings)
-        self._join(target, other, range(len(target)), range(len(other)))
+        self._join_whole(from_spec(path, **settings), from_spec(source, **settings))
+
+    @classmethod
+    def of(cls, target: ImageData, source: ImageData) -> Self:
+        """The images of `target`, each with any of `source`."""
+        data = cls.__new__(cls)
+        data._join_whole(target, source)
+        return data
+
+    def _join_whole(self, target: ImageData, source: ImageData) -> None:
+        self._join(target, source, range(len(target)), range(len(source)))
 
     def _chosen(self, n: int | None, seed: int) -> list[int]:
         return self._target._chosen(n, seed)
@@ -246,10 +255,7 @@ class UnpairedData(Unpaired):
         target = self._target.holdout()
         if target is None:
             return None
-        source = self._source.holdout() or self._source
-        other = copy(self)
-        other._join(target, source, range(len(target)), range(len(source)))
-        return other
+        return self.of(target, self._source.holdout() or self._source)
 
 
 class UnpairedColumns(Unpaired):
@@ -315,14 +321,3 @@ def _picked(rows: Sequence[int], indices: Sequence[int]) -> Sequence[int]:
     if not isinstance(indices, Indices):
         return chosen
     return Indices(chosen, mirrored=indices.mirrored, seed=indices.seed, first=indices.first)
-
-
-def _data_set(setting: str, given: Any, settings: dict[str, Any]) -> ImageData:
-    """A data set from a word and its settings, or as it is given."""
-    if isinstance(given, str):
-        return from_spec(given, **settings)
-    if not isinstance(given, ImageData):
-        raise ValueError(f"`{setting}` is a {type(given).__name__}: give a word such as a folder, or a data set")
-    if named := [name for name, value in settings.items() if value is not None]:
-        raise ValueError(f"`{named[0]}` is for words: give it to the data set {given.name} itself")
-    return given

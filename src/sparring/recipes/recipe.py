@@ -10,7 +10,8 @@ from importlib import resources
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -125,11 +126,28 @@ def is_settings(text: str) -> bool:
 
 
 def takes_text(recipe: dict[str, Any], path: tuple[Any, ...]) -> bool:
-    """Whether no class can stand at a place: what is called `path`, and all settings of the library's data sets."""
+    """Whether no class can stand at a place: what is called `path`, and those settings of the library's data sets whose
+    type says so.
+    """
+    if path[-1] == "path":
+        return True
     data = recipe.get("data")
     name = str(data.get("class_path")) if isinstance(data, dict) else ""
-    own = name.startswith("sparring.") or "." not in name
-    return path[-1] == "path" or (path[:2] == ("data", "init_args") and own)
+    if path[:2] != ("data", "init_args") or not (name.startswith("sparring.data.") or "." not in name):
+        return False
+    import sparring.data
+
+    kind = vars(sparring.data).get(name.rpartition(".")[2])
+    hints = get_type_hints(kind.__init__) if isinstance(kind, type) else {}  # type: ignore[misc]
+    return path[2] in hints and is_plain(hints[path[2]])
+
+
+def is_plain(hint: Any) -> bool:
+    """Whether values of a type are texts, numbers and collections of them, and never objects of a class."""
+    if get_origin(hint) is Literal:
+        return True
+    inner = get_args(hint)
+    return all(map(is_plain, inner)) if inner else hint in (str, int, float, bool, NoneType)
 
 
 def tunes(recipe: dict[str, Any], init: str | None) -> bool:
@@ -225,6 +243,11 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
         recipe = {**recipe, "denoiser": pretrained_section(recipe, init)}
     elif tunes(recipe, init) and not any(flag.startswith("--denoiser.net") for flag in flags):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
+    if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
+        raise ValueError(
+            "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
+            "hub:OWNER/NAME), or a class with --data.class_path"
+        )
     options, parsed = parse(recipe, flags, tunes=init is not None)
     config = header | resolved(options, parsed)
     torch.manual_seed(parsed.trainer.seed)  # initial weights
