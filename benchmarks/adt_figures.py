@@ -21,7 +21,6 @@ from sparring.generators import Denoiser, Pretrained
 from sparring.process import VP, Kind, Process, RectifiedFlow
 from sparring.rollout import coefficients, standard_normal
 from sparring.rollout.simulate import begun, scheduler_start
-from sparring.samplers import network_output
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 NETWORKS: dict[str, tuple[Process, Kind, str]] = {
@@ -50,7 +49,7 @@ def walk(denoiser: Denoiser, batch: Batch, num_steps: int, start: int) -> list[T
     x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
     states = [x]
     for timestep in scheduler.timesteps[first:]:
-        output = network_output(denoiser, scheduler, x, timestep, batch.condition)
+        output = denoiser.network_output(scheduler, x, timestep, batch.condition)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
         states.append(x)
     return states

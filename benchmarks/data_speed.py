@@ -124,7 +124,7 @@ def reader(data: ImageData, batch: int, workers: int) -> Callable[[], object]:
 
 def training(trainer: Trainer, repeats: int, steps: int) -> tuple[float, float]:
     """Images per second of training, and the part of the time in which the trainer waits for a batch."""
-    windows = trainer.windows()
+    windows = trainer.micro_batches()
     trainer.train_step(next(windows))
     speeds, waits = [], []
     for _ in range(repeats):

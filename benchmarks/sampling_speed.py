@@ -19,7 +19,7 @@ from diffusers import DDPMPipeline
 from timing import arguments, in_turns, machine, note, publish, ratio, table
 from trainers import random_images, trainer_of
 
-from sparring.generators import Denoiser, save_pipeline
+from sparring.generators import Denoiser
 from sparring.samplers import Sampler
 
 RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("ddpm", 50))
@@ -61,7 +61,7 @@ def compare(
     denoiser: Denoiser, place: Path, scheduler: str, steps: int, n: int, batch: int, args: Namespace
 ) -> list[object]:
     """A row of the table: n images of one network with one scheduler."""
-    save_pipeline(denoiser, place, scheduler)
+    denoiser.save(place, scheduler)
     sampler = Sampler(place)
     pipe = DDPMPipeline.from_pretrained(place).to(sampler.device)
     pipe.set_progress_bar_config(disable=True)

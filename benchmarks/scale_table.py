@@ -210,7 +210,7 @@ def measured_memory(batch_size: int) -> None:
     """The U-Net's state and activations in one process against the table's numbers."""
     p = parameters(unet)
     run = trainer(tempfile.mkdtemp(), batch_size)
-    windows = run.windows()
+    windows = run.micro_batches()
     run.train_step(next(windows))
     player = run.generator
     state = [*player.parameters, *player.state().values(), *run.ema.module.state_dict().values()]
@@ -234,7 +234,7 @@ def measured_traffic(sharding: str) -> None:
     """Bytes given to collective operations in one step of two processes."""
     p = parameters(unet)
     run = trainer(tempfile.mkdtemp(), 2, sharding=sharding)
-    windows = run.windows()
+    windows = run.micro_batches()
     run.train_step(next(windows))
     with Traffic() as traffic:
         run.train_step(next(windows))

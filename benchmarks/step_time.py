@@ -70,7 +70,7 @@ def methods(folder: Path, batch: int, repeats: int, clock: str, inner: int) -> s
 
 def network_calls(trainer: Trainer, batch: int) -> float:
     """Batches that a step passes through a denoiser (generator, teacher, reference), on average."""
-    return sum(denoiser.images_seen for denoiser in trainer.method.denoisers()) / batch / trainer.step
+    return sum(denoiser.images_seen for denoiser in trainer.method.generators()) / batch / trainer.step
 
 
 def peers(folder: Path, precision: str, size: int, batch: int, repeats: int, clock: str, inner: int) -> str:

@@ -7,7 +7,6 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 
 from sparring.data import Digits, ImageData, StoredImages
-from sparring.generators import save_pipeline
 from sparring.recipes import recipe
 from sparring.training import Trainer
 
@@ -39,7 +38,7 @@ def trainer_of(name: str, folder: Path, data: ImageData | None = None, flags: tu
     data = data or Digits()
     trainer = Trainer(objects.method, data, out=folder / name, **objects.trainer.as_dict())
     trainer.method.prepare(data)
-    for denoiser in trainer.method.denoisers():
+    for denoiser in trainer.method.generators():
         denoiser.images_seen = 0
     return trainer
 
@@ -50,13 +49,13 @@ def pipeline(folder: Path) -> Path:
     if not place.is_dir():
         disable_progress_bar()
         generator = trainer_of("diffusion-digits", folder).method.generator
-        save_pipeline(generator, place, "ddim")
+        generator.save(place, "ddim")
     return place
 
 
 def stepper(trainer: Trainer) -> Callable[[], None]:
     """One turn of the trainer's loop without what it writes: fetch a batch, update the players, average, keep means."""
-    windows = trainer.windows()
+    windows = trainer.micro_batches()
 
     def step() -> None:
         trainer.train_step(next(windows))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparring.data import Batch, Digits, HubData, ImageData, ImageFolder
     from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
-    from sparring.generators import Denoiser, load_pipeline, save_pipeline
+    from sparring.generators import Denoiser, Generator, LatentGenerator, load_generator, load_pipeline
     from sparring.methods import Method
     from sparring.process import EDM, VP, RectifiedFlow
     from sparring.samplers import Sampler
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HOME = {
     "sparring.data": ("Batch", "Digits", "HubData", "ImageData", "ImageFolder"),
     "sparring.discriminators": ("ProjectedDiscriminator", "SiameseDiscriminator", "StructureDiscriminator"),
-    "sparring.generators": ("Denoiser", "load_pipeline", "save_pipeline"),
+    "sparring.generators": ("Denoiser", "Generator", "LatentGenerator", "load_generator", "load_pipeline"),
     "sparring.methods": ("Method",),
     "sparring.process": ("EDM", "VP", "RectifiedFlow"),
     "sparring.samplers": ("Sampler",),
@@ -28,9 +28,11 @@ __all__ = [
     "Denoiser",
     "Digits",
     "EDM",
+    "Generator",
     "HubData",
     "ImageData",
     "ImageFolder",
+    "LatentGenerator",
     "Method",
     "ProjectedDiscriminator",
     "RectifiedFlow",
@@ -39,8 +41,8 @@ __all__ = [
     "StructureDiscriminator",
     "Trainer",
     "VP",
+    "load_generator",
     "load_pipeline",
-    "save_pipeline",
 ]
 
 

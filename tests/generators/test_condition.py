@@ -14,7 +14,6 @@ from sparring.generators import Denoiser, Pretrained, Prompts, TextCondition, lo
 from sparring.generators.condition import joined, where
 from sparring.process import VP, RectifiedFlow, Uniform
 from sparring.rollout import one_step, simulate
-from sparring.samplers import generate
 
 TEXTS = ["a red apple", "zebra", ""]
 ABSENT = {"sd3": {"text_encoder_3": None, "tokenizer_3": None}}
@@ -116,8 +115,8 @@ def test_pipelines_data_and_batches_that_do_not_fit_are_refused(tiny):
     with pytest.raises(ValueError, match="takes captions, and the batch was not embedded"):
         text(torch.zeros(4, 4, 8, 8), torch.full((4,), 0.5), batch.condition)
     with pytest.raises(ValueError, match="sides must be multiples of 2"):
-        text.check((3, 16, 15))
-    text.check((3, 16, 24))  # another size than that of the configuration
+        text.check_shape((3, 16, 15))
+    text.check_shape((3, 16, 24))  # another size than that of the configuration
 
 
 def test_a_batch_of_pixels_and_labels_is_embedded_for_nothing():
@@ -168,7 +167,7 @@ def test_the_gradient_of_a_guided_rollout_is_that_of_its_closed_form(path, guida
 def test_guided_samples_follow_the_formula_at_every_step():
     network, labels = ClassNet(), torch.tensor([0, 1])
     latents, scheduler = torch.randn(2, 1, 4, 4, dtype=torch.float64), VP().scheduler("ddim", "v")
-    image = generate(Denoiser(network, VP(), "v"), scheduler, 4, latents=latents, condition=labels, guidance=2.5)
+    image = Denoiser(network, VP(), "v").generate(scheduler, 4, latents=latents, condition=labels, guidance=2.5)
     outputs = [output for *_, output in network.calls]
     assert all(told.tolist() == [3, 3, 0, 1] for _, _, told, _ in network.calls)
     x = latents

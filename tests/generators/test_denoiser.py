@@ -237,12 +237,12 @@ def test_check_passes_good_sizes_without_a_trace():
     denoiser.net.mid_block.eval()
     modes = [module.training for module in denoiser.modules()]
     state = torch.get_rng_state()
-    denoiser.check((1, 8, 8))
+    denoiser.check_shape((1, 8, 8))
     assert [module.training for module in denoiser.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert denoiser.images_seen == 0
     assert all(p.grad is None for p in denoiser.parameters())
-    Denoiser(dit(), VP(), "eps").check((1, 8, 8))
+    Denoiser(dit(), VP(), "eps").check_shape((1, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_check_passes_good_sizes_without_a_trace():
 )
 def test_check_names_what_does_not_fit(net, process, shape, message):
     with pytest.raises(ValueError, match=message) as error:
-        Denoiser(net, process, "v").check(shape)
+        Denoiser(net, process, "v").check_shape(shape)
     assert "\n" not in str(error.value)
 
 
@@ -290,5 +290,5 @@ def test_eps_on_a_schedule_that_ends_in_noise_is_warned_of():
 def test_a_network_that_knows_no_size_learns_it_from_the_data():
     net = unet()
     assert net.config.sample_size is None
-    Denoiser(net, VP(), "v").check((1, 8, 8))
+    Denoiser(net, VP(), "v").check_shape((1, 8, 8))
     assert net.config.sample_size == 8

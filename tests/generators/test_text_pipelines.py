@@ -15,7 +15,7 @@ from tiny_pipelines import Captioned
 
 from sparring.data import StoredImages
 from sparring.evaluation import Evaluator, RealImages
-from sparring.generators import Denoiser, load_pipeline, save_pipeline
+from sparring.generators import Denoiser, load_pipeline
 from sparring.process import VP
 from sparring.samplers import Sampler, Samples
 
@@ -80,7 +80,7 @@ def test_a_pipelines_own_scheduler_may_be_any_of_diffusers(tiny, tmp_path, kind,
 
 @pytest.mark.parametrize("name", ["dpm", "unipc"])
 def test_samples_with_our_schedulers_are_those_of_diffusers_pipeline_with_them(tiny, tmp_path, name):
-    save_pipeline(load_pipeline(tiny("sd15"))[0], tmp_path / "p", name)
+    load_pipeline(tiny("sd15"))[0].save(tmp_path / "p", name)
     found = Sampler(tiny("sd15"), device="cpu")(2, 4, seed=3, prompts=PROMPTS, guidance=5.0, scheduler=name)
     assert (found.scheduler, found.nfe) == (name, 4)
     expected = by_diffusers(tmp_path / "p", "sd15", 5.0)
@@ -95,7 +95,7 @@ def digests(folder):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_tuned_network_is_saved_in_a_whole_pipeline_of_the_same_kind(tiny, tmp_path, kind):
     denoiser = load_pipeline(tiny(kind))[0]
-    save_pipeline(denoiser, tmp_path / "p", "euler")
+    denoiser.save(tmp_path / "p", "euler")
     before = digests(tmp_path / "p")
     for name, part in load_pipeline(tiny(kind))[0].space.vae.state_dict().items():
         assert torch.equal(part, denoiser.space.vae.state_dict()[name])
@@ -108,7 +108,7 @@ def test_a_tuned_network_is_saved_in_a_whole_pipeline_of_the_same_kind(tiny, tmp
     with torch.no_grad():
         for parameter in denoiser.net.parameters():
             parameter += 0.5
-    save_pipeline(denoiser, tmp_path / "p", "euler")
+    denoiser.save(tmp_path / "p", "euler")
     after = digests(tmp_path / "p")
     changed = {name for name in after if before.get(name) != after[name]}
     assert changed == {f"{NETWORKS[kind]}/diffusion_pytorch_model.safetensors"}
@@ -123,7 +123,7 @@ def test_frozen_parts_in_half_precision_are_saved_so_that_the_pipeline_runs(tiny
     assert {part.dtype for part in parts(denoiser)[1:]} == {torch.bfloat16}
     assert denoiser.net.dtype == torch.float32
     half = deepcopy(denoiser.space.vae.state_dict())
-    save_pipeline(denoiser, tmp_path / "p", "ddim")
+    denoiser.save(tmp_path / "p", "ddim")
     again = load_pipeline(tmp_path / "p")[0]
     assert {part.dtype for part in parts(again)} == {torch.float32}
     for name, tensor in again.space.vae.state_dict().items():
@@ -147,7 +147,7 @@ assert "sparring" not in sys.modules
 
 def test_what_was_saved_runs_in_a_process_without_sparring(tiny, tmp_path):
     for kind in NETWORKS:
-        save_pipeline(load_pipeline(tiny(kind))[0], tmp_path / kind, "euler")
+        load_pipeline(tiny(kind))[0].save(tmp_path / kind, "euler")
     command = [sys.executable, "-c", ALONE, str(tmp_path), *NETWORKS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path)
@@ -176,11 +176,12 @@ def test_prompts_sizes_and_guidance_that_cannot_work_are_refused(tiny):
 class Recorder:
     """Stands for a sampler; remembers how it was called and makes random images."""
 
-    def __init__(self, denoiser, shape):
-        self.denoiser, self.shape, self.calls = denoiser, shape, []
+    def __init__(self, generator):
+        self.generator, self.calls = generator, []
 
-    def resize(self, image_shape):
-        self.shape = image_shape
+    @property
+    def shape(self):
+        return self.generator.image_shape
 
     def __call__(self, n, steps, **settings):
         self.calls.append(settings)
@@ -188,7 +189,7 @@ class Recorder:
 
 
 def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):
-    captioned = Recorder(load_pipeline(tiny("sd15"))[0], (3, 32, 32))
+    captioned = Recorder(load_pipeline(tiny("sd15"))[0])
     evaluator = Evaluator(RealImages(Captioned(), None), "pixels")
     result = evaluator.sampler(captioned, n=20, steps=2, scheduler=None, seed=0, guidance=3.0)
     assert captioned.shape == (3, 16, 16)
@@ -196,7 +197,7 @@ def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):
     assert (captioned.calls[0]["guidance"], result["scheduler"]) == (3.0, "ddim-w3")
     blocks = dict(down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False)
     sizes = dict(sample_size=16, block_out_channels=(8,), norm_num_groups=4)
-    spare = Recorder(Denoiser(UNet2DModel(num_class_embeds=4, **sizes, **blocks), VP(), "v"), (3, 16, 16))
+    spare = Recorder(Denoiser(UNet2DModel(num_class_embeds=4, **sizes, **blocks), VP(), "v"))
     images = StoredImages(Captioned().images(), torch.arange(12) % 3)
     Evaluator(RealImages(images, None), "pixels").sampler(spare, n=20, steps=2, scheduler=None, seed=0)
     assert spare.calls[0]["labels"] == [0, 1, 2]  # not the network's fourth, which says "none"

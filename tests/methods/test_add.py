@@ -10,7 +10,6 @@ from sparring.data import Draws
 from sparring.methods.distillation.add import ADD
 from sparring.objectives import Relativistic
 from sparring.process import EDM, VP, RectifiedFlow
-from sparring.samplers import generate
 
 
 class TimedNet(Net):
@@ -30,7 +29,7 @@ def test_the_students_levels_are_those_at_which_it_is_sampled(num_steps, expecte
     lcm = LCMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, original_inference_steps=1000)
     lcm.set_timesteps(num_steps)
     assert VP().model_time(method.levels).tolist() == expected == lcm.timesteps.tolist()
-    generate(method.generator, VP().scheduler(method.sampler, "v"), method.sample_steps, latents=images_of())
+    method.generator.generate(VP().scheduler(method.sampler, "v"), method.sample_steps, latents=images_of())
     assert [time[0].item() for time in net.times] == expected
     net.times.clear()
     for step in range(20):

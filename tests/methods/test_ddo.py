@@ -11,7 +11,6 @@ from sparring.data import Batch, Digits, Draws, StoredImages
 from sparring.generators import Denoiser
 from sparring.methods.tuning.ddo import DDO
 from sparring.process import EDM, SNR, VP, LogNormal
-from sparring.samplers import generate
 
 
 def test_the_logit_is_exactly_zero_at_the_start():
@@ -147,7 +146,7 @@ def test_prepare_samples_the_reference_and_does_not_depend_on_the_global_seed(sc
     assert made[0].abs().max() <= 1
     if scheduler == "ddim":
         latents = Draws(0, phase="fakes").normal((5, 1, 8, 8))
-        expected = generate(method.reference, VP().scheduler("ddim", "v"), 4, latents=latents)
+        expected = method.reference.generate(VP().scheduler("ddim", "v"), 4, latents=latents)
         assert torch.equal(made[0], expected.clamp(-1, 1))
         assert method.generator.images_seen == 0
 

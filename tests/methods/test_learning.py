@@ -24,7 +24,6 @@ from sparring.methods.tuning.ddo import DDO
 from sparring.methods.tuning.sadm import SADM
 from sparring.metrics.toys import good_share, sliced_wasserstein
 from sparring.process import VP, LogNormal
-from sparring.samplers import generate
 
 SEED = 0
 PROCESS = VP()
@@ -65,7 +64,7 @@ def samples(denoiser, num_steps, scheduler="ddim"):
     latents = torch.randn(2000, 2, 1, 1, generator=torch.Generator().manual_seed(5))
     noise = torch.Generator().manual_seed(6)
     sampler = PROCESS.scheduler(scheduler, "v")
-    return generate(denoiser, sampler, num_steps, latents=latents, generator=noise, batch_size=2000)
+    return denoiser.generate(sampler, num_steps, latents=latents, generator=noise, batch_size=2000)
 
 
 def distance(denoiser, num_steps, scheduler="ddim"):

@@ -76,7 +76,7 @@ def test_labels_reach_every_network_with_their_images(name):
     """Of the reals in every call; for DDO's generated images, their own labels."""
     net = ClassNet()
     method = METHODS[name](denoiser(net))
-    nets = [part.net for part in method.denoisers()]
+    nets = [part.net for part in method.generators()]
     step_losses(method, *(batch_of(phase=phase, labels=True) for phase in ("rollout", "discriminator", "generator")))
     expected = [torch.arange(6)]
     if name == "ddo":  # first the reals, then the fakes

@@ -5,7 +5,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from sparring.data import GaussianMixture
-from sparring.generators import Denoiser, load_pipeline, save_pipeline
+from sparring.generators import Denoiser, load_pipeline
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.metrics.toys import good_share, modes_covered
 from sparring.networks import MLP, Perceptron
@@ -42,7 +42,7 @@ def test_an_mlp_learns_the_ring_and_the_run_is_sampled_from_its_folder(tmp_path)
 )
 def test_a_shipped_mlp_is_the_same_network(tmp_path, process, prediction, classes):
     denoiser = Denoiser(MLP(width=16, num_class_embeds=classes), process, prediction).eval()
-    assert save_pipeline(denoiser, tmp_path, "euler" if prediction == "edm" else "dpm")
+    assert denoiser.save(tmp_path, "euler" if prediction == "edm" else "dpm")
     again, _ = load_pipeline(tmp_path)
     x, t = torch.randn(5, 2, 1, 1), torch.linspace(0.1, 0.9, 5)
     labels = None if classes is None else torch.arange(5)

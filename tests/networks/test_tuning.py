@@ -6,11 +6,9 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
 
-from sparring.generators import Denoiser
-from sparring.generators.merging import added_layers, lora_weights, merged, merged_network
+from sparring.generators.merging import added_layers, lora_weights, merged_network
 from sparring.networks.adapters import DiffFit, LoRA, Parts
 from sparring.networks.frozen import copy_of_trained, frozen_tensors
-from sparring.process import VP
 
 UNET = dict(sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4)
 
@@ -196,12 +194,11 @@ def test_adapters_are_shipped_at_scale_one_where_pipelines_load_them():
         assert lora_weights(net) == {}
 
 
-def test_a_denoiser_is_merged_only_where_layers_were_added():
-    denoiser = Denoiser(made("unet"), VP(), "eps")
-    assert merged(denoiser) is denoiser
-    LoRA(rank=2).apply(denoiser.net)
-    plain = merged(denoiser)
-    assert plain is not denoiser
-    assert added_layers(plain.net) == {}
-    assert added_layers(denoiser.net)
-    assert plain.process is denoiser.process
+def test_a_network_is_merged_only_if_layers_were_added():
+    net = made("unet")
+    assert merged_network(net) is net
+    LoRA(rank=2).apply(net)
+    plain = merged_network(net)
+    assert plain is not net
+    assert added_layers(plain) == {}
+    assert added_layers(net)

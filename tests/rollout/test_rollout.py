@@ -11,7 +11,6 @@ from sparring.generators import Denoiser
 from sparring.process import VP, set_timesteps
 from sparring.rollout import coefficients, draw_path, simulate
 from sparring.rollout.simulate import equalising
-from sparring.samplers import generate, network_output
 
 
 def gradient_of(image, network, direction):
@@ -192,7 +191,7 @@ def test_after_the_start_the_scheduler_alone_gives_the_same_image(name, start):
         x = scheduler.add_noise(batch.images, noise_of(batch), timesteps[:1].expand(3))
     with torch.no_grad():
         for timestep in timesteps:
-            output = network_output(denoiser, scheduler, x, timestep, None)
+            output = denoiser.network_output(scheduler, x, timestep, None)
             x = scheduler.step(output, timestep, x).prev_sample
     torch.testing.assert_close(image.detach(), x, rtol=1e-6, atol=1e-6)
 
@@ -209,7 +208,7 @@ def test_from_the_noisiest_level_of_a_black_image_it_is_generate_from_the_same_n
     batch = Batch(torch.zeros(16, 1, 1, 3).double(), None, Draws(0, phase="test"))
     scheduler = process.scheduler(scheduler_name, kind)
     image = simulate(denoiser, batch, scheduler, num_steps=10)
-    expected = generate(denoiser, scheduler, 10, latents=noise_of(batch))
+    expected = denoiser.generate(scheduler, 10, latents=noise_of(batch))
     torch.testing.assert_close(image.detach(), expected, rtol=0, atol=3e-3 if name == "dpm-flow" else 5e-4)
 
 

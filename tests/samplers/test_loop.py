@@ -13,7 +13,6 @@ from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.process import EDM, VP, LogNormal, RectifiedFlow, Uniform
 from sparring.rollout import few_step, one_step, posterior_step, simulate
-from sparring.samplers import generate
 
 # -- samples from noise ------------------------------------------------------------------------------------------------
 
@@ -31,7 +30,7 @@ def test_the_exact_denoiser_of_a_gaussian_gives_its_mean_and_covariance(name):
     process, kind, scheduler_name = PATHS[name]
     mean, variance = torch.tensor([0.3, -0.5, 0.1]).double(), torch.tensor([0.5, 0.3, 0.1]).double()
     denoiser = Denoiser(Gaussian(process, kind, mean, variance), process, kind)
-    x = generate(denoiser, process.scheduler(scheduler_name, kind), 100, latents=white(50, 3)).flatten(1)
+    x = denoiser.generate(process.scheduler(scheduler_name, kind), 100, latents=white(50, 3)).flatten(1)
     assert x.dtype == torch.float64
     tolerance = 0.006 if scheduler_name in ("dpm", "heun", "unipc") else 0.03
     torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=tolerance)
@@ -42,8 +41,8 @@ def test_the_exact_denoiser_of_a_gaussian_gives_its_mean_and_covariance(name):
 def test_splitting_the_batch_changes_nothing_for_a_deterministic_sampler(scheduler_name):
     denoiser, scheduler = Denoiser(Tiny(), VP(), "v"), VP().scheduler(scheduler_name, "v")
     latents = torch.randn(11, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole = generate(denoiser, scheduler, 5, latents=latents)
-    split = generate(denoiser, scheduler, 5, latents=latents, batch_size=4)
+    whole = denoiser.generate(scheduler, 5, latents=latents)
+    split = denoiser.generate(scheduler, 5, latents=latents, batch_size=4)
     torch.testing.assert_close(split, whole, rtol=0, atol=1e-6 if scheduler_name != "ddim" else 1e-12)
     assert not whole.requires_grad
 
@@ -51,7 +50,7 @@ def test_splitting_the_batch_changes_nothing_for_a_deterministic_sampler(schedul
 def test_the_path_can_be_watched_from_the_latents_to_the_image():
     denoiser, states = Denoiser(Tiny(), VP(), "v"), []
     latents = batch_of(3).images
-    image = generate(denoiser, VP().scheduler("heun", "v"), 4, latents=latents, batch_size=2, watch=states.append)
+    image = denoiser.generate(VP().scheduler("heun", "v"), 4, latents=latents, batch_size=2, watch=states.append)
     assert [len(state) for state in states] == [2] * 8 + [1] * 8  # before the first call and after each of seven
     assert torch.equal(states[0], latents[:2] * VP().scheduler("heun", "v").init_noise_sigma)
     assert torch.equal(torch.cat([states[7], states[15]]), image)
@@ -78,7 +77,7 @@ def test_it_samples_what_the_pipelines_of_diffusers_sample(pipeline, scheduler_n
     expected = pipe(batch_size=5, generator=generator, num_inference_steps=4, output_type="np").images
     generator = torch.Generator().manual_seed(7)
     latents = torch.randn(5, 1, 8, 8, generator=generator)
-    x = generate(denoiser, scheduler, 4, latents=latents, generator=generator)
+    x = denoiser.generate(scheduler, 4, latents=latents, generator=generator)
     x = (x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     torch.testing.assert_close(torch.from_numpy(x), torch.from_numpy(expected), rtol=0, atol=1e-6)
 
@@ -107,7 +106,7 @@ def test_classes_reach_the_network_in_every_rollout():
         few_step(denoiser, batch_of(labels=labels), levels[1:]).prediction.x0,
         posterior_step(denoiser, batch_of(labels=labels), levels).prediction.x0,
         simulate(denoiser, batch_of(labels=labels), VP().scheduler("ddim", "x0"), num_steps=4),
-        generate(denoiser, VP().scheduler("ddim", "x0"), 4, latents=batch_of().images, condition=labels, batch_size=2),
+        denoiser.generate(VP().scheduler("ddim", "x0"), 4, latents=batch_of().images, condition=labels, batch_size=2),
     ):
         torch.testing.assert_close(x_0.detach(), expected)
     assert denoiser.training  # and `generate` ran in eval mode, see the network

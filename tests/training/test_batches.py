@@ -10,8 +10,8 @@ from PIL import Image
 from small_runs import trainer
 
 from sparring.data import BatchStream, Digits, ImageFolder, decode
-from sparring.training.batches import told_by_worker, windows
-from sparring.training.interrupt import leave_to_parent
+from sparring.training.batches import micro_batches, worker_error
+from sparring.training.interrupt import ignore_stop_signals
 
 CPU = torch.device("cpu")
 
@@ -49,12 +49,12 @@ def test_an_image_that_breaks_during_a_run_is_named_in_one_line(tmp_path, monkey
     ],
 )
 def test_a_worker_that_is_killed_is_told_in_one_line(error, told):
-    assert (told_by_worker(error) is None) if told is None else (told in told_by_worker(error))
+    assert (worker_error(error) is None) if told is None else (told in worker_error(error))
 
 
 def test_workers_end_with_the_batches():
     before = multiprocessing.active_children()
-    batches = windows(Digits(), BatchStream(1000, 4, 0), CPU, 1)
+    batches = micro_batches(Digits(), BatchStream(1000, 4, 0), CPU, 1)
     next(batches)
     assert len(multiprocessing.active_children()) == len(before) + 1
     batches.close()
@@ -62,7 +62,7 @@ def test_workers_end_with_the_batches():
 
 
 def listening(started) -> None:
-    leave_to_parent(0)
+    ignore_stop_signals(0)
     started.set()
     for _ in range(600):
         time.sleep(0.1)
@@ -84,7 +84,7 @@ def test_a_worker_outlives_one_sigterm_and_not_two():
 
 def test_micro_batches_keep_their_labels_and_rows():
     stream = BatchStream(1000, 8, 0, accumulation=2)
-    window = next(windows(Digits(), stream, CPU, 0))
+    window = next(micro_batches(Digits(), stream, CPU, 0))
     assert [rows for _, _, rows in window] == [slice(0, 4), slice(4, 8)]
     images, labels = Digits()[stream.batch(0)]
     assert torch.equal(torch.cat([part for part, _, _ in window]), images)

@@ -30,7 +30,7 @@ def test_every_method_tunes_a_text_to_image_pipeline(tiny, tmp_path, name):
     assert all(torch.equal(one, other) for one, other in zip(before, frozen_of(generator), strict=True))
     moved = [k for k, v in generator.net.state_dict().items() if not torch.equal(v, start[k])]
     assert len(moved) > 0.95 * len(start)  # not those that feed biases alone into softmaxes
-    assert all(part.text is generator.text and part.space is generator.space for part in run.method.denoisers())
+    assert all(part.text is generator.text and part.space is generator.space for part in run.method.generators())
     written = {key for group in checkpoint(tmp_path / "run", 2)[0].values() for key in group}
     assert not any("vae" in key or "text" in key for key in written)
     shipped = load_pipeline(tmp_path / "run")[0]

@@ -69,7 +69,7 @@ def test_half_life_is_in_images():
 
 def test_average_of_a_run_follows_its_network(tmp_path):
     run = trainer(tmp_path / "run", ema_decay=0.5)
-    windows, average = run.windows(), None
+    windows, average = run.micro_batches(), None
     for step in range(4):
         if average is None:
             average = run.generator.module.net.last.weight.detach().clone()
@@ -151,7 +151,7 @@ def test_a_warning_is_in_the_log_and_on_the_screen(tmp_path, capfd):
 def test_a_discriminator_that_is_too_good_rests(tmp_path):
     run = trainer(tmp_path / "run", "adt", discriminator_accuracy=0.8, log_every=1)
     run.balance.accuracy = 0.95
-    windows = run.windows()
+    windows = run.micro_batches()
     updates, accuracies = [], []
     for step in range(12):
         run.method.log = lambda **values: run.method.statistics.update(accuracy=torch.tensor(0.6))

@@ -30,7 +30,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
     run = half_run(tmp_path, name, precision)
     run.method.prepare(run.data)
     inside, outside = [], []
-    for denoiser in run.method.denoisers():
+    for denoiser in run.method.generators():
         denoiser.net.first.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
     made = Prediction.__init__
 
@@ -53,7 +53,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
     monkeypatch.setattr(affinity, "cosines", see_affinities)
     for module in ("tuning.adt", "distillation.add"):
         monkeypatch.setattr(f"sparring.methods.{module}.discriminator_statistics", see_logits)
-    windows = run.windows()
+    windows = run.micro_batches()
     for step in range(2):
         taken, noted = run.alternate(next(windows), step)
         run.ema.update()
@@ -73,7 +73,7 @@ def test_half_precision_gives_about_the_same_losses(tmp_path, name, precision):
     for chosen in ("fp32", precision):
         run = half_run(tmp_path, name, chosen)
         run.method.prepare(run.data)
-        run.train_step(next(run.windows()))
+        run.train_step(next(run.micro_batches()))
         lines.append(run.means.line())
     exact, half = lines
     assert exact.keys() == half.keys()
@@ -99,7 +99,7 @@ def test_an_overflow_in_fp16_skips_both_players_and_lowers_the_scale(tmp_path):
     generator, discriminator = (player.scaler for player in run.players)
     generator._init_scale = 2.0**40
     before = {name: t.detach().clone() for name, t in changing_tensors(run.method).items()}
-    windows = run.windows()
+    windows = run.micro_batches()
     for _ in range(4):
         run.train_step(next(windows))
     assert run.skipped == 4
@@ -126,7 +126,7 @@ def test_a_scaler_that_has_seen_no_gradient_does_not_step(tmp_path):
     waiting = method("adt", diffusion_weight=0.0, warmup_steps=2)
     start = [p.detach().clone() for p in waiting.generator.parameters()]
     run = half_run(tmp_path, "adt", "fp16", method=waiting)
-    windows = run.windows()
+    windows = run.micro_batches()
     for step in range(4):
         run.train_step(next(windows))
         run.step += 1
@@ -190,7 +190,7 @@ def test_compiled_networks_train_to_the_same_weights(tmp_path, name, monkeypatch
     monkeypatch.setattr(nn.Module, "compile", traced)
     run = trainer(tmp_path / "run", name, steps=3, compile=True, generator_optimizer=plain_optimizer())
     run.fit()
-    assert [type(net) for net in compiled] == [TinyNet] * len(run.method.denoisers())
+    assert [type(net) for net in compiled] == [TinyNet] * len(run.method.generators())
     weights = [changing(path) for path in (plain, tmp_path / "run")]
     assert weights[0].keys() == weights[1].keys()
     for key, tensor in weights[0].items():

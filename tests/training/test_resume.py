@@ -61,7 +61,7 @@ def test_same_seed_same_run_and_another_seed_another_run(tmp_path):
     one, same = (trainer(tmp_path / name, "sadm").fit() for name in ("one", "same"))
     other = trainer(tmp_path / "other", "sadm", seed=1).fit()
     assert_same_checkpoint(one, same, 6)
-    weights = [checkpoint(run, 6)[0]["generator"]["last.weight"] for run in (one, other)]
+    weights = [checkpoint(run, 6)[0]["generator"]["net.last.weight"] for run in (one, other)]
     assert not torch.equal(*weights)
 
 
@@ -202,7 +202,7 @@ def test_a_killed_start_leaves_nothing_of_its_settings(tmp_path, monkeypatch):
         return Diffusion(Denoiser(net, VP(schedule=schedule), "v"))
 
     first = trainer(tmp_path / "run", method=diffusion("cosine"))
-    monkeypatch.setattr(first.average, "draw", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(first.publisher, "draw", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         first.fit()
     assert (tmp_path / "run/pipeline/model_index.json").is_file()

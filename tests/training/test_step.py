@@ -15,7 +15,7 @@ from sparring.training.state import changing_tensors, fixed_tensors
 def steps(run: Trainer, count: int) -> list[dict[str, float]]:
     """The trainer's loop without files; returns the statistics of each step."""
     run.method.prepare(run.data)
-    windows, lines = run.windows(), []
+    windows, lines = run.micro_batches(), []
     for _ in range(count):
         run.train_step(next(windows))
         assert not run.skipped
@@ -177,7 +177,7 @@ def broken_method(place, broken_steps, net=None):
 def test_a_number_that_is_not_finite_skips_both_players(tmp_path, place, accumulation, discriminator_updates):
     settings = {"accumulation": accumulation, "discriminator_updates": discriminator_updates}
     run = trainer(tmp_path / "run", method=broken_method(place, (2,)), **settings)
-    windows = run.windows()
+    windows = run.micro_batches()
     for step in (0, 1):
         assert run.alternate(next(windows), step)[0]
         run.ema.update()
@@ -207,7 +207,7 @@ def everything(run):
 def test_the_first_step_can_be_left_out(tmp_path):
     run = trainer(tmp_path / "run", method=broken_method("generator loss", (0,)))
     before = everything(run)
-    windows = run.windows()
+    windows = run.micro_batches()
     assert not run.alternate(next(windows), 0)[0]
     assert everything(run).keys() == before.keys()  # no moments yet
     assert run.alternate(next(windows), 1)[0]
@@ -230,7 +230,7 @@ class WithBatchNorm(nn.Module):
 
 def test_buffers_that_saw_a_broken_image_are_put_back(tmp_path):
     run = trainer(tmp_path / "run", method=method("diffusion", WithBatchNorm()))
-    windows = run.windows()
+    windows = run.micro_batches()
     assert run.alternate(next(windows), 0)[0]
     before = everything(run)
     assert "generator.net.norm.running_mean" in before

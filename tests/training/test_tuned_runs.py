@@ -61,12 +61,12 @@ def workplace(tmp_path_factory):
     """A folder with a pipeline, `base`, a recipe that puts adapters on it, and a run of it, `lora`."""
     from diffusers import UNet2DModel
 
-    from sparring.generators import Denoiser, save_pipeline
+    from sparring.generators import Denoiser
     from sparring.process import VP
 
     folder = tmp_path_factory.mktemp("tuned")
     torch.manual_seed(0)
-    save_pipeline(Denoiser(UNet2DModel(**NET), VP(schedule="cosine"), "v"), folder / "base", "ddim")
+    Denoiser(UNet2DModel(**NET), VP(schedule="cosine"), "v").save(folder / "base", "ddim")
     (folder / "tune.yaml").write_text(yaml.safe_dump(TUNE))
     assert fit(folder, "lora") == 0
     return folder

@@ -133,7 +133,7 @@ def test_whatever_cannot_be_written_is_one_line(tmp_path, monkeypatch, where):
     elif where == "grid":
         monkeypatch.setattr(folder, "image_grid", fail)
     elif where == "pipeline":
-        monkeypatch.setattr("sparring.training.average.save_pipeline", fail)
+        monkeypatch.setattr("sparring.generators.denoiser.write_pipeline", fail)
     elif where == "configuration":
         monkeypatch.setattr(folder, "replace", fail)
     else:
@@ -232,7 +232,7 @@ def test_the_newest_checkpoints_stay(tmp_path):
 
 def test_the_best_checkpoint_stays_too(tmp_path, monkeypatch):
     scores = iter([5.0, 1.0, 3.0, 2.0, 4.0])
-    monkeypatch.setattr("sparring.training.average.Average.error", lambda _: next(scores))
+    monkeypatch.setattr("sparring.training.publisher.EmaPublisher.error", lambda _: next(scores))
     run = trainer(tmp_path / "run", steps=5, checkpoint_every=1, keep_checkpoints=1, keep_best=True).fit()
     assert steps_in(run / "checkpoints") == [2, 5]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

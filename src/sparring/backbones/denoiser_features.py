@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from sparring.backbones.backbone import Backbone
 from sparring.generators import load_pipeline
-from sparring.generators.pipeline import image_shape
 
 
 class DenoiserFeatures(Backbone):
@@ -43,7 +42,7 @@ class DenoiserFeatures(Backbone):
         self.middle()
         config: Any = self.net.config
         self.in_channels: int = config.in_channels
-        image = torch.zeros(1, *denoiser.latent_shape(image_shape(denoiser)))
+        image = torch.zeros(1, *denoiser.latent_shape(denoiser.image_shape))
         self.channels = [self.maps(image)[0].shape[1]]
         self.dim = self.channels[0]
         parameters = list(self.net.parameters())

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
     quiet()
     from sparring.evaluation import Evaluator, RealImages
+    from sparring.generators import holds_generator
     from sparring.report import write_run_report
     from sparring.runs import is_run
     from sparring.runs.results import keep_result
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     shape = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     real = RealImages.of(options.reference, options.train, source, **shape)
     evaluator = Evaluator(real, options.features, options.features_seed)
-    if is_run(source) or (source / "model_index.json").is_file():
+    if is_run(source) or holds_generator(source):
         result = evaluator.sampler(
             Sampler(source),
             n=options.n,

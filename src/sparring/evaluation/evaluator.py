@@ -115,15 +115,14 @@ class Evaluator:
         """
         real = self.real.reference
         prompts = None
-        if sampler.denoiser.text is not None:
-            sampler.denoiser.check_condition(real)
-            sampler.resize(real.image_shape)
+        if sampler.generator.captioned:
+            sampler.generator.check(real)
             prompts = real.captions(min(n, len(real)))
         if sampler.shape != real.image_shape:
             raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {real.image_shape}")
         labels = None
-        if sampler.denoiser.conditional and real.num_classes is not None:  # the network may have one more: "none"
-            labels = list(range(min(real.num_classes, sampler.denoiser.num_classes or real.num_classes)))
+        if sampler.generator.conditional and real.num_classes is not None:  # the network may have one more: "none"
+            labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
         samples = sampler(
             n,
             steps,

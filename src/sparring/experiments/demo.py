@@ -73,7 +73,7 @@ def arm(
 def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
     """Every scheduler and number of calls of one arm, from the same latents; the images of each go into the page."""
     sampler = Sampler(run)
-    student = type(sampler.own_scheduler).__name__.startswith("LCM")
+    student = sampler.generator.plan(1)[0] == "lcm"
     plan = [] if student else [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
     if student or row(run)["method"] == "Diffusion":  # the student's own rule, and its control
         plan += [("lcm", calls) for calls in STUDENT_CALLS]

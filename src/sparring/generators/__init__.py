@@ -2,17 +2,22 @@
 
 from sparring.generators.condition import Condition, Prompts, TextCondition
 from sparring.generators.denoiser import Denoiser
-from sparring.generators.pipeline import load_pipeline, save_pipeline
+from sparring.generators.generator import Generator
+from sparring.generators.latent import LatentGenerator
+from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
 
 __all__ = [
     "Condition",
     "Denoiser",
+    "Generator",
+    "LatentGenerator",
     "Prediction",
     "Pretrained",
     "Prompts",
     "TextCondition",
+    "holds_generator",
+    "load_generator",
     "load_pipeline",
-    "save_pipeline",
 ]

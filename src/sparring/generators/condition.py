@@ -66,6 +66,19 @@ def where(mask: Tensor, first: Condition, second: Condition) -> Condition:
     return both[torch.where(mask, rows, rows + len(rows))]
 
 
+def in_turn(labels: list[int] | None, total: int | None, n: int, device: torch.device) -> Tensor:
+    """[n] class numbers: the given ones, or all `total` of them, in turn.
+
+    Raises:
+        ValueError: a label that is none of the classes.
+    """
+    chosen = labels if labels is not None else list(range(total or 1))
+    for label in chosen:
+        if label < 0 or (total is not None and label >= total):
+            raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
+    return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=device)
+
+
 class Prompts:
     """Captions to embeddings, by a diffusers text-to-image pipeline's own `encode_prompt`.
 

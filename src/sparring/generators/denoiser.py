@@ -2,19 +2,35 @@
 
 import inspect
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DModel
 from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
-from sparring.data import Batch, ImageData
-from sparring.generators.condition import Condition, Prompts, TextCondition, where
+from sparring.data import Batch, Draws, ImageData
+from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, joined, where
+from sparring.generators.generator import Generator
+from sparring.generators.loop import rows_at_once, walk
+from sparring.generators.merging import lora_weights, merged_network
+from sparring.generators.pipeline import write_pipeline
 from sparring.generators.prediction import Prediction, at_least_float32, determinant, mix
 from sparring.networks.mlp import MLP
-from sparring.process import EDM, VP, Kind, Latents, Process, per_image
+from sparring.process import (
+    EDM,
+    VP,
+    Kind,
+    Latents,
+    Process,
+    per_image,
+    scheduler_input,
+    scheduler_name,
+    set_timesteps,
+)
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
 
@@ -22,7 +38,7 @@ LABEL_NAMES = ("class_labels", "labels", "label", "y")
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 
 
-class Denoiser(nn.Module):
+class Denoiser(Generator):
     """A network, its process and its prediction type: `denoiser(x_t, t, condition)` gives a `Prediction`.
 
     The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; an MLP, for points; a module called as
@@ -40,6 +56,10 @@ class Denoiser(nn.Module):
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
+
+    Attributes:
+        own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
+            default; None: DDIM.
     """
 
     def __init__(
@@ -74,7 +94,8 @@ class Denoiser(nn.Module):
         if condition_dropout is None:
             condition_dropout = max((module.dropout_prob for module in own_dropout), default=0.0)
         self.condition_dropout = condition_dropout
-        self.images_seen = 0
+        self.own_scheduler: Any = None
+        self._image_shape: tuple[int, int, int] | None = None
         self._classes_of_data = 0
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
         if not 0 <= condition_dropout < 1:
@@ -83,6 +104,30 @@ class Denoiser(nn.Module):
             module.dropout_prob = 0.0
         if condition_dropout > 0 and text is None:
             self.null_class  # noqa: B018  (raises where there is none)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images: what `check_shape` was given, or by the configurations of network and autoencoder.
+
+        Raises:
+            ValueError: the network's configuration does not say.
+        """
+        if self._image_shape is not None:
+            return self._image_shape
+        config: Any = getattr(self.net, "config", {})
+        size = config.get("sample_size")
+        if size is None:
+            raise ValueError(
+                f"the configuration of this {type(self.net).__name__} has no `sample_size`: write it there"
+            )
+        height, width = (size, size) if isinstance(size, int) else size
+        channels = config["in_channels"] if self.space is None else self.space.vae.config.out_channels
+        return channels, height * self.factor, width * self.factor
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the network takes captions."""
+        return self.text is not None
 
     @property
     def conditional(self) -> bool:
@@ -248,8 +293,13 @@ class Denoiser(nn.Module):
         if self.condition_dropout > 0 and self.text is None:
             self.null_class  # noqa: B018  (raises where there is none)
 
-    def check(self, image_shape: tuple[int, int, int]) -> None:
-        """One image of shape (C, H, W) through the network, without gradients and without leaving a trace.
+    def check(self, data: ImageData) -> None:
+        """Raises ValueError if the network cannot be trained on these images, labels or captions."""
+        self.check_condition(data)
+        self.check_shape(data.image_shape)
+
+    def check_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """One image of shape (C, H, W) through the network, without gradients; such images are sampled from now on.
 
         A text-to-image network may be tuned at another size than its configuration says. A network whose configuration
         has no `sample_size` is told that of the data: a pipeline of it could not sample without.
@@ -294,6 +344,203 @@ class Denoiser(nn.Module):
                 f"{name} gives numbers that are not finite; {type(self.process).__name__} tells it times like "
                 f"{self.process.model_time(t).item():.3g}, which its time embedding may not take"
             )
+        self._image_shape = image_shape
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def output_error(self, prediction: Prediction, x_0: Tensor, eps: Tensor) -> Tensor:
+        """[B] squared error of a prediction in the network's own output space, mean over dimensions."""
+        return (prediction.output - self.target(x_0, eps, prediction.t)).square().flatten(1).mean(1)
+
+    def error(self, batch: Batch) -> Tensor:
+        """[B] squared error of the network's output at the process's own times, with noise from `batch.draws`.
+
+        It says how well the network denoises, which for a few-step student is not what its samples look like.
+        """
+        t = self.process.default_times()(self.process, batch.draws, len(batch))
+        eps = batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
+        prediction = self(self.process.add_noise(batch.x_0, eps, t), t, self.dropped(batch))
+        return self.output_error(prediction, batch.x_0, eps)
+
+    def networks(self) -> list[nn.Module]:
+        return [self.net]
+
+    def enable_gradient_checkpointing(self) -> None:
+        try:
+            self.net.enable_gradient_checkpointing()  # type: ignore[operator]
+        except (AttributeError, ValueError):
+            name = type(self.net).__name__
+            raise ValueError(f"`gradient_checkpointing`: {name} has none; leave it out") from None
+
+    def network_to_shard(self) -> nn.Module:
+        return self.net
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def stepper(self, scheduler: str | None = None) -> Any:
+        """The diffusers scheduler of that name for this network; its own, or DDIM, when None."""
+        if scheduler is None and self.own_scheduler is not None:
+            return self.own_scheduler
+        return self.process.scheduler(scheduler or "ddim", self.prediction)
+
+    def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
+        stepper = self.stepper(scheduler)
+        set_timesteps(stepper, steps)
+        return scheduler or scheduler_name(stepper), len(stepper.timesteps)
+
+    def sample(
+        self,
+        n: int,
+        steps: int = 10,
+        *,
+        scheduler: str | None = None,
+        labels: list[int] | None = None,
+        prompts: list[str] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """n images [n, C, H, W] in [-1, 1] (clamped); see `Generator.sample` for the settings.
+
+        The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
+        if the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
+        from this generator for a batch of n.
+        """
+        for name, value in (("n", n), ("steps", steps)):
+            if value < 1:
+                raise ValueError(f"`{name}={value}` must be at least 1")
+        stepper = self.stepper(scheduler)
+        condition = self._chosen(labels, prompts, guidance, n)
+        noise = torch.Generator().manual_seed(seed)
+        latents = torch.randn((n, *self.latent_shape(self.image_shape)), generator=noise).to(self.device)
+        with torch.inference_mode():
+            x_0 = self.generate(
+                stepper,
+                steps,
+                latents=latents,
+                condition=condition,
+                guidance=guidance,
+                generator=noise,
+                batch_size=batch_size,
+                watch=None if watch is None else lambda state: watch(self.decode(state)),
+            )
+            images = self.decode(x_0)
+        return images.clamp(-1, 1)
+
+    def _chosen(
+        self, labels: list[int] | None, prompts: list[str] | None, guidance: float, n: int
+    ) -> Tensor | list[str] | None:
+        """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
+        name = type(self.net).__name__
+        if self.text is not None:
+            if not prompts:
+                raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
+            return [prompts[i % len(prompts)] for i in range(n)]
+        if prompts:
+            raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
+        if self.conditional:
+            return in_turn(labels, self.num_classes if guidance == 1 else self.null_class, n, self.device)
+        if guidance != 1:
+            raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
+        if labels is not None:
+            raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
+        return None
+
+    @torch.no_grad()
+    def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
+        condition: Tensor | list[str] | None = None
+        if self.text is not None:
+            captions = data.captions(min(n, len(data)), seed) or [""]
+            condition = [captions[i % len(captions)] for i in range(n)]
+        elif self.conditional:
+            condition = (torch.arange(n) % int(data.num_classes or 1)).to(self.device)
+        draws = Draws(seed, phase="samples", device=self.device)
+        x_0 = self.generate(
+            self.stepper(scheduler),
+            steps,
+            latents=draws.normal((n, *self.latent_shape(data.image_shape))),
+            condition=condition,
+            generator=torch.Generator(self.device).manual_seed(seed),
+        )
+        return self.decode(x_0)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        scheduler: Any,
+        num_steps: int,
+        *,
+        latents: Tensor,
+        condition: Tensor | list[str] | None = None,
+        guidance: float = 1.0,
+        generator: torch.Generator | None = None,
+        batch_size: int | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Samples from given noise with a given diffusers scheduler; latents are to be decoded by `decode`.
+
+        Args:
+            scheduler: a diffusers scheduler, configured for this denoiser.
+            num_steps: sampler steps; one network call each (Heun: two, but for the last step).
+            latents: [n, C, H, W] standard normal noise.
+            condition: [n] classes, or n captions, of a conditional network.
+            guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
+            generator: source of the noise that stochastic schedulers add on the way.
+            batch_size: images that pass through the network at once; see `rows_at_once` when None.
+            watch: called with the state [b, C, H, W] of a batch before the first and after every step.
+
+        Returns:
+            [n, C, H, W] images, nominally in [-1, 1] (not clamped), or latents of images; in the precision of `latents`
+            (at least float32).
+        """
+        training = self.training
+        self.eval()
+        finished = []
+        size = batch_size or rows_at_once(latents, self.factor**2)
+        for first in range(0, len(latents), size):
+            rows = slice(first, first + size)
+            given = self.condition(None if condition is None else condition[rows], latents[rows])
+
+            def output(x: Tensor, timestep: Tensor, given: Condition = given) -> Tensor:
+                return self.network_output(scheduler, x, timestep, given, guidance)
+
+            finished.append(walk(scheduler, num_steps, latents[rows], output, generator=generator, watch=watch))
+        self.train(training)
+        return torch.cat(finished)
+
+    def network_output(
+        self, scheduler: Any, x: Tensor, timestep: Tensor, condition: Condition, guidance: float = 1.0
+    ) -> Tensor:
+        """The raw output, at least float32, for the scheduler's sample `x`; no gradient passes to `x`.
+
+        With a guidance w other than 1 it is f(none) + w (f(condition) - f(none)), both of one pass over a joined batch
+        (Ho and Salimans, arXiv 2207.12598, in the form of diffusers' pipelines). Gradient passes to f(condition) only
+        (our choice), and then f(none) has a pass of its own without a graph, which halves the memory of the step.
+        """
+        x_in, times = scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x))
+        if guidance == 1.0:
+            return at_least_float32(self.network(x_in, times, condition))
+        unconditional = self.unconditional(condition)
+        if torch.is_grad_enabled():
+            told = self.network(x_in, times, condition)
+            with torch.no_grad():
+                none = self.network(x_in, times, unconditional)
+        else:
+            both = joined(unconditional, condition)
+            none, told = self.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
+        none, told = at_least_float32(none), at_least_float32(told)
+        return none + guidance * (told - none)
+
+    # -- folders -------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, sampler: str = "ddim") -> bool:
+        """Writes a folder that `DiffusionPipeline.from_pretrained` opens, with adapters multiplied into the weights."""
+        scheduler = self.process.scheduler(sampler, self.prediction)
+        return write_pipeline(folder, merged_network(self.net), scheduler, self.space, self.text)
+
+    def adapters(self) -> dict[str, Tensor]:
+        return lora_weights(self.net)
 
 
 def _label_argument(net: nn.Module) -> tuple[str | None, bool]:

@@ -1,13 +1,11 @@
 """How adapters leave a network: multiplied into its weights, or as LoRA weights that diffusers loads."""
 
-from copy import copy
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from sparring.generators.denoiser import Denoiser
 from sparring.networks.adapters.difffit import Scaled
 from sparring.networks.adapters.lora import ADAPTER
 
@@ -20,23 +18,17 @@ def added_layers(net: nn.Module) -> dict[str, Any]:
     return {name: layer for name, layer in net.named_modules() if isinstance(layer, Scaled | LoraLayer)}
 
 
-def merged(denoiser: Denoiser) -> Denoiser:
-    """The denoiser as it was before its tuning added layers, with these multiplied into its weights; on the CPU then.
-
-    The denoiser itself where nothing was added. Merged weights are float32; others keep their precision.
-    """
-    if not added_layers(denoiser.net):
-        return denoiser
-    plain = copy(denoiser)
-    plain._modules = {**denoiser._modules, "net": merged_network(denoiser.net)}
-    return plain
-
-
 @torch.no_grad()
 def merged_network(net: nn.Module) -> nn.Module:
-    """A diffusers network without added layers, which shares what it can with the one that has them."""
+    """A diffusers network with its added layers multiplied into its weights, on the CPU; `net` itself without any.
+
+    Merged weights are float32; others keep their precision.
+    """
+    added = added_layers(net)
+    if not added:
+        return net
     state = net.state_dict()
-    for name, layer in added_layers(net).items():
+    for name, layer in added.items():
         for key in [key for key in state if key.startswith(f"{name}.")]:
             del state[key]
         base = layer.base_layer.state_dict()

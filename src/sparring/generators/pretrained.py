@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparring.generators.denoiser import Denoiser
-from sparring.generators.pipeline import load_pipeline
+from sparring.generators.loading import load_pipeline
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.frozen import frozen_tensors
 
@@ -50,7 +50,6 @@ class Pretrained(Denoiser):
         return self
 
     def reread_tensors(self) -> dict[str, Tensor]:
-        """What is frozen, by name, and comes from `path` again when a run goes on: no run keeps a copy of it."""
         tensors = frozen_tensors(self.net)
         if self.space is not None:
             tensors |= {f"vae.{name}": tensor for name, tensor in self.space.vae.state_dict().items()}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sparring.backbones.fitting import images_to_learn
 from sparring.data import Batch, ImageData
-from sparring.generators import Denoiser
-from sparring.networks.frozen import copy_of_trained
+from sparring.generators import Generator
+from sparring.networks.frozen import Module, copy_of_trained
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
@@ -27,19 +27,19 @@ class Method(nn.Module, ABC):
         update(generator, method.generator_loss(batch, fake))       # the same fake, the same graph
 
     Attributes:
-        generator: the denoiser that is kept at the end.
+        generator: what is kept at the end.
         discriminator: the opponent with all of its trainable parts, or None.
         step: number of the current step, from 0; set by the trainer (ramps and warm-ups read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
     """
 
-    generator: Denoiser
+    generator: Generator
     discriminator: nn.Module | None
     sampler: str = "ddim"
     sample_steps: int = 10
 
-    def __init__(self, generator: Denoiser, discriminator: nn.Module | None = None):
+    def __init__(self, generator: Generator, discriminator: nn.Module | None = None):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
@@ -78,9 +78,9 @@ class Method(nn.Module, ABC):
         if batch_size < 1:
             raise ValueError(f"`batch_size={batch_size}` must be at least 1")
 
-    def denoisers(self) -> list[Denoiser]:
-        """Every denoiser in here (generator, teacher, reference): what a step costs is counted in their calls."""
-        return [part for part in self.modules() if isinstance(part, Denoiser)]
+    def generators(self) -> list[Generator]:
+        """Every generator in here (the trained one, teacher, reference): a step's cost is counted in their calls."""
+        return [part for part in self.modules() if isinstance(part, Generator)]
 
     def ramp(self, num_steps: int, delay: int = 0) -> float:
         """Rises from 0 to 1 over `num_steps` steps, after `delay` steps at 0."""
@@ -112,8 +112,8 @@ def prepare_parts(module: nn.Module, data: ImageData) -> None:
             prepare_parts(part, data)
 
 
-def frozen_copy(denoiser: Denoiser) -> Denoiser:
+def frozen_copy(module: Module) -> Module:
     """A copy that never learns (teacher, reference): eval mode, no gradient; what is frozen already is shared."""
-    copy = copy_of_trained(denoiser).eval()
+    copy = copy_of_trained(module).eval()
     copy.requires_grad_(False)
     return copy

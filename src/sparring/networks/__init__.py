@@ -1,5 +1,6 @@
 """Networks and layers that no library ships, and adapters of stock networks."""
 
+from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.mlp import MLP, Perceptron
 
-__all__ = ["MLP", "Perceptron"]
+__all__ = ["MLP", "ConvGenerator", "Perceptron"]

@@ -3,7 +3,7 @@ much (`weighting`), and in which space it happens (`space`)."""
 
 from sparring.process.gaussian import EDM, VP, RectifiedFlow, from_scheduler
 from sparring.process.process import Process, Times, per_image
-from sparring.process.schedulers import Kind, initial_sample, scheduler_input, set_timesteps
+from sparring.process.schedulers import Kind, initial_sample, scheduler_input, scheduler_name, set_timesteps
 from sparring.process.space import Latents
 from sparring.process.times import LogitNormal, LogNormal, Uniform
 from sparring.process.weighting import (
@@ -44,5 +44,6 @@ __all__ = [
     "initial_sample",
     "per_image",
     "scheduler_input",
+    "scheduler_name",
     "set_timesteps",
 ]

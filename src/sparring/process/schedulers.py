@@ -51,6 +51,24 @@ Kind = Literal["eps", "x0", "v", "flow", "edm"]
 
 DIFFUSERS_NAMES: dict[str, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow_prediction"}
 
+NAMES = {
+    "ddim": ("DDIMScheduler",),
+    "dpm": ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
+    "unipc": ("UniPCMultistepScheduler",),
+    "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"),
+    "heun": ("HeunDiscreteScheduler", "EDMHeunScheduler", "FlowMatchHeunDiscreteScheduler"),
+    "ddpm": ("DDPMScheduler",),
+    "lcm": ("LCMScheduler",),
+    "pndm": ("PNDMScheduler",),
+}
+"""What a scheduler is called here, by diffusers' classes; any other goes by its class."""
+
+
+def scheduler_name(scheduler: Any) -> str:
+    """What a diffusers scheduler is called here: "ddim", "dpm" …, or its class."""
+    kind = type(scheduler).__name__
+    return next((name for name, kinds in NAMES.items() if kind in kinds), kind)
+
 
 def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
     """A sampler for a variance-preserving process.

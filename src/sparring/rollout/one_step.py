@@ -72,8 +72,7 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
             own output (eps, v, flow, EDM's unit-variance target) equally at all levels.
     """
     noised, prediction = fake.noised, fake.prediction
-    target = denoiser.target(noised.x_0, noised.eps, noised.t)
-    error = (prediction.output - target).square().flatten(1).mean(1)
+    error = denoiser.output_error(prediction, noised.x_0, noised.eps)
     if weighting is None:
         return error
     return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()

@@ -12,7 +12,6 @@ from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.process import scheduler_input, set_timesteps
 from sparring.rollout.one_step import standard_normal
-from sparring.samplers.guidance import network_output
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def simulate(
         start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
         grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
         grad_scales: one for each network call of the whole path: factors of the gradients that enter the calls.
-        guidance: scale w of classifier-free guidance, see `network_output`; 1 is none.
+        guidance: scale w of classifier-free guidance, see `Denoiser.network_output`; 1 is none.
 
     Returns:
         [B, C, H, W] the sampler's final image, or latent where the denoiser works on latents; differentiable with
@@ -94,7 +93,7 @@ def simulate(
         timestep = scheduler.timesteps[call]
         carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
         with torch.set_grad_enabled(carries):
-            output = network_output(denoiser, scheduler, x, timestep, batch.condition, guidance)
+            output = denoiser.network_output(scheduler, x, timestep, batch.condition, guidance)
         if carries and grad_scales is not None:
             output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]

@@ -1,30 +1,17 @@
-"""Images from a trained denoiser: from a run or a pipeline folder, as tensors, a grid or a folder of PNG files."""
+"""Images from a trained generator: from a run or a pipeline folder, as tensors, a grid or a folder of PNG files."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sparring.generators import load_pipeline
-from sparring.generators.pipeline import image_shape
-from sparring.runs.pictures import image_grid, to_uint8
-from sparring.samplers.loop import generate
-
-NAMES = {
-    "ddim": ("DDIMScheduler",),
-    "dpm": ("DPMSolverMultistepScheduler", "EDMDPMSolverMultistepScheduler"),
-    "unipc": ("UniPCMultistepScheduler",),
-    "euler": ("EulerDiscreteScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"),
-    "heun": ("HeunDiscreteScheduler", "EDMHeunScheduler", "FlowMatchHeunDiscreteScheduler"),
-    "ddpm": ("DDPMScheduler",),
-    "lcm": ("LCMScheduler",),
-    "pndm": ("PNDMScheduler",),
-}
-"""What a scheduler is called here, by diffusers' classes; any other goes by its class."""
+from sparring.generators import Generator, load_generator
+from sparring.runs.pictures import POINTS, image_grid, to_uint8
 
 
 @dataclass
@@ -38,61 +25,49 @@ class Samples:
 
 
 class Sampler:
-    """A denoiser that is loaded once and sampled with any scheduler.
+    """A generator that is loaded once and sampled with any scheduler.
 
     Args:
-        source: run of sparring or pipeline folder.
+        source: run of sparring, pipeline folder, or a generator.
         device: where to run.
-        size: width and height of the images, where the network can make others than its configuration says.
+        size: width and height of the images, if the network can make others than its configuration says.
+        allow: further packages whose networks a folder may name.
 
     Raises:
-        ValueError: what `load_pipeline` refuses; a size that the network cannot make.
+        ValueError: what `load_generator` refuses; a size that the network cannot make.
     """
 
-    def __init__(self, source: str | Path, device: str | torch.device | None = None, size: int | None = None):
+    def __init__(
+        self,
+        source: str | Path | Generator,
+        device: str | torch.device | None = None,
+        size: int | None = None,
+        allow: Sequence[str] = (),
+    ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.denoiser, self.own_scheduler = load_pipeline(source)
-        self.denoiser.to(self.device).eval()
-        self.shape = image_shape(self.denoiser)
+        self.generator = source if isinstance(source, Generator) else load_generator(source, allow)
+        self.generator.to(self.device).eval()
         if size is not None:
             self.resize((self.shape[0], size, size))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return self.generator.image_shape
+
     def resize(self, image_shape: tuple[int, int, int]) -> None:
-        """Makes images (C, H, W) from now on; raises ValueError where the network cannot."""
+        """Makes images (C, H, W) from now on; raises ValueError if the generator cannot."""
         if image_shape != self.shape:
-            self.denoiser.check(image_shape)
-            self.shape = image_shape
+            self.generator.check_shape(image_shape)
 
-    def __call__(
-        self,
-        n: int,
-        steps: int,
-        *,
-        scheduler: str | None = None,
-        seed: int = 0,
-        labels: list[int] | None = None,
-        prompts: list[str] | None = None,
-        guidance: float = 1.0,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Samples:
+    def __call__(self, n: int, steps: int, *, scheduler: str | None = None, **settings: Any) -> Samples:
         """Samples n images.
-
-        The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
-        where the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
-        from this generator for a batch of n.
 
         Args:
             n: number of images.
             steps: sampler steps.
             scheduler: "ddim", "dpm" …; the pipeline's own when None.
-            seed: of the latents and of the noise of stochastic schedulers.
-            labels: classes, repeated to n images; all in turn when None. Only for a conditional network.
-            prompts: captions, repeated to n images. Only for a text-to-image pipeline, and needed there.
-            guidance: scale of classifier-free guidance; 1 is none.
-            batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
-                many, so that it is a part of what the images depend on there.
-            watch: called with the state of a batch, as images, before the first and after every step.
+            settings: `seed`, `labels`, `prompts`, `guidance`, `batch_size` and `watch` of `Generator.sample`.
 
         Raises:
             ValueError: n or steps below 1; a scheduler that the process does not have; classes out of range; prompts
@@ -101,58 +76,10 @@ class Sampler:
         for name, value in (("n", n), ("steps", steps)):
             if value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
-        if scheduler is None:
-            stepper = self.own_scheduler
-        else:
-            stepper = self.denoiser.process.scheduler(scheduler, self.denoiser.prediction)
-        captions = self.captions(prompts, n)
-        condition = self.classes(labels, n, guidance) if captions is None else captions
-        noise = torch.Generator().manual_seed(seed)
-        latents = torch.randn((n, *self.denoiser.latent_shape(self.shape)), generator=noise).to(self.device)
+        name, nfe = self.generator.plan(steps, scheduler)
         started = time.perf_counter()
-        with torch.inference_mode():
-            x_0 = generate(
-                self.denoiser,
-                stepper,
-                steps,
-                latents=latents,
-                condition=condition,
-                guidance=guidance,
-                generator=noise,
-                batch_size=batch_size,
-                watch=None if watch is None else lambda state: watch(self.denoiser.decode(state)),
-            )
-            images = self.denoiser.decode(x_0)
-        seconds = time.perf_counter() - started
-        kind = type(stepper).__name__
-        name = scheduler or next((name for name, kinds in NAMES.items() if kind in kinds), kind)
-        return Samples(images.clamp(-1, 1).cpu(), name, len(stepper.timesteps), seconds)
-
-    def captions(self, prompts: list[str] | None, n: int) -> list[str] | None:
-        """n captions for a text-to-image network, None for another."""
-        if self.denoiser.text is None:
-            if prompts:
-                raise ValueError(f"`prompt`: {type(self.denoiser.net).__name__} takes no captions; leave it out")
-            return None
-        if not prompts:
-            raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
-        return [prompts[i % len(prompts)] for i in range(n)]
-
-    def classes(self, labels: list[int] | None, n: int, guidance: float) -> Tensor | None:
-        """[n] class numbers for a conditional network, None for another; with guidance, never the class for "none"."""
-        if not self.denoiser.conditional:
-            name = type(self.denoiser.net).__name__
-            if guidance != 1:
-                raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
-            if labels is not None:
-                raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
-            return None
-        total = self.denoiser.num_classes if guidance == 1 else self.denoiser.null_class
-        chosen = labels if labels is not None else list(range(total or 1))
-        for label in chosen:
-            if label < 0 or (total is not None and label >= total):
-                raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
-        return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=self.device)
+        images = self.generator.sample(n, steps, scheduler=scheduler, **settings).cpu()
+        return Samples(images, name, nfe, time.perf_counter() - started)
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
@@ -172,9 +99,10 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
     try:
         if out.suffix.lower() == ".png":
             out.parent.mkdir(parents=True, exist_ok=True)
-            grid = image_grid(images)
-            grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST).save(out)
+            image_grid(images, scale=scale).save(out)
             return f"a grid of {len(images)} images as {out}"
+        if tuple(images.shape[1:]) == POINTS:
+            raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
         out.mkdir(parents=True, exist_ok=True)
@@ -192,9 +120,10 @@ def save_animation(states: list[Tensor], out: Path, *, scale: int = 1) -> str:
     States are shown in [-1, 1]; those of a scheduler that starts from large noise are divided by their standard
     deviation where it exceeds 1.
     """
+    if len(states) < 2:
+        raise ValueError(f"`out={out}`: a generator that makes images in one call has no path to show: give a .png")
     shown = [state / state.std().clamp(min=1.0) for state in states[:-1]] + [states[-1]]
-    grids = [image_grid(state) for state in shown]
-    frames = [grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST) for grid in grids]
+    frames = [image_grid(state, scale=scale) for state in shown]
     milliseconds = [max(40, 2000 // len(frames))] * (len(frames) - 1) + [2000]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

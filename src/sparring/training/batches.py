@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparring.data import BatchStream, ImageData
-from sparring.training.interrupt import leave_to_parent
+from sparring.training.interrupt import ignore_stop_signals
 from sparring.training.step import Micro
 
 
-def windows(
+def micro_batches(
     data: ImageData, stream: BatchStream, device: torch.device, workers: int
 ) -> Generator[list[Micro], None, None]:
     """The micro-batches of each step, from the stream's first on, with their rows of the global batch.
@@ -30,7 +30,7 @@ def windows(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=ignore_stop_signals,
     )
     batches = iter(loader)
     try:
@@ -43,13 +43,13 @@ def windows(
                 window.append((images.to(device, non_blocking=True), condition, stream.rows(micro)))
             yield window
     finally:
-        del batches, loader  # ends the workers: later, as part of a reference cycle, they would not hear of it
+        del batches, loader  # shuts the workers down: collected later, as part of a reference cycle, they would not be
 
 
-def told_by_worker(error: Exception) -> str | None:
-    """What a worker's error says, in one line and without its traceback; None where it was no worker's.
+def worker_error(error: Exception) -> str | None:
+    """What a worker's error says, in one line and without its traceback; None if it was no worker's.
 
-    That a worker was killed comes up wherever the program is, as torch listens for it.
+    torch reports a killed worker from a signal handler, so that the error can surface anywhere.
     """
     text = str(error)
     if text.startswith("Caught ValueError in DataLoader worker"):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.networks.frozen import copy_of_trained, frozen_tensors
-from sparring.training.sharding import local
+from sparring.training.sharding import local_shard
 
 
 class EMA:
@@ -49,8 +49,8 @@ class EMA:
         source = state_tensors(module)
         copy = {name: tensor for name, tensor in state_tensors(self.module).items() if name not in self.frozen}
         floating = [name for name, tensor in copy.items() if tensor.is_floating_point()]
-        self.source = [local(source[name]) for name in floating]
-        self.copy = [local(copy[name]) for name in floating]
+        self.source = [local_shard(source[name]) for name in floating]
+        self.copy = [local_shard(copy[name]) for name in floating]
         self.exact = [(source[name], copy[name]) for name in copy if name not in set(floating)]
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def heard_by(stop: Callable[[int], None]) -> Iterator[None]:
+def stop_signals(stop: Callable[[int], None]) -> Iterator[None]:
     """Calls `stop` with the number of a stopping signal in place of what it would do; only in the main thread."""
 
     def handler(number: int, _: Any) -> None:
@@ -29,7 +29,7 @@ def heard_by(stop: Callable[[int], None]) -> Iterator[None]:
 
     try:
         old = {number: signal.signal(number, handler) for number in STOPPING}
-    except ValueError:  # not in the main thread: whoever runs that stops us
+    except ValueError:  # signals can only be handled in the main thread; its owner must stop us
         old = {}
     try:
         yield
@@ -38,7 +38,7 @@ def heard_by(stop: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def leave_to_parent(worker: int) -> None:
+def ignore_stop_signals(worker: int) -> None:
     """For data workers: a signal to the whole group is for the trainer, which still needs them to end its step.
 
     The second SIGTERM ends a worker: that is how torch and Python put an end to one that does not listen.

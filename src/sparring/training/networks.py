@@ -1,4 +1,4 @@
-"""How the networks of a method are run: joined over processes, with less memory, compiled. The numbers stay."""
+"""Distributed gathering, gradient checkpointing, torch.compile. Results do not change."""
 
 import torch
 
@@ -12,24 +12,21 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
     Args:
         method: what is trained.
         gradient_checkpointing: the generator's network computes its activations again in the backward pass.
-        compile: denoisers' networks go through `torch.compile`.
+        compile: the networks of all generators go through `torch.compile`.
 
     Raises:
-        ValueError: a network that has no gradient checkpointing.
+        ValueError: a generator that has no gradient checkpointing.
     """
     if processes.world() > 1:
         for part in method.modules():
             if hasattr(part, "gather"):  # a judge of whole batches sees the batch of all processes
                 setattr(part, "gather", processes.gather_rows)  # noqa: B010
     if gradient_checkpointing:
-        net = method.generator.net
-        try:
-            net.enable_gradient_checkpointing()  # type: ignore[operator]
-        except (AttributeError, ValueError):
-            raise ValueError(f"`gradient_checkpointing`: {type(net).__name__} has none; leave it out") from None
+        method.generator.enable_gradient_checkpointing()
     if compile:
-        for denoiser in method.denoisers():
-            denoiser.net.compile()
+        for generator in method.generators():
+            for network in generator.networks():
+                network.compile()
 
 
 def device_name(device: torch.device) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparring.training.sharding import is_cut, like, whole
+from sparring.training.sharding import gather_full, is_cut, shard_like
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Player:
         """Joint norm of the gradients, which are brought back to their true scale; there must be some."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        return whole(nn.utils.get_total_norm(self.gradients()))
+        return gather_full(nn.utils.get_total_norm(self.gradients()))
 
     def update(self, step: int, norm: float) -> None:
         """Moves the parameters along their gradients, whose joint norm is given, and drops the gradients."""
@@ -152,7 +152,7 @@ class Player:
                 raise ValueError(f"checkpoint of another network: {name} of the {self.role} has another shape")
             if moments:
                 self.optimizer.state[parameter] = {
-                    key: like(value, parameter) if value.ndim else value.to(parameter.device)
+                    key: shard_like(value, parameter) if value.ndim else value.to(parameter.device)
                     for key, value in moments.items()
                 }
         if by_name:

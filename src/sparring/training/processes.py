@@ -25,8 +25,8 @@ def world() -> int:
 
 
 @cache
-def part_at_exit() -> None:
-    """Lets the processes take leave of each other when the program ends."""
+def destroy_group_at_exit() -> None:
+    """Destroys the process group when the program ends."""
     atexit.register(lambda: dist.destroy_process_group() if world() > 1 else None)
 
 

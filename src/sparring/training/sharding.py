@@ -51,17 +51,17 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """This process's share; the tensor itself where it is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full(tensor: Tensor) -> Tensor:
     """The whole tensor, gathered from all processes, which must all ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(value: Tensor, tensor: Tensor) -> Tensor:
+def shard_like(value: Tensor, tensor: Tensor) -> Tensor:
     """A whole value on the device of a tensor, and cut as that is."""
     value = value.to(tensor.device)
     if isinstance(tensor, DTensor):
@@ -75,7 +75,7 @@ def gather(groups: dict[str, dict[str, Tensor]], keep: bool) -> dict[str, dict[s
     for group, tensors in groups.items():
         gathered[group] = {}
         for name, tensor in tensors.items():
-            found = whole(tensor)
+            found = gather_full(tensor)
             if keep:
                 gathered[group][name] = found.cpu() if isinstance(tensor, DTensor) else found
     return gathered

@@ -6,13 +6,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sparring.generators import Pretrained
 from sparring.methods.method import Method
 from sparring.networks.frozen import frozen_tensors
 from sparring.training import processes
 from sparring.training.ema import EMA
 from sparring.training.optimizer import Player
-from sparring.training.sharding import like
+from sparring.training.sharding import shard_like
 from sparring.training.watch import Balance, Means, Watch
 
 Groups = dict[str, dict[str, Tensor]]
@@ -58,7 +57,7 @@ def fixed_tensors(method: Method) -> dict[str, Tensor]:
     Not what a pretrained generator reads again from its folder.
     """
     saved = method.state_dict()
-    known = {id(tensor) for tensor in reread_tensors(method).values()}
+    known = {id(tensor) for tensor in method.generator.reread_tensors().values()}
     tensors = {}
     for name, tensor in frozen_tensors(method).items():
         if name in saved and id(tensor) not in known:
@@ -67,14 +66,9 @@ def fixed_tensors(method: Method) -> dict[str, Tensor]:
     return tensors
 
 
-def reread_tensors(method: Method) -> dict[str, Tensor]:
-    """What a pretrained generator holds frozen: the base of its adapters, the autoencoder, the text encoders."""
-    return method.generator.reread_tensors() if isinstance(method.generator, Pretrained) else {}
-
-
-def take_fixed(method: Method) -> dict[str, Tensor]:
+def collect_frozen(method: Method) -> dict[str, Tensor]:
     """`fixed_tensors`, and a digest of what is read again elsewhere."""
-    reread = reread_tensors(method)
+    reread = method.generator.reread_tensors()
     return fixed_tensors(method) | ({REREAD: digest_of(reread)} if reread else {})
 
 
@@ -84,15 +78,15 @@ def digest_of(tensors: dict[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(hashlib.sha256("\n".join(lines).encode()).digest()), dtype=torch.uint8)
 
 
-def take_state(run: Run) -> tuple[Groups, dict[str, Any]]:
+def collect_state(run: Run) -> tuple[Groups, dict[str, Any]]:
     """Everything that a resumed run needs, by role. Random numbers need none: they are a function of the step."""
     changing = changing_tensors(run.method)
     seen = run.images_so_far()
     groups = {
-        "generator": under("generator.net.", changing),
-        "ema": {k: v for k, v in run.ema.module.net.state_dict().items() if f"generator.net.{k}" in changing},
-        "discriminator": under("discriminator.", changing),
-        "method": {k: v for k, v in changing.items() if not k.startswith(("generator.net.", "discriminator."))},
+        "generator": strip_prefix("generator.", changing),
+        "ema": {k: v for k, v in run.ema.module.state_dict().items() if f"generator.{k}" in changing},
+        "discriminator": strip_prefix("discriminator.", changing),
+        "method": {k: v for k, v in changing.items() if not k.startswith(("generator.", "discriminator."))},
     }
     groups |= {f"optimizer_{player.role}": player.state() for player in run.players}
     state = {
@@ -115,7 +109,7 @@ def take_state(run: Run) -> tuple[Groups, dict[str, Any]]:
     return groups, state
 
 
-def put_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
+def load_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
     """Puts a checkpoint back.
 
     Raises:
@@ -124,14 +118,13 @@ def put_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
     for name in ("seed", "batch_size"):
         if state[name] != getattr(run, name):
             raise ValueError(f"`{name}={getattr(run, name)}`: the run was started with {state[name]}")
-    loaded = {f"generator.net.{k}": v for k, v in groups.get("generator", {}).items()}
+    loaded = {f"generator.{k}": v for k, v in groups.get("generator", {}).items()}
     loaded |= {f"discriminator.{k}": v for k, v in groups.get("discriminator", {}).items()}
     loaded |= groups.get("method", {})
     changing = changing_tensors(run.method)
-    fill(changing, loaded)
-    average = {f"generator.net.{k}": v for k, v in run.ema.module.net.state_dict().items()}
-    averaged = {name: tensor for name, tensor in average.items() if name in changing}
-    fill(averaged, {f"generator.net.{k}": v for k, v in groups.get("ema", {}).items()})
+    copy_into(changing, loaded)
+    average = {k: v for k, v in run.ema.module.state_dict().items() if f"generator.{k}" in changing}
+    copy_into(average, groups.get("ema", {}))
     for player in run.players:
         player.load_state(groups.get(f"optimizer_{player.role}", {}))
         if player.scaler is not None and player.role in state.get("scales", {}):
@@ -147,8 +140,8 @@ def put_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
     run.count_images_from(state["images_seen"])
 
 
-def put_fixed(method: Method, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `take_fixed` gave; generated data sets are empty until then.
+def load_frozen(method: Method, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `collect_frozen` gave; generated data sets are empty until then.
 
     Raises:
         ValueError: tensors of another method, or other weights in the generator's folder.
@@ -157,15 +150,15 @@ def put_fixed(method: Method, tensors: dict[str, Tensor]) -> None:
         if name not in tensors or (tensor.numel() and tensor.shape != tensors[name].shape):
             raise ValueError(f"frozen.safetensors belongs to another method: {name} is missing or has another shape")
         tensor.data = tensors[name].to(tensor.device, tensor.dtype)
-    if REREAD in tensors and not torch.equal(tensors[REREAD], digest_of(reread_tensors(method))):
+    if REREAD in tensors and not torch.equal(tensors[REREAD], digest_of(method.generator.reread_tensors())):
         raise ValueError(
-            f"the frozen weights in {getattr(method.generator, 'path', '?')} are not those that this run started with, "
+            f"the frozen weights in {method.generator.path} are not those that this run started with, "
             "and it holds no copy: put them back, or give their folder with --denoiser.path"
         )
 
 
 @torch.no_grad()
-def fill(own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+def copy_into(own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
     """Copies tensors of the same names and shapes into `own`, all of them.
 
     Raises:
@@ -177,9 +170,9 @@ def fill(own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
         if tensor.shape != loaded[name].shape:
             was, now = tuple(loaded[name].shape), tuple(tensor.shape)
             raise ValueError(f"checkpoint of another network: {name} has the shape {was} and not {now}")
-        tensor.copy_(like(loaded[name], tensor))
+        tensor.copy_(shard_like(loaded[name], tensor))
 
 
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The entries below a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

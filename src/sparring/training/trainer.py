@@ -13,15 +13,15 @@ from sparring.methods.method import Method
 from sparring.runs import RunFolder
 from sparring.runs.folder import writing
 from sparring.training import processes
-from sparring.training.average import Average
-from sparring.training.batches import told_by_worker, windows
+from sparring.training.batches import micro_batches, worker_error
 from sparring.training.ema import EMA
-from sparring.training.interrupt import STOPPING, Interrupted, heard_by
+from sparring.training.interrupt import STOPPING, Interrupted, stop_signals
 from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.progress import Progress
+from sparring.training.publisher import EmaPublisher
 from sparring.training.sharding import gather, shard
-from sparring.training.state import changing_tensors, put_fixed, put_state, take_fixed, take_state
+from sparring.training.state import changing_tensors, collect_frozen, collect_state, load_frozen, load_state
 from sparring.training.step import Micro, Precision, Step
 from sparring.training.watch import Balance, Means, Watch
 
@@ -58,11 +58,11 @@ class Trainer:
         data_workers: processes that read images; 0 reads in this one.
         tracker: also log to a tracker of accelerate ("tensorboard", "wandb", "trackio" …); None: metrics.jsonl alone.
         config: written to config.yaml beside these settings (the resolved recipe).
-        keep_best: also keep the checkpoint whose average has the lowest denoising error on 256 held-out images (of the
-            training set where it knows no holdout), measured at every checkpoint.
+        keep_best: also keep the checkpoint whose average has the lowest error (of denoising) on 256 held-out images (of
+            the training set if it knows no holdout), measured at every checkpoint.
         discriminator_accuracy: let the discriminator rest in steps in which it is right more often than this.
         gradient_checkpointing: compute the generator's activations twice instead of keeping them; less memory.
-        compile: run the denoisers through `torch.compile`; faster after a minute.
+        compile: run the generators through `torch.compile`; faster after a minute.
         sharding: "fsdp2" spreads the generator, its moments and its average over the processes.
     """
 
@@ -114,7 +114,7 @@ class Trainer:
         # without `cpu` accelerate would take the processes of torchrun, on a machine without a GPU, for one each
         cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
-        processes.part_at_exit()
+        processes.destroy_group_at_exit()
         if tracker is not None and not self.accelerator.log_with:
             raise ValueError(f"`tracker={tracker}` is not installed: install it, or use tracker: null")
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -137,21 +137,23 @@ class Trainer:
         self.config.setdefault("trainer", dict(steps=steps, batch_size=batch_size, seed=seed))
 
         BatchStream(data.order(), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
-        method.generator.check_condition(data)
         method.check(batch_size // (self.world * accumulation))
         if discriminator_accuracy is not None and method.discriminator is None:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
             )
         self.method = method.to(self.device).train()
-        method.generator.check(data.image_shape)
+        method.generator.check(data)
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
-        self.average = Average(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
+        self.publisher = EmaPublisher(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
+        if keep_best:
+            self.publisher.errors(1)  # is there such a number?
         if sharding == "fsdp2":
-            self.average.will_be_sharded()
-            shard(method.generator.net, self.ema.module.net, self.device, precision)
+            self.publisher.will_be_sharded()
+            networks = (method.generator.network_to_shard(), self.ema.module.network_to_shard())
+            shard(*networks, self.device, precision)
             self.ema.follow(method.generator)
         scaled = precision == "fp16"
         self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
@@ -202,10 +204,10 @@ class Trainer:
                 self.start()
             with writing("the tracker's log", self.folder.path):
                 self.accelerator.init_trackers("tensorboard")
-            with heard_by(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
+            with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                 self.loop()
         except (ValueError, RuntimeError) as error:
-            told = told_by_worker(error)
+            told = worker_error(error)
             if told is None:
                 raise
             raise ValueError(told) from error.with_traceback(None)  # which would keep the workers
@@ -225,10 +227,10 @@ class Trainer:
         processes.copy_from_first(everything)
         self.count_images_from(0)
         if self.main:
-            self.folder.save_frozen(take_fixed(self.method))
+            self.folder.save_frozen(collect_frozen(self.method))
             self.frozen_digest = self.folder.frozen_digest()
-        self.average.ship()
-        self.average.draw(0)
+        self.publisher.ship()
+        self.publisher.draw(0)
         if self.main:
             self.folder.write_config(self.config, processes=self.world, device=device_name(self.device))
 
@@ -238,23 +240,23 @@ class Trainer:
         if self.main:
             self.folder.lock()
         loaded = self.folder.load_checkpoint(step)
-        put_fixed(self.method, self.folder.load_frozen())
+        load_frozen(self.method, self.folder.load_frozen())
         self.frozen_digest = self.folder.frozen_digest()
         if loaded is not None:
             if loaded[1].get("frozen", self.frozen_digest) != self.frozen_digest:
                 raise ValueError(f"{self.folder.frozen} is not what was written when the run started: it cannot go on")
-            put_state(self, *loaded)
+            load_state(self, *loaded)
             self.saved = self.step
         processes.check_agreement(changing_tensors(self.method))
         if self.main:
             self.folder.forget_after(self.step)
             self.folder.replace_config(config | self.config)
-        self.average.ship()
+        self.publisher.ship()
         self.accelerator.wait_for_everyone()
 
     def loop(self) -> None:
         self.method.train()
-        with closing(self.windows()) as windows:
+        with closing(self.micro_batches()) as windows:
             while self.step < self.steps and not self.alternate.stop_agreed:
                 started = time.perf_counter()
                 self.train_step(next(windows))
@@ -265,7 +267,7 @@ class Trainer:
                     self.log()
                 self.progress.advance(self.batch_size / elapsed)
                 if due(self.step, self.sample_every) or self.step == self.steps:
-                    self.average.draw(self.step)
+                    self.publisher.draw(self.step)
                 if due(self.step, self.checkpoint_every) or self.step == self.steps:
                     self.save()
         if self.step < self.steps:
@@ -282,11 +284,11 @@ class Trainer:
         self.means.add(noted)
         self.skipped_in_a_row = 0
 
-    def windows(self) -> Generator[list[Micro], None, None]:
+    def micro_batches(self) -> Generator[list[Micro], None, None]:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
         sizes = dict(rank=self.rank, world=self.world, accumulation=self.accumulation)
         stream = BatchStream(self.data.order(), self.batch_size, self.seed, self.step, **sizes)
-        return windows(self.data, stream, self.device, self.data_workers)
+        return micro_batches(self.data, stream, self.device, self.data_workers)
 
     def stop(self, number: int) -> None:
         """Ends the run after the current step, with a checkpoint; for signal handlers."""
@@ -336,30 +338,30 @@ class Trainer:
         """Writes a checkpoint, and the average as a pipeline."""
         if self.saved == self.step:
             return
-        groups, state = take_state(self)
+        groups, state = collect_state(self)
         processes.check_agreement({f"{group}/{k}": v for group, tensors in groups.items() for k, v in tensors.items()})
         if self.keep_best:
-            state["score"] = self.average.error()
+            state["score"] = self.publisher.error()
             self.write({"validation/diffusion": state["score"]})
         groups = gather(groups, keep=self.main)
         if self.main:
             state["frozen"] = self.frozen_digest
             self.folder.save_checkpoint(self.step, groups, state, self.keep_checkpoints, self.keep_best)
-        self.average.ship()
+        self.publisher.ship()
         self.accelerator.wait_for_everyone()
         self.saved = self.step
 
     # -- what a step costs ---------------------------------------------------------------------------------------------
 
     def images_so_far(self) -> int:
-        """Images passed through any denoiser of the method while training, over all processes."""
-        return self.images_before + self.world * sum(denoiser.images_seen for denoiser in self.method.denoisers())
+        """Images passed through any generator of the method while training, over all processes."""
+        return self.images_before + self.world * sum(generator.images_seen for generator in self.method.generators())
 
     def count_images_from(self, number: int) -> None:
         """Counts on from a number; nothing of what was seen until now counts."""
         self.images_before = number
-        for denoiser in self.method.denoisers():
-            denoiser.images_seen = 0
+        for generator in self.method.generators():
+            generator.images_seen = 0
 
 
 def due(step: int, every: int) -> bool:

@@ -21,6 +21,8 @@ class Diffusion(Method):
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
+    generator: Denoiser
+
     def __init__(self, generator: Denoiser, *, times: Times | None = None, weighting: Weighting | None = None):
         super().__init__(generator)
         self.times = times or generator.process.default_times()

@@ -53,6 +53,7 @@ class ADD(Method):
         times: distribution of the teacher's noise level; the process's own when None.
     """
 
+    generator: Denoiser
     sampler = "lcm"
 
     def __init__(

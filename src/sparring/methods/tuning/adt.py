@@ -76,6 +76,8 @@ class ADT(Method):
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
+    generator: Denoiser
+
     def __init__(
         self,
         generator: Denoiser,

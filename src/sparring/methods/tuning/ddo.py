@@ -22,7 +22,6 @@ from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.process import Times, Weighting, set_timesteps
 from sparring.rollout import Noised, OneStep, denoising_error, noise
-from sparring.samplers import generate
 
 
 @dataclass
@@ -46,6 +45,8 @@ class DDO(Method):
         times: distribution of the noise level; the process's own when None.
         weighting: weight w of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
+
+    generator: Denoiser
 
     def __init__(
         self,
@@ -94,8 +95,7 @@ class DDO(Method):
             index = draws.integers(len(real), (self.num_fakes,)).cpu()
             told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(device)
             self.fake_labels.data = characters(told).to(device) if isinstance(told, list) else told
-        fakes = generate(
-            self.reference,
+        fakes = self.reference.generate(
             self.reference.process.scheduler(self.sampler, self.reference.prediction),
             self.num_steps,
             latents=draws.normal((self.num_fakes, *self.generator.latent_shape(data.image_shape))),

@@ -1,0 +1,158 @@
+"""What is trained, kept and shipped, as the trainer sees it: a denoiser, a generator of a GAN, …"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, device, nn
+
+from sparring.data import Batch, ImageData
+
+
+class Generator(nn.Module, ABC):
+    """Makes images [B, C, H, W], nominally in [-1, 1], and is what a run trains, averages, samples and saves.
+
+    A subclass writes the abstract methods. What it cannot do (gradient checkpointing, sharding, an error on held-out
+    images) it leaves out; the settings that ask for it are then refused in one line.
+
+    Attributes:
+        images_seen: rows that passed through the network; the cost of training is counted in them.
+        path: folder from which `reread_tensors` come.
+    """
+
+    path: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images_seen = 0
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it is class-conditional."""
+        return False
+
+    @property
+    def captioned(self) -> bool:
+        """Whether it is conditioned on captions."""
+        return False
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes it was built for, if it says so."""
+        return None
+
+    @property
+    def device(self) -> device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self, data: ImageData) -> None:
+        """Raises ValueError if it cannot be trained on these images, labels or captions."""
+
+    @abstractmethod
+    def check_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Makes images (C, H, W) from now on; raises ValueError if it cannot."""
+
+    def embed(self, batch: Batch) -> Batch:
+        """The batch as the networks take it, once a step: latents, embedded captions. By default the batch itself."""
+        return batch
+
+    def error(self, batch: Batch) -> Tensor:
+        """[B] error on an embedded batch of held-out images, lower is better; what `keep_best` compares.
+
+        Raises:
+            ValueError: there is no such number for this kind of generator.
+        """
+        raise ValueError(f"`keep_best`: {type(self).__name__} has no error on held-out images to compare; leave it out")
+
+    def networks(self) -> list[nn.Module]:
+        """What is called for each pass, and compiled by `compile`."""
+        return [self]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Computes activations again in the backward pass, to save memory."""
+        raise ValueError(f"`gradient_checkpointing`: {type(self).__name__} has none; leave it out")
+
+    def network_to_shard(self) -> nn.Module:
+        """The network that is spread over the processes; every pass goes through its `forward`."""
+        raise ValueError(f"`sharding`: {type(self).__name__} cannot be spread over processes; leave it out")
+
+    def reread_tensors(self) -> dict[str, Tensor]:
+        """What is frozen, by name, and comes from `path` again when a run goes on: no run keeps a copy of it."""
+        return {}
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
+        """The scheduler's name and the network calls per image (NFE) of `sample(n, steps, scheduler=scheduler)`."""
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        steps: int = 10,
+        *,
+        scheduler: str | None = None,
+        labels: list[int] | None = None,
+        prompts: list[str] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """n images [n, C, H, W] in [-1, 1] (clamped), the same for equal settings.
+
+        Args:
+            n: number of images.
+            steps: sampler steps.
+            scheduler: "ddim", "dpm" …; the generator's own when None.
+            labels: classes, repeated to n images; all in turn when None. Only for a class-conditional generator.
+            prompts: captions, repeated to n images. Only for a text-to-image generator, and needed there.
+            guidance: scale of classifier-free guidance; 1 is none.
+            seed: of the latents and of the noise of stochastic schedulers.
+            batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
+                many, so that it is a part of what the images depend on there.
+            watch: called with the state of a batch, as images, before the first and after every step.
+
+        Raises:
+            ValueError: n or steps below 1, or a setting that this generator does not have.
+        """
+
+    @abstractmethod
+    def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
+        """n images for the grids of a run, always from the same latents: class after class, or of captions of the data.
+
+        Args:
+            data: what the run trains on.
+            n: number of images.
+            seed: of the run.
+            scheduler: the method's sampler.
+            steps: its sampler steps.
+        """
+
+    # -- folders -------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def save(self, folder: Path, sampler: str = "ddim") -> bool:
+        """Writes it as a folder that `load_generator` opens; an older one there is replaced, its weights atomically.
+
+        Args:
+            folder: the folder.
+            sampler: name of the scheduler to ship.
+
+        Returns:
+            False if there is no such folder for its network; nothing is written then.
+        """
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Adapters under the names by which diffusers' `load_lora_weights` takes them; empty without."""
+        return {}

@@ -1,0 +1,232 @@
+"""The generator of a GAN: one network call from noise to an image, or to a point as an image of shape (2, 1, 1)."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sparring.data import Batch, Draws, ImageData
+from sparring.generators.condition import in_turn
+from sparring.generators.generator import Generator
+from sparring.generators.loop import rows_at_once
+from sparring.generators.prediction import at_least_float32
+from sparring.runs.checkpoint import save_tensors, sync
+from sparring.runs.folder import reason
+
+CONFIG, WEIGHTS = "generator.json", "generator.safetensors"
+ALLOWED = ("sparring", "torch", "diffusers", "transformers")
+
+
+class LatentGenerator(Generator):
+    """A network from latents to images: `generator(z)`, or `generator(z, labels)` if it is class-conditional.
+
+    Args:
+        net: called as `net(z)` or, with `num_classes`, `net(z, labels)`, z [B, latent_dim] standard normal, labels [B];
+            gives images [B, C, H, W]. To be saved in a folder it must be a diffusers `ConfigMixin`, whose
+            configuration makes it again.
+        latent_dim: numbers in z.
+        num_classes: classes that it is conditioned on; None: none.
+
+    Raises:
+        ValueError: a latent without numbers, no class, or a network that fails on them.
+    """
+
+    def __init__(self, net: nn.Module, latent_dim: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        if latent_dim < 1 or (num_classes or 1) < 1:
+            raise ValueError(f"`latent_dim={latent_dim}`, `num_classes={num_classes}` must be at least 1")
+        self.net = net
+        self.latent_dim = latent_dim
+        self.classes = num_classes
+        self._image_shape = self._probe()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W), as the network gives it."""
+        return self._image_shape
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it is class-conditional."""
+        return self.classes is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """The classes it is conditioned on."""
+        return self.classes
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W], at least float32, of latents [B, latent_dim] and, with classes, labels [B].
+
+        `images_seen` grows by B.
+        """
+        if self.classes is None:
+            labels = None  # training without conditions on labelled data is normal
+        elif labels is None:
+            raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
+        self.images_seen += len(z)
+        return at_least_float32(self.net(z) if labels is None else self.net(z, labels))
+
+    def latents(self, batch: Batch) -> Tensor:
+        """Standard normal latents [B, latent_dim] for the rows of a batch, from its draws."""
+        return batch.draws.normal((len(batch), self.latent_dim)).to(batch.images)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def check(self, data: ImageData) -> None:
+        name = type(self.net).__name__
+        if data.text:
+            raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
+        if self.classes is not None and (data.num_classes or 0) != self.classes:
+            has = "no labels" if data.num_classes is None else f"{data.num_classes} classes"
+            raise ValueError(f"`num_classes={self.classes}`: `{data.name}` has {has}: build the generator with as many")
+        self.check_shape(data.image_shape)
+
+    def check_shape(self, image_shape: tuple[int, int, int]) -> None:
+        if image_shape != self.image_shape:
+            raise ValueError(
+                f"{type(self.net).__name__} makes images of shape {self.image_shape} and not {tuple(image_shape)}: "
+                "build it for the images of the data"
+            )
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[int, int, int]:
+        """The shape of one image, found without leaving a trace."""
+        modes = {module: module.training for module in self.net.modules()}
+        like = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(0))
+        labels = () if self.classes is None else (torch.zeros(1, dtype=torch.long, device=like.device),)
+        name = type(self.net).__name__
+        self.net.eval()
+        try:
+            image = self.net(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), *labels)
+        except Exception as error:
+            raise ValueError(
+                f"{name} cannot take latents of {self.latent_dim} numbers"
+                f"{' and labels' if labels else ''} ({' '.join(str(error).split()) or type(error).__name__})"
+            ) from error
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"{name} must give images [B, C, H, W] as a tensor, and gives {shape}")
+        return image.shape[1], image.shape[2], image.shape[3]
+
+    def networks(self) -> list[nn.Module]:
+        return [self.net]
+
+    # -- samples -------------------------------------------------------------------------------------------------------
+
+    def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
+        if scheduler is not None:
+            name = type(self.net).__name__
+            raise ValueError(f"`scheduler={scheduler}`: {name} makes an image in one call; leave it out")
+        return "one call", 1
+
+    def sample(
+        self,
+        n: int,
+        steps: int = 1,
+        *,
+        scheduler: str | None = None,
+        labels: list[int] | None = None,
+        prompts: list[str] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """n images [n, C, H, W] in [-1, 1] (clamped), in one call each whatever `steps` says; see `Generator.sample`.
+
+        The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`.
+        """
+        self.plan(steps, scheduler)
+        name = type(self.net).__name__
+        if n < 1:
+            raise ValueError(f"`n={n}` must be at least 1")
+        if guidance != 1:
+            raise ValueError(f"`guidance={guidance}`: {name} makes an image in one call; leave it out")
+        if prompts:
+            raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
+        if labels is not None and self.classes is None:
+            raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
+        classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
+        z = torch.randn((n, self.latent_dim), generator=torch.Generator().manual_seed(seed)).to(self.device)
+        images = self._images(z, classes, batch_size).clamp(-1, 1)
+        if watch is not None:
+            watch(images)  # one call: the only state is the last
+        return images
+
+    def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
+        classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)
+        return self._images(Draws(seed, phase="samples", device=self.device).normal((n, self.latent_dim)), classes)
+
+    @torch.no_grad()
+    def _images(self, z: Tensor, labels: Tensor | None, batch_size: int | None = None) -> Tensor:
+        training = self.training
+        self.eval()
+        size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
+        parts = [slice(first, first + size) for first in range(0, len(z), size)]
+        images = [self(z[rows], None if labels is None else labels[rows]) for rows in parts]
+        self.train(training)
+        return torch.cat(images)
+
+    # -- folders -------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, sampler: str = "ddim") -> bool:
+        """Writes generator.json, which says how to make the network again, and generator.safetensors."""
+        from diffusers import ConfigMixin
+
+        if not isinstance(self.net, ConfigMixin):
+            return False
+        kind = type(self.net)
+        settings = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
+        net = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": settings}
+        config = {"net": net, "latent_dim": self.latent_dim, "num_classes": self.classes}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in (
+            (WEIGHTS, lambda path: save_tensors(path, self.net.state_dict())),
+            (CONFIG, lambda path: path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")),
+        ):
+            draft = folder / f".{name}"
+            write(draft)
+            sync(draft)
+            os.replace(draft, folder / name)
+        return True
+
+
+def load_latent_generator(folder: Path, allow: Sequence[str] = ()) -> LatentGenerator:
+    """What `LatentGenerator.save` wrote.
+
+    Args:
+        folder: the folder.
+        allow: packages whose networks it may name, beside sparring, torch, diffusers and transformers.
+
+    Raises:
+        ValueError: damaged, or a network of another package.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        class_path, settings = str(config["net"]["class_path"]), dict(config["net"]["init_args"])
+        latent_dim, num_classes = config["latent_dim"], config["num_classes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is damaged ({type(error).__name__}: {error})") from None
+    module, _, name = class_path.rpartition(".")
+    if module.partition(".")[0] not in (*ALLOWED, *allow):
+        raise ValueError(
+            f"{folder} holds a {class_path}, which is of none of the packages {', '.join(ALLOWED)}; if you trust it, "
+            f"add --allow {module.partition('.')[0]}"
+        )
+    try:
+        net: Any = getattr(import_module(module), name)(**settings)
+        net.load_state_dict(load_file(folder / WEIGHTS))
+    except (ImportError, AttributeError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} could not be opened ({' '.join(reason(error).split())[:200]})") from None
+    return LatentGenerator(net, latent_dim, num_classes)
