@@ -98,6 +98,11 @@ class Trainer:
         compile: bool = False,
         sharding: Literal["none", "fsdp2"] = "none",
     ):
+        if not isinstance(data, ImageData):
+            raise ValueError(
+                f"`data` is a {type(data).__name__} and no data set of sparring: wrap a data set of torch as "
+                "sparring.data.TorchData(dataset, num_classes=...)"
+            )
         positive = dict(steps=steps, accumulation=accumulation, discriminator_updates=discriminator_updates)
         positive |= dict(keep_checkpoints=keep_checkpoints, num_samples=num_samples, log_every=log_every)
         positive |= dict(max_skipped=max_skipped)
@@ -232,11 +237,14 @@ class Trainer:
         self.publisher.ship()
         self.publisher.draw(0)
         if self.main:
-            self.folder.write_config(self.config, processes=self.world, device=device_name(self.device))
+            hardware = dict(processes=self.world, device=device_name(self.device))
+            self.folder.write_config(self.config, **hardware, data=self.data.fingerprint())
 
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
         config = self.folder.read_config()
+        if "data" in (before := config.get("made_with") or {}):
+            self.data.check_fingerprint(before["data"])
         if self.main:
             self.folder.lock()
         loaded = self.folder.load_checkpoint(step)
