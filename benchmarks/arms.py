@@ -7,7 +7,7 @@ kept, so that every command can be stopped and started again, and can run beside
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,11 +18,10 @@ from sets import RESNET20, RESNET56, SETS, Plan
 from sparring.backbones import Backbone, CifarResNet, Pixels, SmallConvNet, Wrapped
 from sparring.cli.main import main
 from sparring.cli.terminal import quiet
-from sparring.evaluation import verdicts
-from sparring.evaluation.comparison import measured, settings
+from sparring.evaluation import Comparison, verdicts
 from sparring.evaluation.features import cache_folder
 from sparring.metrics import Reference, learned_features
-from sparring.runs import row
+from sparring.runs import RunSummary, summarise
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.results import keep_result, read_results
 from sparring.samplers import Sampler
@@ -92,12 +91,12 @@ class Experiment:
             if missing:
                 images = torch.from_numpy(np.load(file)[: self.set.n]).float() / 127.5 - 1
             for space in missing:
-                result = {"nfe": calls, "scheduler": scheduler, "seed": 0, "split": self.split}
-                keep_result(run, result | space.evaluate(images, pairs=0))
+                result = space.evaluate(images, pairs=0)
+                keep_result(run, replace(result, nfe=calls, scheduler=scheduler, seed=0, split=self.split))
 
     def has(self, run: Path, space: Reference, scheduler: str, calls: int) -> bool:
         key = (space.name, scheduler, calls)
-        return any((old["features"], old["scheduler"], old["nfe"]) == key for old in read_results(run))
+        return any((old.features, old.scheduler, old.nfe) == key for old in read_results(run))
 
     def spaces(self) -> list[Reference]:
         """An independent classifier, the judge's own encoder, features without labels, and pixels, with real images."""
@@ -123,61 +122,55 @@ class Experiment:
         return self.references
 
 
-def rows_of(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int], features: str) -> list[dict]:
-    """The rows of `sparring compare` of finished runs, in one feature space, at the settings of the table."""
+def rows_of(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int], features: str) -> list[RunSummary]:
+    """Finished runs as `sparring compare` reads them, in one feature space, at the settings of the table."""
     plan = table.plan or SETS[table.set].plan
     found = []
     for seed in seeds:
         for arm in arms:
             run = out / table.set / f"seed{seed}" / arm
             if (run / "results.json").is_file():
-                one = row(run)
-                one["results"] = [
+                one = summarise(run)
+                results = tuple(
                     result
-                    for result in one["results"]
-                    if result["features"].startswith(features)
-                    and result["features"].endswith(table.split)
-                    and (result["scheduler"], result["nfe"]) in plan
-                ]
-                found.append(one | {"seed": seed})
+                    for result in one.results
+                    if (result.features or "").startswith(features)
+                    and (result.features or "").endswith(table.split)
+                    and result.setting in plan
+                )
+                found.append(replace(one, results=results, seed=seed))
     return found
 
 
-def markdown(rows: list[dict]) -> str:
-    """Frechet distance, mean and standard deviation over seeds, for every arm and setting; the best column in bold."""
-    arms = list(dict.fromkeys(r["arm"] for r in rows))
-    every = settings(rows)
-    best = {s: min((m.mean for arm in arms if (m := measured(rows, arm, s))), default=0.0) for s in every}
-    lines = ["| arm | s | calls | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |"]
+def markdown(comparison: Comparison) -> str:
+    """Frechet distance, mean and standard deviation over seeds, for every arm and setting; the best column in bold.
+
+    Seconds and network calls of the training are means over seeds, too.
+    """
+    every = comparison.settings()
+    found = {(arm.number, s): one for arm in comparison.arms for s in every if (one := arm.distance(s))}
+    best = {s: min((one.mean for (_, at), one in found.items() if at == s), default=0.0) for s in every}
+    lines = ["| arm | s | calls | " + " | ".join(map(str, every)) + " |"]
     lines.append("|---|--:|--:|" + "--:|" * len(every))
-    for arm in arms:
-        mine = [r for r in rows if r["arm"] == arm]
-        seconds = sum(r["seconds_per_step"] * r["step"] for r in mine) / len(mine)
+    for arm in comparison.arms:
+        calls = mean(run.network_calls or 0 for run in arm.runs)
         cells = []
         for setting in every:
-            found = measured(rows, arm, setting)
-            text = "" if found is None else digits_of(list(found.values.values()))
-            cells.append(f"**{text}**" if found and found.mean == best[setting] else text)
-        lines.append(f"| {arm} | {seconds:.0f} | {mine[0]['network_calls']} | " + " | ".join(cells) + " |")
+            one = found.get((arm.number, setting))
+            text = "" if one is None else digits_of(list(one.values))
+            cells.append(f"**{text}**" if one and one.mean == best[setting] else text)
+        lines.append(f"| {arm.name} | {arm.spent('seconds'):.0f} | {calls:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def precision_recall(rows: list[dict]) -> str:
+def precision_recall(comparison: Comparison) -> str:
     """Precision and recall of every arm and setting, mean over seeds."""
-    every = settings(rows)
-    lines = ["| arm | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |", "|---|" + "--:|" * len(every)]
-    for arm in dict.fromkeys(r["arm"] for r in rows):
-        cells = []
-        for setting in every:
-            found = [
-                result
-                for r in rows
-                for result in r["results"]
-                if r["arm"] == arm and (result["scheduler"], result["nfe"]) == setting
-            ]
-            means = [mean(result[name] for result in found) for name in ("precision", "recall")] if found else []
-            cells.append("/".join(f"{value:.2f}" for value in means))
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    every = comparison.settings()
+    lines = ["| arm | " + " | ".join(map(str, every)) + " |", "|---|" + "--:|" * len(every)]
+    for arm in comparison.arms:
+        pairs = [[arm.estimate("precision", setting), arm.estimate("recall", setting)] for setting in every]
+        cells = ["/".join(f"{one.mean:.2f}" for one in pair if one) for pair in pairs]
+        lines.append(f"| {arm.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -195,37 +188,39 @@ SPACES = ("classifier", "the judge's encoder", "self-supervised", "pixels")
 
 def report(out: Path, table: "Table", arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Prints the distances and verdicts in the independent classifier's features, and the ratios in every space."""
-    spaces = {space: rows_of(out, table, arms, seeds, space) for space in SPACES}
-    spaces = {space: rows for space, rows in spaces.items() if any(r["results"] for r in rows)}
-    for first, rows in enumerate(spaces.values()):
-        example = next(result for r in rows for result in r["results"])
-        floor = f"floor {example['floor']['frechet']:.3f}"
-        print(f"\n{table.set}, {example['features']}; n = {example['n']} against {example['n_reference']}, {floor}\n")
-        print(markdown(rows))
+    spaces = {space: Comparison.of(rows_of(out, table, arms, seeds, space)) for space in SPACES}
+    spaces = {space: comparison for space, comparison in spaces.items() if comparison.example()}
+    for first, comparison in enumerate(spaces.values()):
+        example = comparison.example()
+        assert example is not None
+        floor = f"floor {example.floor.frechet:.3f}" if example.floor and example.floor.frechet is not None else ""
+        print(f"\n{table.set}, {example.features}; n = {example.n} against {example.n_reference}, {floor}\n")
+        print(markdown(comparison))
         if first == 0:
-            for verdict in verdicts(rows):
-                print(f"- **{verdict['name']}**, {verdict['verdict']}. {verdict['sentence']}")
+            for verdict in verdicts(comparison):
+                print(f"- **{verdict.name}**, {verdict.headline}. {verdict.sentence}")
             print("\nprecision/recall, mean over seeds\n")
-            print(precision_recall(rows))
+            print(precision_recall(comparison))
     for control in (arm for arm in arms if arm == "baseline" or arm.startswith("plain")):
         print(f"\n{table.set}, distance over that of {control}, seed by seed\n")
         print(ratios(spaces, control))
 
 
-def ratios(spaces: dict[str, list[dict]], control: str) -> str:
+def ratios(spaces: dict[str, Comparison], control: str) -> str:
     """Every arm's distance over the control's, mean and standard deviation over seeds, in every feature space."""
-    every = settings([r for rows in spaces.values() for r in rows])
-    lines = ["| arm | features | " + " | ".join(f"{name} {calls}" for name, calls in every) + " |"]
+    every = sorted({setting for comparison in spaces.values() for setting in comparison.settings()})
+    lines = ["| arm | features | " + " | ".join(map(str, every)) + " |"]
     lines.append("|---|---|" + "--:|" * len(every))
-    arms = dict.fromkeys(r["arm"] for rows in spaces.values() for r in rows)
-    for arm in (arm for arm in arms if arm not in (control, "baseline")):
-        for space, rows in spaces.items():
+    names = dict.fromkeys(arm.name for comparison in spaces.values() for arm in comparison.arms)
+    for name in (name for name in names if name not in (control, "baseline")):
+        for space, comparison in spaces.items():
+            by_name = {arm.name: arm for arm in comparison.arms}
             cells = []
             for setting in every:
-                mine, its = measured(rows, arm, setting), measured(rows, control, setting)
-                seeds = sorted(set(mine.values) & set(its.values)) if mine and its else []
-                cells.append(digits_of([mine.values[s] / its.values[s] for s in seeds]) if mine and its else "")
-            lines.append(f"| {arm} | {space} | " + " | ".join(cells) + " |")
+                mine, its = (by_name[arm].results(setting) if arm in by_name else {} for arm in (name, control))
+                seeds = sorted(set(mine) & set(its), key=str)
+                cells.append(digits_of([mine[seed].frechet / its[seed].frechet for seed in seeds]))
+            lines.append(f"| {name} | {space} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -20,7 +20,8 @@ from arms import rows_of
 from matplotlib import pyplot as plt
 from sets import SETS
 
-from sparring.evaluation.comparison import measured
+from sparring.evaluation import Comparison
+from sparring.runs import Setting
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,14 +36,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     table = importlib.import_module(args.script).TABLES[args.table]
     arms = [args.control, *(arm for arm in table.arms if arm not in (args.control, *args.without))]
-    rows = rows_of(args.runs, table, ["baseline", *arms], args.seeds, "classifier")
+    comparison = Comparison.of(rows_of(args.runs, table, ["baseline", *arms], args.seeds, "classifier"))
+    by_name = {arm.name: arm for arm in comparison.arms}
     plan = table.plan or SETS[table.set].plan
     figure, panels = plt.subplots(1, len(plan), figsize=(2.6 * len(plan), 0.24 * len(arms) + 1.1), sharey=True)
     for panel, setting in zip(panels, plan, strict=True):
         for place, arm in enumerate(arms):
-            found = measured(rows, arm, setting)
+            found = by_name[arm].distance(Setting(*setting)) if arm in by_name else None
             if found is not None:
-                values = list(found.values.values())
+                values = list(found.values)
                 colour = "C1" if arm == args.control else "C7" if arm.startswith("plain") else "C0"
                 spread = stdev(values) if len(values) > 1 else 0.0
                 panel.errorbar(mean(values), -place, xerr=spread, fmt="o", color=colour, markersize=4, linewidth=1)

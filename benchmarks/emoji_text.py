@@ -136,7 +136,7 @@ def measure(run: Path, held: HubData, references: list[Reference], n: int) -> li
         images = sampler(n, calls, scheduler=scheduler, seed=0, prompts=captions, guidance=guidance).images
         line: dict[str, Any] = {"scheduler": scheduler, "nfe": calls, "guidance": guidance}
         for space in references:
-            result = space.evaluate(images, pairs=0)
+            result = space.evaluate(images, pairs=0).to_json()
             line[space.name] = {key: result[key] for key in ("frechet", "precision", "recall", "floor")}
         line["match"] = match(extract(references[0].features, images), own)
         found.append(line)

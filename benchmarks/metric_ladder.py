@@ -55,7 +55,7 @@ def main() -> None:
     spaces: list[Backbone] = [Pixels(pool=4), classifier]
     for features in spaces:
         measured = Reference(reference, features, train=train)
-        results = {arm: measured.evaluate(fakes) for arm, fakes in arms.items()}
+        results = {arm: measured.evaluate(fakes).to_json() for arm, fakes in arms.items()}
         floor = results["held-out real"]["floor"]
         expected = results["held-out real"]["train_share_expected"]
         note = f"; its accuracy on the reference {classifier.accuracy:.1%}" if features is classifier else ""

@@ -250,7 +250,7 @@ def test_a_place_for_samples_is_checked_before_they_are_drawn(workplace, capsys,
 
 def test_what_a_data_set_refuses_is_told_in_its_own_words(workplace, capsys, tmp_path):
     error = fails(capsys, ["fit", str(workplace / "tiny.yaml"), "--out", str(tmp_path / "x"), "--data", str(tmp_path)])
-    assert error.strip().startswith(f"sparring: error: `path={tmp_path}` holds no images: looked for .png")
+    assert error.strip().startswith(f"sparring: error: `path={tmp_path}` holds no images: looked for .")
     assert "subtypes" not in error
 
 

@@ -1,18 +1,19 @@
 """What is kept of a measurement: a result per way of measuring and step, and the images a run was trained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sparring.data import Digits
-from sparring.evaluation import Evaluator, RealImages, verdicts
+from sparring.evaluation import Comparison, Evaluator, RealImages, verdicts
 from sparring.report import write_run_report
-from sparring.runs import row
+from sparring.runs import Result, summarise
 from sparring.runs.results import keep_result, read_results
 
-RESULT = {"nfe": 5, "scheduler": "ddim", "seed": 0, "n": 100, "n_reference": 500, "features": "pixels", "frechet": 1.0}
+RESULT = Result(nfe=5, scheduler="ddim", seed=0, n=100, n_reference=500, features="pixels", frechet=1.0)
 
 
 def make_run(path: Path, step: int = 2, split: str = "train", method: str = "Diffusion") -> Path:
@@ -38,43 +39,43 @@ def go_on(run: Path, step: int) -> None:
 @pytest.mark.parametrize("change", [{"reference": "fashion"}, {"train": "fashion"}, {"n_reference": 200}, {"seed": 1}])
 def test_another_way_of_measuring_does_not_replace_the_first(tmp_path, change):
     run = make_run(tmp_path / "a")
-    first = RESULT | {"reference": "digits:holdout", "train": "digits"}
+    first = replace(RESULT, reference="digits:holdout", train="digits")
     keep_result(run, first)
-    keep_result(run, first | change)
-    keep_result(run, first | {"frechet": 3.0})
-    assert [r["frechet"] for r in read_results(run)] == [1.0, 3.0]
-    assert (read_results(run)[0] | change) == read_results(run)[0]
+    keep_result(run, replace(first, **change))
+    keep_result(run, replace(first, frechet=3.0))
+    assert [r.frechet for r in read_results(run)] == [1.0, 3.0]
+    assert replace(read_results(run)[0], **change) == read_results(run)[0]
 
 
 def test_results_of_an_earlier_step_are_kept_but_not_shown_as_the_runs_own(tmp_path):
     run = make_run(tmp_path / "a")
     keep_result(run, RESULT)
-    assert [r["step"] for r in row(run)["results"]] == [2]
+    assert [r.step for r in summarise(run).results] == [2]
     go_on(run, 4)
-    assert row(run)["results"] == []
+    assert summarise(run).results == ()
     assert "1 result of another training step left out" in write_run_report(run).read_text()
-    keep_result(run, RESULT | {"frechet": 0.5})
-    assert [r["frechet"] for r in row(run)["results"]] == [0.5]
-    assert [r["step"] for r in read_results(run)] == [2, 4]
+    keep_result(run, replace(RESULT, frechet=0.5))
+    assert [r.frechet for r in summarise(run).results] == [0.5]
+    assert [r.step for r in read_results(run)] == [2, 4]
 
 
 def test_results_written_without_step_and_names_are_compared_and_replaced(tmp_path):
     runs = [make_run(tmp_path / "plain"), make_run(tmp_path / "adt", method="ADT")]
-    interval = {"frechet_interval": [0.9, 1.1], "precision": 1.0}
-    (runs[0] / "results.json").write_text(json.dumps([RESULT | interval]))
-    new = RESULT | interval | {"frechet": 0.5, "reference": "digits:holdout", "train": "digits"}
-    keep_result(runs[1], new)
-    found = verdicts([row(run) for run in runs])
-    assert [v["verdict"] for v in found] == ["gain", "gain"]
-    keep_result(runs[0], RESULT | {"frechet": 0.7})
-    assert [(r["frechet"], r["step"]) for r in read_results(runs[0])] == [(0.7, 2)]
+    result = replace(RESULT, frechet_interval=(0.9, 1.1), precision=1.0)
+    old = {key: value for key, value in result.to_json().items() if key not in ("step", "reference", "train")}
+    (runs[0] / "results.json").write_text(json.dumps([old]))
+    keep_result(runs[1], replace(result, frechet=0.5, reference="digits:holdout", train="digits"))
+    found = verdicts(Comparison.of([summarise(run) for run in runs]))
+    assert [v.verdict for v in found] == ["gain", "gain"]
+    keep_result(runs[0], replace(RESULT, frechet=0.7))
+    assert [(r.frechet, r.step) for r in read_results(runs[0])] == [(0.7, 2)]
 
 
 def test_a_run_without_checkpoints_keeps_its_results(tmp_path):
     run = make_run(tmp_path / "a")
     keep_result(run, RESULT)
     state(run, 2).unlink()
-    assert len(row(run)["results"]) == 1
+    assert len(summarise(run).results) == 1
 
 
 @pytest.mark.parametrize("text", ["{}", "{", "[1]", '[{"nfe": 5, "scheduler": "ddim"}]', '[{"frechet": 1.0}]', "\x00"])
@@ -84,7 +85,7 @@ def test_results_that_are_none_are_one_line(tmp_path, text):
     with pytest.raises(
         ValueError, match=r"results.json is not a list of results, .*: repair it, or remove it"
     ) as error:
-        row(run)
+        summarise(run)
     assert "\n" not in str(error.value)
 
 
@@ -93,7 +94,7 @@ def test_a_state_that_is_none_is_one_line(tmp_path, text):
     run = make_run(tmp_path / "a")
     state(run, 2).write_text(text)
     with pytest.raises(ValueError, match=r"checkpoint .*000002 is damaged \(state.json needs `step`") as error:
-        row(run)
+        summarise(run)
     assert "\n" not in str(error.value)
 
 
@@ -126,4 +127,4 @@ def test_results_name_what_they_were_measured_with(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
     save_images(Digits("validation").images(20), tmp_path / "images")
     result = Evaluator(RealImages.of("digits", None, tmp_path), "pixels").folder(tmp_path / "images")
-    assert (result["reference"], result["train"]) == ("digits:holdout", "digits")
+    assert (result.reference, result.train) == ("digits:holdout", "digits")

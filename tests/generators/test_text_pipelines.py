@@ -194,7 +194,7 @@ def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):
     result = evaluator.sampler(captioned, n=20, steps=2, scheduler=None, seed=0, guidance=3.0)
     assert captioned.shape == (3, 16, 16)
     assert sorted(captioned.calls[0]["prompts"]) == sorted(Captioned().captions())
-    assert (captioned.calls[0]["guidance"], result["scheduler"]) == (3.0, "ddim-w3")
+    assert (captioned.calls[0]["guidance"], result.scheduler) == (3.0, "ddim-w3")
     blocks = dict(down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False)
     sizes = dict(sample_size=16, block_out_channels=(8,), norm_num_groups=4)
     spare = Recorder(Denoiser(UNet2DModel(num_class_embeds=4, **sizes, **blocks), VP(), "v"))

@@ -57,7 +57,7 @@ def ladders() -> dict[str, Ladder]:
     spaces: list[Backbone] = [Pixels(pool=4), Pixels(pool=None), classifier]
     for features in spaces:
         reference = Reference(held, features, train=train)
-        ladders[features.name] = {arm: reference.evaluate(fakes, bootstrap=0) for arm, fakes in arms.items()}
+        ladders[features.name] = {arm: reference.evaluate(fakes, bootstrap=0).to_json() for arm, fakes in arms.items()}
     return ladders
 
 
@@ -128,7 +128,7 @@ def test_fashion_mnist_in_pixels(shared: Path) -> None:
     train, reference, pool = images.split([1300, 1000, 1000])
     arms = _arms(pool, labels[2300:], train, 600)
     measured = Reference(reference, Pixels(pool=14), train=train)
-    ladder = {arm: measured.evaluate(fakes, bootstrap=0) for arm, fakes in arms.items()}
+    ladder = {arm: measured.evaluate(fakes, bootstrap=0).to_json() for arm, fakes in arms.items()}
     frechet = {arm: result["frechet"] for arm, result in ladder.items()}
     assert frechet["real"] < 1.3 * ladder["real"]["floor"]["frechet"]
     assert frechet["copies"] < 1.3 * ladder["real"]["floor"]["frechet"]

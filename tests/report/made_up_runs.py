@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import numpy as np
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from sparring.evaluation import Verdict
+from sparring.runs import RunSummary, summarise
 
 FLOOR = 0.163
 CALLS = (2, 5, 10, 50)
@@ -26,34 +29,21 @@ METHODS = {"baseline": "Diffusion", "plain": "Diffusion", "sadm": "SADM", "adt":
 SECONDS = {"baseline": 0.04, "plain": 0.04, "sadm": 0.066, "adt": 0.152, "ddo": 0.1, "add": 0.083}
 TRAINING_CALLS = {"baseline": 2000, "plain": 3140, "sadm": 2300, "adt": 3140, "ddo": 2900, "add": 2800}
 VERDICTS = [
-    {
-        "name": "sadm",
-        "verdict": "no gain",
-        "sentence": "With DDIM at 10 calls 0.96 against 0.94 of plain training: inside the spread.",
-    },
-    {"name": "adt", "verdict": "gain", "sentence": "With DDIM at 10 calls 0.54 against 0.94 of plain training."},
-    {
-        "name": "adt",
-        "verdict": "no gain",
-        "sentence": "Against the best scheduler (DPM-Solver++) 0.38 and 0.37 are the same.",
-    },
-    {"name": "ddo", "verdict": "gain", "sentence": "With DDIM at 10 calls 0.45 against 0.94 of plain training."},
-    {"name": "ddo", "verdict": "worse", "sentence": "Against the best scheduler (DPM-Solver++) 0.88 against 0.37."},
-    {
-        "name": "add",
-        "verdict": "gain",
-        "sentence": "At 2 calls 1.95 where plain training needs 5 calls of the best scheduler for as much.",
-    },
+    Verdict("sadm", "With DDIM at 10 calls 0.96 against 0.94 of plain training: inside the spread.", "no gain", 1),
+    Verdict("adt", "With DDIM at 10 calls 0.54 against 0.94 of plain training.", "gain", 1),
+    Verdict("adt", "Against the best scheduler (DPM-Solver++) 0.38 and 0.37 are the same.", "no gain", 1),
+    Verdict("ddo", "With DDIM at 10 calls 0.45 against 0.94 of plain training.", "gain", 1),
+    Verdict("ddo", "Against the best scheduler (DPM-Solver++) 0.88 against 0.37.", "worse", 1),
+    Verdict("add", "At 2 calls 1.95; plain training needs 5 calls of the best scheduler for as much.", "gain", 1),
 ]
 
 
 @dataclass
-class Comparison:
+class Demo:
     """What `write_comparison` takes."""
 
-    runs: list[Path] = field(default_factory=list)
-    table: list[dict[str, Any]] = field(default_factory=list)
-    verdicts: list[dict[str, str]] = field(default_factory=lambda: list(VERDICTS))
+    runs: list[RunSummary] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=lambda: list(VERDICTS))
 
 
 def grid(noise: float, seed: int = 0, size: int = 8) -> Image.Image:
@@ -96,8 +86,8 @@ def results(arm: str) -> list[dict[str, Any]]:
     return made
 
 
-def make_run(path: Path, *, seed: int = 0, steps: int = 300) -> dict[str, Any]:
-    """Write one run folder named after its arm; returns its row of `sparring compare --json`."""
+def make_run(path: Path, *, seed: int = 0, steps: int = 300, factor: float = 1.0) -> RunSummary:
+    """Writes one run folder named after its arm, with its distances times `factor`; returns what is read of it."""
     arm = path.name
     rng = np.random.default_rng([seed, *arm.encode()])
     steps = 2000 if arm == "baseline" else steps
@@ -137,19 +127,19 @@ def make_run(path: Path, *, seed: int = 0, steps: int = 300) -> dict[str, Any]:
             file.write(json.dumps(record) + "\n")
     for step in range(0, steps + 1, steps // 5):
         grid(0.9 - 0.7 * step / steps if arm == "baseline" else 0.3, seed).save(path / "samples" / f"{step:06d}.png")
-    made = results(arm)
+    made = [result | {"frechet": factor * result["frechet"]} for result in results(arm)]
     for result in made:
         noise = min(0.9, 0.05 * result["frechet"])
         grid(noise, seed).save(path / "samples" / f"final-{result['scheduler']}-{result['nfe']}.png")
     grid(0.1, seed, 6).save(path / "neighbours.png")
     (path / "results.json").write_text(json.dumps(made))
-    return {
-        "name": arm,
-        "method": METHODS[arm],
-        "seed": seed,
-        "step": steps,
-        "network_calls": TRAINING_CALLS[arm],
-        "seconds_per_step": SECONDS[arm],
-        "images_per_second": 520.0,
-        "results": made,
-    }
+    checkpoint = path / "checkpoints" / f"{steps:06d}"
+    checkpoint.mkdir(parents=True)
+    state = {"step": steps, "network_calls": TRAINING_CALLS[arm], "seconds": SECONDS[arm] * steps}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    return summarise(path)
+
+
+def changed(run: RunSummary, **changes: Any) -> RunSummary:
+    """The run with each of its results changed in the same way."""
+    return replace(run, results=tuple(replace(result, **changes) for result in run.results))

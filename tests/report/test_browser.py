@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_up_runs import Comparison
+from made_up_runs import Demo
 
 from sparring.report import write_comparison
 
@@ -45,8 +45,8 @@ document.title = JSON.stringify(found);
 </script>"""
 
 
-def test_page_works_in_a_browser(demo: Comparison, tmp_path: Path) -> None:
-    out = write_comparison(demo.runs, tmp_path / "report.html", table=demo.table, verdicts=demo.verdicts)
+def test_page_works_in_a_browser(demo: Demo, tmp_path: Path) -> None:
+    out = write_comparison(demo.runs, tmp_path / "report.html", verdicts=demo.verdicts)
     text = out.read_text(encoding="utf-8")
     out.write_text(text.replace("<title>", ERRORS + "<title>", 1).replace("</body>", ACTIONS + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

@@ -3,13 +3,15 @@
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_up_runs import FRECHET, Comparison, make_run
+from made_up_runs import FRECHET, Demo, changed, make_run
 from PIL import Image
 
+from sparring.evaluation import Verdict
 from sparring.report import write_comparison, write_run_report
 
 
@@ -40,11 +42,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(demo: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Page:
+def page(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Page:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    made = write_comparison(
-        demo.runs, out, table=demo.table, verdicts=demo.verdicts, title="Digits", command="make demo"
-    )
+    made = write_comparison(demo.runs, out, verdicts=demo.verdicts, title="Digits", command="make demo")
     assert made == out
     return Page(out)
 
@@ -68,10 +68,12 @@ def test_ids_are_unique_and_references_resolve(page: Page) -> None:
     assert set(wanted) <= set(ids)
 
 
-def test_verdicts_come_before_the_table(page: Page, demo: Comparison) -> None:
-    assert page.html.index("No gain: sadm.") < page.html.index('<table id="results">')
+def test_verdicts_and_then_samples_come_before_the_table(page: Page, demo: Demo) -> None:
+    places = ["No gain: sadm.", 'class="verdict"', 'id="samples"', '<table id="results">']
+    assert sorted(places, key=page.html.index) == places
+    assert "From one seed and" in page.text
     for verdict in demo.verdicts:
-        assert verdict["sentence"] in page.text
+        assert verdict.sentence in page.text
     chips = [a["class"] for a in page.all("span") if str(a.get("class")).startswith("chip")]
     assert sorted(chips) == ["chip gain"] * 3 + ["chip no-gain"] * 2 + ["chip worse"]
 
@@ -96,7 +98,7 @@ def test_figures_and_images_are_there_and_named(page: Page) -> None:
     panels = [a for a in page.all("figure") if a.get("class") == "panel"]
     assert len(panels) == len(page.all("svg"))
     names = [str(a["aria-label"]) for a in panels]
-    assert "Frechet distance against network calls with the scheduler ddim" in names
+    assert "Frechet distance against NFE with the scheduler ddim" in names
     assert any("Structure" in name for name in names)
     assert any("real solid, fake dashed" in name for name in names)
     assert all(a.get("alt") for a in page.all("img"))
@@ -106,14 +108,12 @@ def test_figures_and_images_are_there_and_named(page: Page) -> None:
 
 
 def test_seeds_of_one_arm_give_mean_and_spread(tmp_path: Path) -> None:
-    runs, table = [], []
-    for seed, factor in enumerate((0.9, 1.0, 1.1)):
-        for arm in ("plain", "adt"):
-            runs.append(tmp_path / str(seed) / arm)
-            table.append(make_run(runs[-1], seed=seed))
-            for result in table[-1]["results"]:
-                result["frechet"] *= factor
-    page = Page(write_comparison(runs, tmp_path / "c.html", table=table))
+    runs = [
+        replace(make_run(tmp_path / str(seed) / arm, seed=seed, factor=factor), arm=arm)
+        for seed, factor in enumerate((0.9, 1.0, 1.1))
+        for arm in ("plain", "adt")
+    ]
+    page = Page(write_comparison(runs, tmp_path / "c.html"))
     rows = [a for a in page.all("tr") if "data-arm" in a]
     assert len(rows) == 16
     assert "0.940 ±0.094" in page.text
@@ -122,20 +122,17 @@ def test_seeds_of_one_arm_give_mean_and_spread(tmp_path: Path) -> None:
 
 def test_everything_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\"$x^2$"
-    row = make_run(tmp_path / "sadm")
-    row |= {"name": evil, "method": evil}
-    for result in row["results"]:
-        result |= {"scheduler": evil, "features": evil}
+    run = make_run(tmp_path / "sadm")
+    run = replace(changed(run, scheduler=evil, features=evil), name=evil, arm=evil, method=evil)
     config = tmp_path / "sadm" / "config.yaml"
     config.write_text(config.read_text() + f"\nnote: {json.dumps(evil)}\n")
     with (tmp_path / "sadm" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 400, f"{evil}/{evil}_fake": 1.0, f"{evil}/{evil}_real": math.nan}) + "\n")
     page = Page(
         write_comparison(
-            [tmp_path / "sadm"],
+            [run],
             tmp_path / "c.html",
-            table=[row],
-            verdicts=[{"name": evil, "sentence": evil, "verdict": "gain"}],
+            verdicts=[Verdict(evil, evil, "gain", 1)],
             title=evil,
             command=evil,
         )
@@ -147,7 +144,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
 def test_empty_folder_gives_a_page_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     page = Page(write_run_report(tmp_path / "new"))
-    for sentence in ("Not evaluated yet", "No sample grids yet", "No curves yet", "config.yaml is missing"):
+    for sentence in ("Not evaluated yet", "No sample grids yet", "No curves yet", "it has no config.yaml"):
         assert sentence in page.text
     assert not page.all("img")
 
@@ -170,15 +167,15 @@ def test_broken_pieces_are_named(tmp_path: Path) -> None:
         "1 value of generator/diffusion not finite",
         "1 value of statistics/accuracy not finite",
         "1 unreadable line left out",
-        "not readable as a YAML mapping",
+        "config.yaml cannot be read",
         "1 sample grid could not be read",
-        "1 result without a number of network calls left out",
+        "results.json: 2 of 3 results left out",
         "No finite Frechet distance to draw",
         "not finite",
     ):
         assert sentence in page.text
     (run / "results.json").write_text("{")
-    assert "results.json is not readable" in Page(write_run_report(run)).text
+    assert "results.json: it is not readable as a list of results (not JSON)" in Page(write_run_report(run)).text
 
 
 def test_large_grids_stay_within_the_budget(tmp_path: Path) -> None:
@@ -194,37 +191,43 @@ def test_large_grids_stay_within_the_budget(tmp_path: Path) -> None:
     assert not all("pixelated" in str(a.get("class")) for a in page.all("img"))
 
 
-def test_wrong_input_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
+def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         write_run_report(tmp_path / "b")
-    with pytest.raises(ValueError, match="2 rows for 1 run"):
-        write_comparison([tmp_path / "a"], tmp_path / "c.html", table=[{"name": "x"}, {"name": "y"}])
-    with pytest.raises(ValueError, match="no such arm, only a"):
-        write_comparison(
-            [tmp_path / "a"],
-            tmp_path / "c.html",
-            table=[{"name": "a"}],
-            verdicts=[{"name": "b", "sentence": "", "verdict": "gain"}],
-        )
-    with pytest.raises(ValueError, match="none of gain, no gain, worse"):
-        write_comparison(
-            [tmp_path / "a"],
-            tmp_path / "c.html",
-            table=[{"name": "a"}],
-            verdicts=[{"name": "a", "sentence": "", "verdict": "better"}],
-        )
 
 
 def test_results_of_one_row_were_measured_alike(tmp_path: Path) -> None:
     plain, adt = make_run(tmp_path / "plain"), make_run(tmp_path / "adt")
-    other = [r | {"features": "pixels", "n": 200, "frechet": 0.0123} for r in adt["results"][:1]]
-    adt["results"] = adt["results"] + other
-    page = Page(write_comparison([tmp_path / "plain", tmp_path / "adt"], tmp_path / "c.html", table=[plain, adt]))
+    other = replace(adt.results[0], features="pixels", n=200, frechet=0.0123)
+    adt = replace(adt, results=(*adt.results, other))
+    page = Page(write_comparison([plain, adt], tmp_path / "c.html"))
     assert "0.012" not in page.text
     assert "1 result measured in another way than what is shown left out." in page.text
     assert "features: pixels" not in page.text
-    (tmp_path / "adt" / "results.json").write_text(json.dumps(adt["results"]))
-    assert (
-        "1 result measured in another way than what is shown left out." in Page(write_run_report(tmp_path / "adt")).text
-    )
+    (tmp_path / "adt" / "results.json").write_text(json.dumps([result.to_json() for result in adt.results]))
+    own = Page(write_run_report(tmp_path / "adt"))
+    assert "1 result measured in another way than what is shown left out." in own.text
+
+
+def test_the_same_images_are_shown_once_and_words_of_the_house_are_explained(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / arm) for arm in ("plain", "adt")]
+    twice = [
+        replace(run, results=tuple(replace(r, scheduler="ddim") if r.nfe == 2 else r for r in run.results[4:]))
+        for run in runs
+    ]
+    runs = [replace(run, results=(*other.results, run.results[4])) for run, other in zip(runs, twice, strict=True)]
+    page = Page(write_comparison(runs, tmp_path / "c.html"))
+    assert "dpm 2 draws the same images as ddim 2 and is shown once." in page.text
+    assert len([a for a in page.all("tr") if "data-arm" in a]) == 8
+    for word in ("Arm", "Floor", "NFE", "Log-SNR"):
+        assert f"<dt>{word}</dt>" in page.html
+    assert "Fidelity and diversity (higher is better)" in page.text
+
+
+def test_a_verdict_without_a_control_is_no_verdict_of_no_gain(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "adt")
+    nothing = Verdict("adt", "At equal scheduler: nothing to compare.", "not compared", 0)
+    page = Page(write_comparison([run], tmp_path / "c.html", verdicts=[nothing]))
+    assert "Nothing to compare with: adt." in page.text
+    assert "○ not compared" in page.text
+    assert "No gain" not in page.text

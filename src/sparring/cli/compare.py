@@ -25,30 +25,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sparring.evaluation import verdicts
-    from sparring.runs import row
+    from sparring.evaluation import Comparison, verdicts
+    from sparring.runs import summarise
 
     for folder in options.runs:
         if not folder.exists():
             raise ValueError(f"{folder} does not exist: give run folders")
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"`out={options.out}` is a folder: give the name of an HTML file")
-    rows = [row(folder) for folder in options.runs if folder.is_dir() or not folder.suffix]
-    if not rows:
+    runs = [summarise(folder) for folder in options.runs if folder.is_dir() or not folder.suffix]
+    if not runs:
         raise ValueError("no run folder given")
-    found = verdicts(rows, options.budget)
+    comparison = Comparison.of(runs)
+    found = verdicts(comparison, options.budget)
     if options.out:
         from sparring.report import write_comparison
 
-        folders = [folder for folder in options.runs if folder.is_dir()]
-        command = shlex.join(["sparring", "compare", *map(str, folders)])
-        write_comparison(folders, options.out, table=rows, verdicts=found, command=command)
+        command = shlex.join(["sparring", "compare", *(str(run.folder) for run in runs)])
+        write_comparison(runs, options.out, verdicts=found, command=command)
     if options.json:
-        print(json.dumps({"runs": rows, "verdicts": found}))
+        print(json.dumps({"runs": [run.to_json() for run in runs], "verdicts": [one.to_json() for one in found]}))
         return 0
     from sparring.cli.tables import print_comparison
 
-    print_comparison(rows, found)
+    print_comparison(comparison, found)
     if options.out:
         print(f"page: {options.out}")
     return 0

@@ -18,10 +18,10 @@ def run(options: argparse.Namespace) -> int:
     import time
 
     from sparring.cli.tables import print_comparison
-    from sparring.evaluation import verdicts
+    from sparring.evaluation import Comparison, verdicts
     from sparring.experiments.demo import run_demo
     from sparring.report import write_comparison, write_run_report
-    from sparring.runs import row
+    from sparring.runs import summarise
     from sparring.training import Interrupted
 
     started = time.monotonic()
@@ -32,18 +32,18 @@ def run(options: argparse.Namespace) -> int:
         return stopped.exit_code
     for folder in folders:
         write_run_report(folder)
-    rows = [row(folder) for folder in folders]
-    found = verdicts(rows)
+    runs = [summarise(folder) for folder in folders]
+    comparison = Comparison.of(runs)
+    found = verdicts(comparison)
     page = write_comparison(
-        folders,
+        runs,
         options.out / "report.html",
-        table=rows,
         verdicts=found,
         title="sparring demo: adversarial training of a diffusion model on real digits",
         command="sparring demo"
         + (" --quick" if options.quick else "")
         + (f" --seed {options.seed}" if options.seed else ""),
     )
-    print_comparison(rows, found)
+    print_comparison(comparison, found)
     print(f"page: {page}   time: {(time.monotonic() - started) / 60:.1f} minutes")
     return 0

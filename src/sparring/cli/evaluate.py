@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         result = evaluator.folder(source, **{k: v for k, v in shape.items() if k in ("size", "pad")})
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(result.to_json()))
     else:
         from sparring.cli.tables import print_result
 

@@ -104,9 +104,9 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
 
         page = write_run_report(folder)
         if options.json:
-            from sparring.runs import row
+            from sparring.runs import summarise
 
-            print(json.dumps(row(folder)))
+            print(json.dumps(summarise(folder).to_json()))
         else:
             print(f"run: {folder}\npage: {page}\nnext: sparring evaluate {shlex.quote(str(folder))} --steps 10")
     return 0

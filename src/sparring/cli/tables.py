@@ -2,15 +2,18 @@
 
 import math
 import sys
-from statistics import stdev
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from sparring.evaluation.comparison import Setting, alike, measured, results_at, settings
+from sparring.evaluation.comparison import Arm, Comparison, Cost
+from sparring.evaluation.verdict import Verdict
+from sparring.runs.results import Floor, Result, Setting
 
 WIDEST = 160
+COLOURS = {"gain": "green", "worse": "red", "no gain": "yellow", "not compared": "dim"}
 
 
 def console() -> Console:
@@ -18,92 +21,93 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDEST)
 
 
-def print_result(name: str, result: dict[str, Any]) -> None:
+def print_result(name: str, result: Result) -> None:
     """The numbers of one evaluation and what they depend on."""
-    floor = result.get("floor") or {}
+    floor = result.floor or Floor()
     table = Table(title=name, title_justify="left", caption_justify="left")
     for heading in ("metric", "value", "floor (real)", "better"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    rows = [("frechet", "lower"), ("kernel", "lower"), ("precision", "higher"), ("recall", "higher")]
-    for key, better in [*rows, ("density", "higher"), ("coverage", "higher")]:
-        if result.get(key) is not None:
-            value, low = result[key], floor.get(key)
+    values = {
+        "frechet": (result.frechet, floor.frechet, "lower"),
+        "kernel": (result.kernel, floor.kernel, "lower"),
+        "precision": (result.precision, floor.precision, "higher"),
+        "recall": (result.recall, floor.recall, "higher"),
+        "density": (result.density, floor.density, "higher"),
+        "coverage": (result.coverage, floor.coverage, "higher"),
+    }
+    for key, (value, low, better) in values.items():
+        if value is not None:
             table.add_row(key, f"{value:.4g}", "" if low is None else f"{low:.4g}", better)
-    how = f"{result['scheduler']}, {result['nfe']} network calls, " if result.get("nfe") else ""
+    how = f"{result.scheduler}, NFE {result.nfe}, " if result.nfe else ""
     table.caption = (
-        f"{how}n = {result['n']} against {result['n_reference']} real images, features: {result['features']} "
-        f"(a distance in these features is not an FID); floor: {floor.get('n', '?')} real images"
+        f"{how}n = {result.n} against {result.n_reference} real images, features: {result.features} "
+        f"(a distance in these features is not an FID); floor: {floor.n or '?'} real images"
     )
     console().print(table)
 
 
-def print_comparison(rows: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> None:
-    """Frechet distance, precision and recall of every arm, scheduler and number of calls; cost; verdicts.
+def print_comparison(comparison: Comparison, verdicts: Sequence[Verdict]) -> None:
+    """Frechet distance, precision and recall of every arm, scheduler and NFE; cost; verdicts.
 
-    One table where the terminal is wide enough, else one for the distance and one for the shares.
+    One table if the terminal is wide enough, else one for the distance and one for the shares.
     """
-    out = console()
-    every, rows = sum(len(r["results"]) for r in rows), alike(rows)
-    arms = list(dict.fromkeys(r["arm"] for r in rows))
-    some = next((result for r in rows for result in r["results"]), None)
+    out, arms = console(), comparison.arms
     if out.width >= 30 + 20 * len(arms):
         kinds = [("Frechet distance (precision/recall)", distance_and_shares)]
     else:
         kinds = [("Frechet distance", distance), ("Precision/recall", shares)]
     for title, write in kinds:
         table = Table(title=title, title_justify="left", caption_justify="left")
-        table.add_column("scheduler, calls")
+        table.add_column("scheduler, NFE")
         for arm in arms:
-            table.add_column(arm, justify="right")
-        for setting in settings(rows):
-            table.add_row(f"{setting[0]} {setting[1]}", *[write(rows, arm, setting) for arm in arms])
+            table.add_column(arm.name, justify="right")
+        for setting in comparison.settings():
+            table.add_row(str(setting), *[write(arm, setting) for arm in arms])
         if write is not shares:
             table.add_section()
-            table.add_row("ms per training step", *[mean_of(rows, arm, "seconds_per_step", 1000) for arm in arms])
-            table.add_row("training calls", *[mean_of(rows, arm, "network_calls") for arm in arms])
-            table.add_row("images/s, fastest", *[mean_of(rows, arm, "images_per_second") for arm in arms])
+            table.add_row("ms per training step", *[mean_of(arm, "seconds_per_step", 1000) for arm in arms])
+            table.add_row("training calls", *[mean_of(arm, "network_calls") for arm in arms])
+            table.add_row("of its start before", *[mean_of(arm, "network_calls_before") for arm in arms])
+            table.add_row("images/s, fastest", *[mean_of(arm, "images_per_second") for arm in arms])
         out.print(table)
-    if some:
-        floor = some.get("floor") or {}
-        near, precise, covered = (floor.get(key, math.nan) for key in ("frechet", "precision", "recall"))
+    if some := comparison.example():
+        floor = some.floor or Floor()
+        near, precise, covered = (
+            math.nan if value is None else value for value in (floor.frechet, floor.precision, floor.recall)
+        )
         out.print(
-            f"Lower distance is better; it is no FID. Features: {some['features']}; n = {some['n']} against "
-            f"{some.get('n_reference')} held-out images; floor (real against real): {near:.2f} "
-            f"({precise:.2f}/{covered:.2f}).",
+            f"Lower distance is better; it is not an FID. Features: {some.features}; n = {some.n} against "
+            f"{some.n_reference} held-out images; floor (real against real): {near:.2f} ({precise:.2f}/{covered:.2f}).",
             highlight=False,
         )
-    if left_out := every - sum(len(r["results"]) for r in rows):
+    for later, earlier in comparison.same.items():
+        out.print(f"{later} draws the same images as {earlier} and is left out.", highlight=False)
+    if left_out := sum(comparison.left_out.values()):
         out.print(f"{left_out} results were measured in another way and are left out.", highlight=False)
-    colours = {"gain": "green", "worse": "red", "no gain": "yellow"}
     for verdict in verdicts:
-        colour = colours[verdict["verdict"]]
-        out.print(
-            f"[bold]{verdict['name']}[/] [{colour}]{verdict['verdict']}[/]  {verdict['sentence']}", highlight=False
-        )
+        word = f"[{COLOURS[verdict.verdict]}]{verdict.headline}[/]"
+        out.print(f"[bold]{escape(verdict.name)}[/] {word}  {escape(verdict.sentence)}", highlight=False)
 
 
-def distance_and_shares(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
-    far = distance(rows, arm, setting)
-    return f"{far} ({shares(rows, arm, setting)})" if far else ""
+def distance_and_shares(arm: Arm, setting: Setting) -> str:
+    far = distance(arm, setting)
+    return f"{far} ({shares(arm, setting)})" if far else ""
 
 
-def distance(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
+def distance(arm: Arm, setting: Setting) -> str:
     """Mean and standard deviation over seeds of one arm at one setting."""
-    found = measured(rows, arm, setting)
+    found = arm.distance(setting)
     if found is None:
-        return ""
-    values = list(found.values.values())
-    return f"{found.mean:.2f}" + (f"±{stdev(values):.2f}" if len(values) > 1 else "")
+        return "not finite" if arm.results(setting) else ""
+    return f"{found.mean:.2f}" + ("" if found.deviation is None else f"±{found.deviation:.2f}")
 
 
-def shares(rows: list[dict[str, Any]], arm: str, setting: Setting) -> str:
+def shares(arm: Arm, setting: Setting) -> str:
     """Precision and recall, means over seeds."""
-    mine = list(results_at(rows, arm, setting).values())
-    if not mine:
-        return ""
-    return "/".join(f"{sum(result[key] for result in mine) / len(mine):.2f}" for key in ("precision", "recall"))
+    found = [arm.estimate("precision", setting), arm.estimate("recall", setting)]
+    return "/".join("–" if one is None else f"{one.mean:.2f}" for one in found) if arm.results(setting) else ""
 
 
-def mean_of(rows: list[dict[str, Any]], arm: str, key: str, scale: float = 1) -> str:
-    values = [r[key] for r in rows if r["arm"] == arm and r.get(key) is not None]
-    return f"{scale * sum(values) / len(values):.0f}" if values else ""
+def mean_of(arm: Arm, key: Cost, scale: float = 1) -> str:
+    found = arm.cost(key)
+    return "" if found is None else f"{scale * found.mean:.0f}"

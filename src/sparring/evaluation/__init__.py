@@ -1,12 +1,17 @@
 """Evaluation: runs, pipelines and folders of images against real images, and against each other."""
 
-from sparring.evaluation.comparison import verdicts
+from sparring.evaluation.comparison import Arm, Comparison, Estimate
 from sparring.evaluation.evaluator import Evaluator, RealImages
-from sparring.evaluation.verdict import paired_verdict
+from sparring.evaluation.verdict import PairedResult, Verdict, paired_verdict, verdicts
 
 __all__ = [
+    "Arm",
+    "Comparison",
+    "Estimate",
     "Evaluator",
+    "PairedResult",
     "RealImages",
+    "Verdict",
     "paired_verdict",
     "verdicts",
 ]

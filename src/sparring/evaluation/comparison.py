@@ -1,165 +1,247 @@
-"""Runs side by side: one row for each, and for each arm a verdict against the plain runs, over seeds."""
+"""Runs side by side: arms over their seeds, with those results only that were measured alike."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from sparring.evaluation.verdict import paired_verdict
-from sparring.runs.results import common_way, measured_alike
+from sparring.runs.results import Result, RunSummary, Setting
 
-Setting = tuple[str, int]
-"""Scheduler and network calls."""
+PROTOCOL_KEYS = ("features", "n", "n_reference", "seed", "split", "reference")
+"""What two results must share to be compared; features in `LEARNED` also the images trained on."""
+
+LEARNED = ("classifier", "self-supervised")
+"""Features that are trained on the images that the run was trained on."""
+
+SAME = 1e-6  # relative: two schedulers that draw the same images differ by rounding only
+
+Metric = Literal[
+    "frechet",
+    "kernel",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "class_coverage",
+    "memorisation",
+    "train_share",
+    "images_per_second",
+]
+Cost = Literal["network_calls", "network_calls_before", "seconds_per_step", "images_per_second", "step"]
+Seed = int | None
+"""Seed of a training; None for a model that is only there once, such as a pipeline."""
 
 
-def settings(rows: list[dict[str, Any]]) -> list[Setting]:
-    """Every scheduler and number of calls that somebody was measured with, in order."""
-    found = {(result["scheduler"], result["nfe"]) for r in rows for result in r["results"] if result.get("nfe")}
-    return sorted(found)
+@dataclass(frozen=True)
+class Estimate:
+    """One number over seeds.
 
+    Attributes:
+        values: one for each seed.
+        interval: of a single value, if one is known.
+    """
 
-@dataclass
-class Measured:
-    """Frechet distances of one arm at one setting: seed -> value, and half the width of its bootstrap interval (None
-    where it has none)."""
-
-    values: dict[Any, float]
-    widths: dict[Any, float | None]
+    values: tuple[float, ...]
+    interval: tuple[float, float] | None = None
 
     @property
     def mean(self) -> float:
-        return sum(self.values.values()) / len(self.values)
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds; None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def low(self) -> float:
+        """The mean less the deviation; of one seed the lower end of the interval, or the value."""
+        return self.mean - (self.deviation or 0.0) if self.interval is None else self.interval[0]
+
+    @property
+    def high(self) -> float:
+        return self.mean + (self.deviation or 0.0) if self.interval is None else self.interval[1]
 
 
-def alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with those results alone that were measured in one way, that of most results (see `common_way`)."""
-    way = common_way([result for r in rows for result in r["results"]])
-    return [r | {"results": [result for result in r["results"] if measured_alike(result, way)]} for r in rows]
+@dataclass(frozen=True)
+class Arm:
+    """All runs of one name: seeds of the same thing.
 
-
-def results_at(rows: list[dict[str, Any]], arm: str, setting: Setting) -> dict[Any, dict[str, Any]]:
-    """The arm's results at a setting by seed (of two results of a run the later one)."""
-    mine = [(r["seed"], result) for r in rows if r["arm"] == arm for result in r["results"]]
-    return {seed: result for seed, result in mine if (result["scheduler"], result["nfe"]) == setting}
-
-
-def measured(rows: list[dict[str, Any]], arm: str, setting: Setting) -> Measured | None:
-    """The arm's distances at a setting; None where there are none."""
-    results = results_at(rows, arm, setting)
-    intervals = {seed: result.get("frechet_interval") for seed, result in results.items()}
-    widths = {seed: (at[1] - at[0]) / 2 if at else None for seed, at in intervals.items()}
-    return Measured({seed: result["frechet"] for seed, result in results.items()}, widths) if results else None
-
-
-def judge(method: Measured, control: Measured) -> dict[str, Any]:
-    """The paired difference over the seeds both have, its interval and the verdict.
-
-    One or two seeds are judged by the spread of their samples (bootstrap); where it is not known, that is no gain.
+    Attributes:
+        number: its place among the arms.
     """
-    seeds = sorted(set(method.values) & set(control.values), key=str)
-    if not seeds:
-        difference = method.mean - control.mean
-        return {"verdict": "no gain", "difference": difference, "interval": None, "note": "no seed in common"}
-    widths = [(method.widths[s], control.widths[s]) for s in seeds]
-    spreads = [(a**2 + b**2) ** 0.5 for a, b in widths if a is not None and b is not None]
-    spread = max(spreads) if len(spreads) == len(seeds) else None
-    return paired_verdict([method.values[s] for s in seeds], [control.values[s] for s in seeds], spread=spread)
+
+    number: int
+    name: str
+    runs: tuple[RunSummary, ...]
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].method
+
+    @property
+    def plain(self) -> bool:
+        """Whether other arms are compared with it."""
+        return all(run.plain for run in self.runs)
+
+    @property
+    def seeds(self) -> list[Seed]:
+        return [run.seed for run in self.runs]
+
+    def settings(self) -> set[Setting]:
+        """Every setting at which it was measured."""
+        return {setting for run in self.runs for result in run.results if (setting := result.setting)}
+
+    def results(self, setting: Setting) -> dict[Seed, Result]:
+        """The results at a setting by seed (of two results of a run the later one)."""
+        return {run.seed: result for run in self.runs for result in run.results if result.setting == setting}
+
+    def distance(self, setting: Setting) -> Estimate | None:
+        """The Frechet distance over the seeds; see `estimate`."""
+        return self.estimate("frechet", setting)
+
+    def estimate(self, metric: Metric, setting: Setting) -> Estimate | None:
+        """A number over the seeds; None if it was not measured, or if a value is missing or not finite."""
+        results = list(self.results(setting).values())
+        found = _finite([getattr(result, metric) for result in results])
+        if found is None:
+            return None
+        interval = None
+        if len(found) == 1 and metric in ("frechet", "kernel"):
+            interval = results[0].frechet_interval if metric == "frechet" else results[0].kernel_interval
+        return Estimate(found, interval)
+
+    def cost(self, key: Cost) -> Estimate | None:
+        """A number of the runs themselves over the seeds; None if it is not known of all."""
+        found = _finite([getattr(run, key) for run in self.runs])
+        return None if found is None else Estimate(found)
+
+    def spent(self, budget: Literal["calls", "seconds"]) -> float:
+        """What the training cost, mean over seeds: network calls, with those of the start; or seconds of its own."""
+        if budget == "calls":
+            return statistics.fmean((run.network_calls or 0) + (run.network_calls_before or 0) for run in self.runs)
+        return statistics.fmean((run.seconds_per_step or 0.0) * (run.step or 0) for run in self.runs)
 
 
-def verdicts(rows: list[dict[str, Any]], budget: Literal["calls", "seconds"] | None = None) -> list[dict[str, Any]]:
-    """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
+def _finite(values: Sequence[float | None]) -> tuple[float, ...] | None:
+    """The values, or None if there are none or one is missing or not finite."""
+    known = tuple(float(value) for value in values if value is not None and math.isfinite(value))
+    return known if known and len(known) == len(values) else None
 
-    The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
-    trained too little or too long. Only results that were measured alike are compared. A gain inside the spread is no
-    gain. Where no plain arm spent as many network calls in training, the sentence says so.
 
-    Args:
-        rows: one for each run, see `row`.
-        budget: compare only with plain arms that spent at least as much on their training, in network calls or in
-            seconds (the equal-budget protocol of Lucic et al. 2018, "Are GANs Created Equal?"); None: with all of them.
+@dataclass(frozen=True)
+class Comparison:
+    """Arms whose results were measured alike.
 
-    Returns:
-        Two for each arm: "name", "sentence", "verdict", and "comparisons": one for each setting with "scheduler",
-        "nfe", "frechet", "control", "difference", "interval" and "verdict".
-
-    Raises:
-        ValueError: two runs are the same seed of the same arm.
+    Attributes:
+        arms: in the order of their first runs.
+        left_out: number of results of a run, by its place among `runs`, that were measured in another way.
+        same: scheduler and NFE that drew the same images as another one, under which they are kept.
     """
-    check_seeds(rows)
-    rows = alike(rows)
-    arms = list(dict.fromkeys(r["arm"] for r in rows))
-    spent = {arm: max(cost(r, budget or "calls") for r in rows if r["arm"] == arm) for arm in arms}
-    plain = [arm for arm in arms if all(r["method"] == "Diffusion" for r in rows if r["arm"] == arm)]
-    every = settings(rows)
-    found: list[dict[str, Any]] = []
-    for arm in [arm for arm in arms if arm not in plain and plain]:
-        controls = [p for p in plain if budget is None or spent[p] >= spent[arm]]
-        equal = [compared(setting, rows, arm, controls, [setting]) for setting in every]
-        best = []
-        for nfe in sorted({nfe for _, nfe in every}):
-            at = [setting for setting in every if setting[1] == nfe]
-            best.append(compared(("any", nfe), rows, arm, controls, at))
-        short = all(spent[p] < spent[arm] for p in plain)
-        note = f" (no plain arm spent as many {'seconds' if budget == 'seconds' else 'network calls'})" if short else ""
-        found.append(in_words(arm, f"At equal scheduler{note}", equal))
-        found.append(in_words(arm, f"Against the best scheduler for each number of calls{note}", best))
-    return found
+
+    arms: tuple[Arm, ...]
+    left_out: Mapping[int, int]
+    same: Mapping[Setting, Setting]
+
+    @classmethod
+    def of(cls, runs: Sequence[RunSummary]) -> "Comparison":
+        """The comparison of some runs.
+
+        Raises:
+            ValueError: two of them are the same seed of the same arm: one would stand for the other.
+        """
+        seen: dict[tuple[str, Seed], RunSummary] = {}
+        for run in runs:
+            if other := seen.get((run.arm, run.seed)):
+                raise ValueError(
+                    f"{other.folder} and {run.folder} are both seed {run.seed} of the arm `{run.arm}`: give one of "
+                    "them, or rename a folder (NAME-s0, NAME-s1 … are seeds of NAME)"
+                )
+            seen[run.arm, run.seed] = run
+        kept = comparable_only(runs)
+        left_out = {
+            place: lost
+            for place, (run, less) in enumerate(zip(runs, kept, strict=True))
+            if (lost := len(run.results) - len(less.results))
+        }
+        same = same_images(kept)
+        kept = [_renamed(run, same) for run in kept]
+        names = list(dict.fromkeys(run.arm for run in runs))
+        arms = (Arm(i, name, tuple(run for run in kept if run.arm == name)) for i, name in enumerate(names))
+        return cls(tuple(arms), left_out, same)
+
+    def settings(self) -> list[Setting]:
+        """Every scheduler and NFE at which an arm was measured, in order."""
+        return sorted({setting for arm in self.arms for setting in arm.settings()})
+
+    def example(self) -> Result | None:
+        """One result, to say how all were measured."""
+        return next((result for arm in self.arms for run in arm.runs for result in run.results), None)
 
 
-def check_seeds(rows: list[dict[str, Any]]) -> None:
-    """Raises ValueError where two runs are the same seed of the same arm: one would stand for the other."""
-    seen: dict[tuple[str, Any], str] = {}
-    for r in rows:
-        key, folder = (r["arm"], r["seed"]), r.get("folder", r["name"])
-        if key in seen:
-            raise ValueError(
-                f"{seen[key]} and {folder} are both seed {r['seed']} of the arm `{r['arm']}`: give one of them, or "
-                "rename a folder (NAME-s0, NAME-s1 … are seeds of NAME)"
-            )
-        seen[key] = folder
+def comparable_only(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs with those results only that were measured in one way, that of most results."""
+    protocol = most_common_protocol([result for run in runs for result in run.results])
+    if protocol is None:
+        return list(runs)
+    kept = [tuple(result for result in run.results if measured_alike(result, protocol)) for run in runs]
+    return [replace(run, results=results) for run, results in zip(runs, kept, strict=True)]
 
 
-def cost(run: dict[str, Any], budget: Literal["calls", "seconds"]) -> float:
-    """What the training of a run spent."""
-    if budget == "calls":
-        return run["network_calls"]
-    return (run["seconds_per_step"] or 0.0) * run["step"]
+def measured_alike(one: Result, other: Result) -> bool:
+    """Whether two results can be compared: same features, images, number and seed of the samples.
+
+    What one of them does not say (an older results.json) is no difference.
+    """
+    learned = (one.features or "").startswith(LEARNED)
+    keys = (*PROTOCOL_KEYS, "train") if learned else PROTOCOL_KEYS
+    pairs = [(getattr(one, key), getattr(other, key)) for key in keys]
+    return all(a == b for a, b in pairs if a is not None and b is not None)
 
 
-def compared(
-    name: Setting, rows: list[dict[str, Any]], arm: str, controls: list[str], at: list[Setting]
-) -> dict[str, Any] | None:
-    """An arm against the best of its controls, each with its best of the given settings."""
-    method, control = best_of(rows, [arm], at), best_of(rows, controls, at)
-    if method is None or control is None:
+def most_common_protocol(results: Sequence[Result]) -> Result | None:
+    """Of some results one that was measured as most of them were, of equals the latest; None if there is none."""
+    if not results:
         return None
-    result = judge(method, control)
-    numbers = {"scheduler": name[0], "nfe": name[1], "frechet": method.mean, "control": control.mean}
-    return numbers | {key: result.get(key) for key in ("difference", "interval", "verdict", "note")}
+    keys = (*PROTOCOL_KEYS, "train")
+    protocols = {tuple(getattr(result, key) for key in keys): result for result in results}
+    sharing = {key: sum(measured_alike(one, other) for other in results) for key, one in protocols.items()}
+    most = protocols[max(reversed(protocols), key=lambda key: sharing[key])]
+    same = [key for key, one in reversed(protocols.items()) if measured_alike(one, most)]
+    return protocols[max(same, key=lambda key: (sum(x is not None for x in key), sharing[key]))]  # that says most
 
 
-def best_of(rows: list[dict[str, Any]], arms: list[str], at: list[Setting]) -> Measured | None:
-    """The lowest mean distance among arms and settings."""
-    candidates = [m for arm in arms for setting in at if (m := measured(rows, arm, setting))]
-    return min(candidates, key=lambda m: m.mean, default=None)
+def same_images(runs: Sequence[RunSummary]) -> dict[Setting, Setting]:
+    """Settings that draw the same images as an earlier one in every run that has both (dpm 2 = ddim 2), to that one."""
+    by_run = [{setting: result for result in run.results if (setting := result.setting)} for run in runs]
+    settings = sorted({setting for results in by_run for setting in results})
+    same: dict[Setting, Setting] = {}
+    for i, later in enumerate(settings):
+        for earlier in settings[:i]:
+            pairs = [(one[earlier], one[later]) for one in by_run if earlier in one and later in one]
+            if earlier.nfe == later.nfe and earlier not in same and pairs and all(_equal(*pair) for pair in pairs):
+                same[later] = earlier
+                break
+    return same
 
 
-def in_words(arm: str, heading: str, comparisons: list[dict[str, Any] | None]) -> dict[str, Any]:
-    """One verdict: gain where something was gained and nothing lost, worse in the reverse case, else no gain."""
-    known = [c for c in comparisons if c is not None]
-    places: dict[str, list[str]] = {"gain": [], "worse": [], "no gain": []}
-    for c in known:
-        where = (
-            f"{c['nfe']} call{'s' if c['nfe'] > 1 else ''}"
-            if c["scheduler"] == "any"
-            else f"{c['scheduler']} {c['nfe']}"
-        )
-        if c["verdict"] != "no gain":
-            where += f" ({c['frechet']:.2f} against {c['control']:.2f})"
-        places[c["verdict"]].append(where)
-    words = {"gain": "helps at", "worse": "worse at", "no gain": "no gain at"}
-    parts = [f"{words[kind]} {', '.join(at)}" for kind, at in places.items() if at]
-    gains, losses = bool(places["gain"]), bool(places["worse"])
-    verdict = "gain" if gains and not losses else "worse" if losses and not gains else "no gain"
-    if gains and losses:
-        parts.append("so it depends on the number of calls")
-    sentence = f"{heading}: {'; '.join(parts) or 'nothing to compare'}."
-    return {"name": arm, "sentence": sentence, "verdict": verdict, "comparisons": known}
+def _equal(one: Result, other: Result) -> bool:
+    """Whether two results are those of the same images, up to rounding."""
+    if one.kernel is None or other.kernel is None:
+        return False
+    pairs = ((one.frechet, other.frechet), (one.kernel, other.kernel))
+    return all(math.isclose(a, b, rel_tol=SAME) for a, b in pairs)
+
+
+def _renamed(run: RunSummary, same: Mapping[Setting, Setting]) -> RunSummary:
+    """The run with each result under the first of the settings that draw its images, once."""
+    own = {result.setting for result in run.results}
+    results = []
+    for result in run.results:
+        first = same.get(result.setting) if result.setting else None
+        if first is None:
+            results.append(result)
+        elif first not in own:
+            results.append(replace(result, scheduler=first.scheduler))
+    return replace(run, results=tuple(results))

@@ -1,6 +1,6 @@
 """Evaluates a run, a pipeline or a folder of images against real ones, with everything a number needs beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sparring.evaluation.features import cache_folder, default_features, feature
 from sparring.metrics import Reference
 from sparring.runs import RunFolder
 from sparring.runs.pictures import image_grid
-from sparring.runs.results import is_run
+from sparring.runs.results import Result, is_run
 from sparring.samplers import Sampler, save_images
 
 NUM_SHOWN = 64
@@ -80,7 +80,7 @@ class Evaluator:
         train = real.train.images() if real.train is not None else None
         self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
 
-    def folder(self, path: Path, **settings: Any) -> dict[str, Any]:
+    def folder(self, path: Path, **settings: Any) -> Result:
         """Result of a folder (or parquet file) of images, whoever made them."""
         channels, height, width = self.real.reference.image_shape
         images = from_spec(str(path), channels=channels, **settings)
@@ -89,7 +89,9 @@ class Evaluator:
                 f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
                 f"{width}x{height}: make them equal with --size or --pad"
             )
-        return {"nfe": None, "scheduler": None} | self.names | self.reference.evaluate(images.images())
+        return replace(
+            self.reference.evaluate(images.images()), reference=self.names["reference"], train=self.names["train"]
+        )
 
     def sampler(
         self,
@@ -102,7 +104,7 @@ class Evaluator:
         guidance: float = 1.0,
         batch_size: int | None = None,
         pictures: Path | None = None,
-    ) -> dict[str, Any]:
+    ) -> Result:
         """Result of n samples of a run or a pipeline: of the reference's classes or captions, where it takes some.
 
         A scheduler that ran with a guidance of 5 is called "ddim-w5". With `pictures` (a run folder) also the first
@@ -134,17 +136,24 @@ class Evaluator:
             batch_size=batch_size,
         )
         name = samples.scheduler if guidance == 1 else f"{samples.scheduler}-w{guidance:g}"
-        result = {"nfe": samples.nfe, "scheduler": name, "seed": seed} | self.names
-        result |= {"seconds": samples.seconds, "images_per_second": n / samples.seconds}
-        result |= self.reference.evaluate(samples.images)
+        result = replace(
+            self.reference.evaluate(samples.images),
+            nfe=samples.nfe,
+            scheduler=name,
+            seed=seed,
+            reference=self.names["reference"],
+            train=self.names["train"],
+            seconds=samples.seconds,
+            images_per_second=n / samples.seconds,
+        )
         if pictures is not None:
             save_images(samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{name}-{samples.nfe}.png")
             self.save_neighbours(samples.images, result, pictures / "neighbours.png")
         return result
 
-    def save_neighbours(self, images: Tensor, result: dict[str, Any], out: Path) -> None:
+    def save_neighbours(self, images: Tensor, result: Result, out: Path) -> None:
         """A picture of the samples that are nearest to a training image, each above that image."""
-        pairs = result.get("closest_pairs")
+        pairs = result.closest_pairs
         if not pairs or self.real.train is None:
             return
         fakes = images[[fake for fake, _, _ in pairs]]

@@ -1,9 +1,37 @@
-"""Method against control over seeds: the mean difference, its interval and the verdict."""
+"""Method against control over seeds: the mean difference, its interval, and the verdict of an arm over its settings."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-import torch
+from sparring.evaluation.comparison import Arm, Comparison
+from sparring.runs.results import Setting
+
+LEVEL = 0.05
+Word = Literal["gain", "no gain", "worse", "not compared"]
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """A method against its control.
+
+    Attributes:
+        difference: method - control, mean over the seeds.
+        interval: of the difference, two-sided; None if no spread is known.
+        p_value: two-sided; 1 if no spread is known.
+        verdict: "gain", "no gain" or "worse".
+        seeds: how many.
+        note: on how many seeds it rests, and which spread it knows.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float
+    verdict: Word
+    seeds: int
+    note: str
 
 
 def paired_verdict(
@@ -12,12 +40,13 @@ def paired_verdict(
     *,
     lower_is_better: bool = True,
     spread: float | None = None,
-    confidence: float = 0.95,
-) -> dict[str, Any]:
-    """Method against control, seed by seed: the mean difference, its interval and the verdict.
+    shared_spread: float = 0.0,
+    confidence: float = 1 - LEVEL,
+) -> PairedResult:
+    """Method against control, seed by seed.
 
     From three seeds on, the interval is Student's over the paired differences. One or two seeds say nothing about the
-    spread over seeds: then the half-width is `spread`, and the note says so. Where zero lies inside the interval, or
+    spread over seeds: then the half-width is `spread`, and the note says so. If zero lies inside the interval, or
     there is none, the verdict is "no gain".
 
     Args:
@@ -25,32 +54,252 @@ def paired_verdict(
         control_values: The same metric of the control, with the same seeds in the same order.
         lower_is_better: True for distances, False for shares such as recall.
         spread: For fewer than three seeds: half-width of the interval of one difference, e.g. the root of the summed
-            squares of the
-            half-widths of two bootstrap intervals.
-        confidence: Of the interval.
+            squares of the half-widths of two bootstrap intervals.
+        shared_spread: Half-width of what all differences share, when the control is a single model; it is added in
+            squares.
+        confidence: Of the intervals.
 
-    Returns:
-        difference (method - control), interval [low, high] or None, verdict "gain", "no gain" or "worse", seeds, note.
+    Raises:
+        ValueError: No values, not one for each, or one that is not finite.
     """
     if len(method_values) != len(control_values) or not method_values:
         raise ValueError(
             f"{len(method_values)} values of the method and {len(control_values)} of the control: "
             "expected one of each per seed, in the same order"
         )
-    differences = torch.tensor(method_values, dtype=torch.float64) - torch.tensor(control_values, dtype=torch.float64)
-    if not bool(torch.isfinite(differences).all()):
+    differences = [method - control for method, control in zip(method_values, control_values, strict=True)]
+    if not all(map(math.isfinite, differences)):
         raise ValueError("a value of the method or the control is not finite: a failed seed has no difference")
-    n, mean = len(differences), float(differences.mean())
-    note = f"{n} seeds"
-    if n >= 3:
-        from scipy.stats import t as student
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-        half = float(student.ppf((1 + confidence) / 2, n - 1) * differences.std() / n**0.5)
+    n, mean = len(differences), statistics.fmean(differences)
+    normal = float(ndtri((1 + confidence) / 2))
+    if n >= 3:
+        quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
+        error = math.hypot(statistics.stdev(differences) / math.sqrt(n), shared_spread / normal)
+        note = f"{n} seeds"
     else:
-        note = "one seed" if n == 1 else "two seeds"
-        note += ": no spread known" if spread is None else ": spread of the samples only"
-        half = float("inf") if spread is None else spread
-    sign = 1 if lower_is_better else -1
-    verdict = "gain" if sign * mean + half < 0 else "worse" if sign * mean - half > 0 else "no gain"
-    interval = None if half == float("inf") else [mean - half, mean + half]
-    return {"difference": mean, "interval": interval, "verdict": verdict, "seeds": n, "note": note}
+        quantile, error = normal, math.inf if spread is None else spread / normal
+        note = f"{seeds_in_words(n)}: {'no spread known' if spread is None else 'spread of the samples only'}"
+    half = quantile * error
+    if error == 0:
+        p_value = 1.0 if mean == 0 else 0.0
+    else:
+        p_value = float(2 * (stdtr(n - 1, -abs(mean) / error) if n >= 3 else ndtr(-abs(mean) / error)))
+    better = mean < 0 if lower_is_better else mean > 0
+    verdict: Word = "no gain" if abs(mean) <= half else "gain" if better else "worse"
+    return PairedResult(mean, None if half == math.inf else (mean - half, mean + half), p_value, verdict, n, note)
+
+
+def seeds_in_words(n: int) -> str:
+    return {1: "one seed", 2: "two seeds"}.get(n, f"{n} seeds")
+
+
+@dataclass(frozen=True)
+class At:
+    """An arm against its control at one scheduler ("any": the best of each) and NFE.
+
+    Attributes:
+        frechet, control: mean distances over seeds.
+        alone: the verdict if this were the only setting.
+        verdict: the verdict when all settings of the comparison count (Holm).
+    """
+
+    scheduler: str
+    nfe: int
+    frechet: float
+    control: float
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float
+    alone: Word
+    verdict: Word
+    seeds: int
+    note: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.nfe} call{'s' * (self.nfe > 1)}" if self.scheduler == "any" else f"{self.scheduler} {self.nfe}"
+
+    @property
+    def numbers(self) -> str:
+        return f"{self.place} ({self.frechet:.2f} against {self.control:.2f})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of an arm: a word, a sentence, and the comparisons behind them.
+
+    Attributes:
+        name: of the arm.
+        seeds: the smallest number of seeds that a comparison rests on; 0 without any.
+    """
+
+    name: str
+    sentence: str
+    verdict: Word
+    seeds: int
+    comparisons: tuple[At, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The word, and the number of seeds unless there are three or more."""
+        return self.verdict if self.seeds not in (1, 2) else f"{self.verdict}, {seeds_in_words(self.seeds)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of `sparring compare --json`."""
+        return asdict(self) | {"headline": self.headline}
+
+
+def verdicts(
+    comparison: Comparison,
+    budget: Literal["calls", "seconds"] | None = None,
+    at: Setting | None = None,
+) -> list[Verdict]:
+    """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
+
+    The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
+    trained too little or too long. A gain inside the spread is no gain. The word of an arm counts all settings that it
+    is compared at: Holm's procedure keeps the chance that any of them errs, when nothing differs, at 5 %. If no plain
+    arm spent as many network calls in training, the sentence says so.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    Args:
+        comparison: the arms.
+        budget: compare only with plain arms that spent at least as much on their training, in network calls (those of
+            the start included) or in seconds (the equal-budget protocol of Lucic et al. 2018, "Are GANs Created
+            Equal?"); None: with all of them.
+        at: the one setting that counts, chosen before looking; None: all of them, with Holm's correction.
+
+    Returns:
+        Two for each arm; none without a plain arm.
+
+    Raises:
+        ValueError: nobody was measured at the setting `at`.
+    """
+    every = comparison.settings()
+    if at is not None:
+        at = comparison.same.get(at, at)
+        if at not in every:
+            known = ", ".join(f"{s.scheduler}:{s.nfe}" for s in every) or "nothing"
+            raise ValueError(f"`at={at.scheduler}:{at.nfe}`: nobody was measured there; known: {known}")
+    equal = [at] if at else every
+    numbers = sorted({setting.nfe for setting in equal})
+    plain = [arm for arm in comparison.arms if arm.plain]
+    found = []
+    for arm in comparison.arms if plain else ():
+        if arm.plain:
+            continue
+        spent = arm.spent(budget or "calls")
+        controls = [control for control in plain if budget is None or control.spent(budget) >= spent]
+        short = all(control.spent(budget or "calls") < spent for control in plain)
+        note = f" (no plain arm spent as many {'seconds' if budget == 'seconds' else 'network calls'})" if short else ""
+        same = [compared(setting, arm, controls, [setting]) for setting in equal]
+        best = [
+            compared(Setting("any", nfe), arm, controls, [setting for setting in every if setting.nfe == nfe])
+            for nfe in numbers
+        ]
+        found.append(sentence(arm, "At equal scheduler", note, same, at))
+        found.append(sentence(arm, "Against the best scheduler for each number of calls", note, best, at))
+    return found
+
+
+def compared(name: Setting, arm: Arm, controls: Sequence[Arm], settings: Sequence[Setting]) -> At | None:
+    """An arm against the best of its controls, each with its best of the given settings."""
+    mine, its = best_of([arm], settings), best_of(controls, settings)
+    if mine is None or its is None:
+        return None
+    result = paired_result(mine, its)
+    return At(*name, mean_distance(*mine), mean_distance(*its), **asdict(result), alone=result.verdict)
+
+
+def best_of(arms: Iterable[Arm], settings: Sequence[Setting]) -> tuple[Arm, Setting] | None:
+    """The arm and setting with the lowest mean distance, of those whose distances are finite for all seeds."""
+    known = [(arm, setting) for arm in arms for setting in settings if arm.distance(setting)]
+    return min(known, key=lambda pair: mean_distance(*pair), default=None)
+
+
+def mean_distance(arm: Arm, setting: Setting) -> float:
+    found = arm.distance(setting)
+    return math.nan if found is None else found.mean
+
+
+def paired_result(method: tuple[Arm, Setting], control: tuple[Arm, Setting]) -> PairedResult:
+    """The paired difference of the distances over the seeds both have, its interval and the verdict.
+
+    A control that is there only once (a pipeline) is compared with every seed. One or two seeds are judged by the
+    spread of their samples (bootstrap), the larger of two; if it is not known, that is no gain.
+    """
+    mine, its = method[0].results(method[1]), control[0].results(control[1])
+    fixed = its.get(None) if None not in mine else None
+    its = dict.fromkeys(mine, fixed) if fixed else its
+    seeds = sorted(set(mine) & set(its), key=str)
+    if not seeds:
+        difference = mean_distance(*method) - mean_distance(*control)
+        return PairedResult(difference, None, 1.0, "no gain", 0, "no seed in common")
+    widths = [(half_width(mine[seed].frechet_interval), half_width(its[seed].frechet_interval)) for seed in seeds]
+    spreads = [math.hypot(a, b) for a, b in widths if a is not None and b is not None]
+    return paired_verdict(
+        [mine[seed].frechet for seed in seeds],
+        [its[seed].frechet for seed in seeds],
+        spread=max(spreads) if len(spreads) == len(seeds) else None,
+        shared_spread=(half_width(fixed.frechet_interval) or 0.0) if fixed else 0.0,
+    )
+
+
+def half_width(interval: tuple[float, float] | None) -> float | None:
+    return None if interval is None else (interval[1] - interval[0]) / 2
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number: each at most LEVEL only while all smaller ones are (Holm 1979)."""
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def sentence(arm: Arm, heading: str, note: str, found: Sequence[At | None], at: Setting | None) -> Verdict:
+    """One verdict over settings: gain if something is gained and nothing lost, worse in the reverse case, else no gain.
+
+    The sentence names settings and, for the clearest, its two numbers.
+    """
+    known = [one for one in found if one is not None]
+    if not known:
+        return Verdict(arm.name, f"{heading}{note}: nothing to compare.", "not compared", 0)
+    corrected = holm([one.p_value for one in known])
+    known = [
+        replace(one, verdict=one.alone if p < LEVEL else "no gain") for one, p in zip(known, corrected, strict=True)
+    ]
+    seeds = min(one.seeds for one in known)
+    rests = [
+        seeds_in_words(seeds) if seeds > 2 else f"{seeds_in_words(seeds)}, so the spread over trainings is unknown"
+    ]
+    if at is not None:
+        rests.append(f"{at} fixed beforehand" if known[0].scheduler != "any" else f"{at.nfe} calls fixed beforehand")
+    elif len(known) > 1:
+        rests.append(f"corrected for {len(known)} settings")
+    gains, losses = ([one for one in known if one.verdict == word] for word in ("gain", "worse"))
+    parts = [f"{words} {places(ones)}" for words, ones in (("helps at", gains), ("worse at", losses)) if ones]
+    rest = len(known) - len(gains) - len(losses)
+    if rest and not parts:
+        parts.append(
+            f"no gain at {known[0].numbers}" if len(known) == 1 else f"no gain at any of {len(known)} settings"
+        )
+    elif rest:
+        parts.append(f"no gain at the other {rest}" if rest > 1 else "no gain at the other")
+    if by_itself := [one.place for one in known if one.alone == "gain" and one.verdict == "no gain"]:
+        parts.append(f"{' and '.join(by_itself[:2])} would be a gain only without the correction")
+    if gains and losses:
+        parts.append("so it depends on the setting")
+    word: Word = "gain" if gains and not losses else "worse" if losses and not gains else "no gain"
+    return Verdict(arm.name, f"{heading}{note} ({'; '.join(rests)}): {'; '.join(parts)}.", word, seeds, tuple(known))
+
+
+def places(ones: Sequence[At]) -> str:
+    """Settings in words, the one with the largest ratio first and with its numbers."""
+    first = max(ones, key=lambda one: abs(math.log(max(one.frechet, 1e-12) / max(one.control, 1e-12))))
+    return ", ".join([first.numbers, *(one.place for one in ones if one is not first)])

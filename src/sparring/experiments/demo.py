@@ -6,7 +6,7 @@ from rich.console import Console
 
 from sparring.evaluation import Evaluator, RealImages
 from sparring.recipes import recipe
-from sparring.runs import RunFolder, is_run, row
+from sparring.runs import RunFolder, is_run, summarise
 from sparring.runs.results import keep_result, read_results
 from sparring.samplers import Sampler
 
@@ -37,7 +37,7 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> list[Path]:
     )
     for name in ARMS:
         arm(console, out, name, f"{name}-digits", seed, init=baseline, steps=steps)
-    plain_steps = max(round(row(out / name)["network_calls"]) for name in ARMS)
+    plain_steps = max(summarise(out / name).network_calls or 0 for name in ARMS)
     arm(console, out, "plain", "plain-digits", seed, init=baseline, steps=plain_steps)
 
     names = ("baseline", "plain", *ARMS)
@@ -57,7 +57,7 @@ def arm(
         trainer = recipe.rebuild(run, [])
         if (trainer.seed, trainer.steps) != (seed, steps or recipe.read(recipe_name)["trainer"]["steps"]):
             raise ValueError(f"{out} holds a demo with other settings: give another folder with --out")
-        if RunFolder(run).load_checkpoint() and row(run)["step"] == trainer.steps:
+        if RunFolder(run).load_checkpoint() and summarise(run).step == trainer.steps:
             return run
         console.print(f"[bold]{name}[/]: going on to step {trainer.steps}")
         trainer.fit(resume=True)
@@ -75,9 +75,9 @@ def measure(console: Console, evaluator: Evaluator, run: Path, n: int) -> None:
     sampler = Sampler(run)
     student = sampler.generator.plan(1)[0] == "lcm"
     plan = [] if student else [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS]
-    if student or row(run)["method"] == "Diffusion":  # the student's own rule, and its control
+    if student or summarise(run).plain:  # the student's own rule, and its control
         plan += [("lcm", calls) for calls in STUDENT_CALLS]
-    done = {(result["scheduler"], result["nfe"], result["n"]) for result in read_results(run)}
+    done = {(result.scheduler, result.nfe, result.n) for result in read_results(run)}
     missing = [(scheduler, calls) for scheduler, calls in plan if (scheduler, calls, n) not in done]
     if missing:
         console.print(f"[bold]{run.name}[/]: sampling and measuring {len(missing)} settings")

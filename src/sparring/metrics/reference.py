@@ -16,6 +16,7 @@ from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
 from sparring.metrics.kernel import kernel_distance
 from sparring.metrics.moments import Moments
 from sparring.metrics.neighbours import manifolds, memorisation, radii
+from sparring.runs.results import Floor, Result
 
 _NEIGHBOURS = (3, 5)  # precision and recall, density and coverage
 
@@ -59,7 +60,7 @@ class Reference:
         self._real, self._radii = state["real"].to(device), state["radii"]
         self._logits, self._train = state.get("logits"), state["train"].to(device) if "train" in state else None
         self._gaussian = Gaussian(state["mean"], state["factor"])
-        self._floors: dict[int, dict[str, Any]] = {}
+        self._floors: dict[int, Floor] = {}
 
     def _statistics(
         self, images: Tensor | Iterable[Tensor], train: Tensor | Iterable[Tensor] | None
@@ -86,8 +87,8 @@ class Reference:
 
     def evaluate(
         self, images: Tensor | Iterable[Tensor], *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8
-    ) -> dict[str, Any]:
-        """All numbers of fakes against this reference, as plain floats, ints, strings and lists (ready for JSON).
+    ) -> Result:
+        """All numbers of fakes against this reference; `to_json()` has them as plain floats, ints, strings and lists.
 
         Args:
             images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
@@ -111,26 +112,31 @@ class Reference:
             )
         if bootstrap is None:
             bootstrap = 50 if fake.shape[1] <= _BOOTSTRAP_DIM else 0
-        result: dict[str, Any] = _measure(fake, self._real, self._gaussian, self._radii)
-        result["frechet_interval"] = (
-            list(frechet_interval(fake, self._gaussian, resamples=bootstrap)) if bootstrap else None
-        )
-        result |= {"n": len(fake), "n_reference": len(self._real), "features": self.name}
-        result["resize"] = self.features.resize
+        measured = _measure(fake, self._real, self._gaussian, self._radii)
+        interval = frechet_interval(fake, self._gaussian, resamples=bootstrap) if bootstrap else None
+        more: dict[str, Any] = {"resize": self.features.resize}
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
-            result["class_histogram"] = histogram.tolist()
-            result["class_histogram_reference"] = expected.tolist()
-            result["features_accuracy"] = self.features.accuracy
-            result["class_coverage"] = classes.class_coverage(histogram, expected)
-            result["inception_score"] = classes.inception_score(logits)
+            measured["class_coverage"] = classes.class_coverage(histogram, expected)
+            more["class_histogram"] = histogram.tolist()
+            more["class_histogram_reference"] = expected.tolist()
+            more["features_accuracy"] = self.features.accuracy
+            more["inception_score"] = classes.inception_score(logits)
         if self._train is not None:
-            result |= asdict(memorisation(fake, self._train, self._real, pairs=pairs))
-        if floor:
-            result["floor"] = self.floor(len(fake))
-        return result
+            copies = memorisation(fake, self._train, self._real, pairs=pairs)
+            measured |= {name: getattr(copies, name) for name in ("memorisation", "train_share", "closest_pairs")}
+            more["train_share_expected"] = copies.train_share_expected
+        return Result(
+            **measured,
+            frechet_interval=interval,
+            n=len(fake),
+            n_reference=len(self._real),
+            features=self.name,
+            floor=self.floor(len(fake)) if floor else None,
+            more=more,
+        )
 
-    def floor(self, n: int) -> dict[str, Any]:
+    def floor(self, n: int) -> Floor:
         """What n reals score: training images against the reference, or one half of the reference against the other.
 
         A random choice of n training images (all, where there are fewer: its `n` says how many); without training
@@ -147,10 +153,10 @@ class Reference:
                 half = len(rows) // 2
                 real, fake, source = self._real[rows[:half]], self._real[rows[half:][:n]], "halves of the reference"
                 if min(len(real), len(fake)) <= max(_NEIGHBOURS):
-                    return {"n": len(fake), "source": source}
+                    return Floor(n=len(fake), source=source)
                 numbers = _measure(fake, real, Gaussian.of(Moments.of(real)), radii(real, _NEIGHBOURS))
-            self._floors[n] = {**numbers, "n": len(fake), "source": source}
-        return dict(self._floors[n])
+            self._floors[n] = Floor(**numbers, n=len(fake), source=source)
+        return self._floors[n]
 
     @property
     def name(self) -> str:
@@ -163,6 +169,6 @@ def _measure(fake: Tensor, real: Tensor, gaussian: Gaussian, real_radii: Tensor)
     return {
         "frechet": frechet_between(Gaussian.of(Moments.of(fake)), gaussian),
         "kernel": kernel.value,
-        "kernel_interval": list(kernel.interval),
+        "kernel_interval": kernel.interval,
         **asdict(manifolds(real, fake, real_radii, radii(fake, _NEIGHBOURS[:1]))),
     }

@@ -1,137 +1,138 @@
 """Puts the page together: a run or a comparison of runs as one HTML file that needs nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sparring.report.folder import Setting, read_run
+from sparring.evaluation.comparison import Arm, Comparison
+from sparring.evaluation.verdict import Verdict, seeds_in_words
+from sparring.report.folder import Run, read_run
 from sparring.report.images import Embedded, embed, spread_out, within_budget
 from sparring.report.panels import cost_panels, curve_panels, quality_panels
-from sparring.report.table import Arm, floor, make_arms, make_table, measured_with, number, settings
+from sparring.report.table import floor, make_table, measured_with, number
+from sparring.runs.results import RunSummary, Setting, summarise
 
-VERDICTS = ("gain", "no gain", "worse")
 COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any
 MOST_STEPS = 12  # training steps on the slider
 GRID_BUDGET, FINAL_BUDGET = 1_200_000, 1_000_000  # bytes of data URIs
 
+Files = Mapping[int, Sequence[Run]]
+"""The run folders of every arm, by its number."""
+
 
 def write_run_report(run: Path, out: Path | None = None) -> Path:
-    """Write the page of one run folder (default: `report.html` in it) and return its path.
+    """Writes the page of one run folder (default: `report.html` in it) and returns its path.
 
     Whatever the folder does not hold yet is named as missing on the page.
 
     Raises:
         ValueError: `run` is no folder.
     """
-    folder = read_run(run)
-    steps = [int(points[-1][0]) for points in folder.curves.values()]
-    seconds = folder.curves.get("seconds_per_step")
-    row = {
-        "name": run.name,
-        "method": folder.method,
-        "seed": folder.trainer("seed"),
-        "step": max(steps, default=None),
-        "seconds_per_step": seconds[-1][1] if seconds else None,
-        "results": folder.results,
-    }
-    arms = make_arms([row], [folder])
+    files = read_run(run)
+    comparison = Comparison.of([summarise(run, files.notes)])
     return _write(
         out or run / "report.html",
-        arms=arms,
+        comparison,
+        [files],
         title=run.name,
-        headline=_run_headline(arms[0]),
+        headline=_run_headline(comparison.arms[0]),
         verdicts=[],
-        command=folder.command,
+        command=files.command,
     )
 
 
 def write_comparison(
-    runs: Sequence[Path],
+    runs: Sequence[RunSummary],
     out: Path,
     *,
-    table: Sequence[dict[str, Any]],
-    verdicts: Sequence[dict[str, str]] = (),
+    verdicts: Sequence[Verdict] = (),
     title: str = "Comparison",
     command: str = "",
 ) -> Path:
-    """Write the page that compares runs and return its path.
+    """Writes the page that compares runs and returns its path.
 
     Args:
-        runs: run folders.
+        runs: what was measured of each; runs of one arm are its seeds, and the page shows their mean and deviation.
         out: HTML file to write.
-        table: one row for every run, as `sparring compare --json` prints them: {"name", "method", "seed", "step",
-            "network_calls", "seconds_per_step", "images_per_second", "results": [...]}. Rows with the same "arm"
-            (without that key: the same "name") are seeds of one arm; the page shows their mean and standard deviation.
-        verdicts: {"name", "sentence", "verdict": "gain" | "no gain" | "worse"} in the order of reading, by arm. An
-            arm may have several; an arm with none is drawn grey, as what the others are compared with.
+        verdicts: in the order of reading, by arm. An arm may have several; an arm with none is drawn grey, as what the
+            others are compared with.
         command: the command line that makes the comparison again.
 
     Raises:
-        ValueError: a folder is missing, a verdict is none of the three or of no arm, or rows and folders do not match.
+        ValueError: a folder is missing, or two runs are the same seed of the same arm.
     """
+    comparison = Comparison.of(runs)
+    return _write(
+        out,
+        comparison,
+        [read_run(run.folder) for run in runs],
+        title=title,
+        headline=_headline(verdicts),
+        verdicts=list(verdicts),
+        command=command,
+    )
+
+
+def _headline(verdicts: Sequence[Verdict]) -> str:
+    """What helped, in a line: arms by their words, on how many seeds and settings it rests."""
+    words: dict[str, set[str]] = {}
     for verdict in verdicts:
-        if verdict["verdict"] not in VERDICTS:
-            raise ValueError(f"verdict of `{verdict['name']}`: `{verdict['verdict']}` is none of {', '.join(VERDICTS)}")
-    arms = make_arms(table, [read_run(run) for run in _in_order(runs, table)])
-    names = [arm.name for arm in arms]
-    for verdict in verdicts:
-        if verdict["name"] not in names:
-            raise ValueError(f"verdict of `{verdict['name']}`: there is no such arm, only {', '.join(names)}")
-    return _write(out, arms=arms, title=title, headline=_headline(verdicts), verdicts=list(verdicts), command=command)
-
-
-def _in_order(runs: Sequence[Path], table: Sequence[dict[str, Any]]) -> list[Path]:
-    """The run folder of every row: by name where names are unique, else by position."""
-    by_name = {run.name: run for run in runs}
-    names = [row.get("name") for row in table]
-    if len(by_name) == len(runs) == len(names) and set(names) == set(by_name):
-        return [by_name[str(name)] for name in names]
-    if len(runs) != len(names):
-        raise ValueError(f"`table` has {len(names)} rows for {len(runs)} run folders; give one row for every folder")
-    return list(runs)
-
-
-def _headline(verdicts: Sequence[dict[str, str]]) -> str:
-    kinds: dict[str, set[str]] = {}
-    for verdict in verdicts:
-        kinds.setdefault(verdict["name"], set()).add(verdict["verdict"])
-    found = {name: kind.pop() if len(kind) == 1 else "mixed" for name, kind in kinds.items()}
-    parts = []
-    for kind, label in (
-        ("gain", "Helps at the settings named below"),
-        ("mixed", "Depends on the comparison"),
-        ("no gain", "No gain"),
-        ("worse", "Worse"),
-    ):
-        if names := [name for name in found if found[name] == kind]:
-            parts.append(f"{label}: {', '.join(names)}.")
-    return " ".join(parts) or "No verdict: nothing was named to compare with."
+        words.setdefault(verdict.name, set()).add(verdict.verdict)
+    found = {name: next(iter(kinds)) if len(kinds) == 1 else "mixed" for name, kinds in words.items()}
+    parts = [
+        f"{label}: {', '.join(names)}."
+        for kind, label in (
+            ("gain", "Helps"),
+            ("mixed", "Depends on the comparison"),
+            ("no gain", "No gain"),
+            ("worse", "Worse"),
+            ("not compared", "Nothing to compare with"),
+        )
+        if (names := [name for name in found if found[name] == kind])
+    ]
+    if not parts:
+        return "No verdict: nothing was named to compare with."
+    seeds = sorted({verdict.seeds for verdict in verdicts if verdict.seeds})
+    if not seeds:
+        return " ".join(parts)
+    settings = max(len(verdict.comparisons) for verdict in verdicts)
+    counts = seeds_in_words(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    doubt = " Fewer than three seeds say nothing about the spread between trainings." if seeds[0] < 3 else ""
+    return f"{' '.join(parts)} From {counts} and {settings} setting{'s' * (settings > 1)}.{doubt}"
 
 
 def _run_headline(arm: Arm) -> str:
-    best: tuple[float, Setting] | None = None
-    for setting in arm.results:
-        estimate = arm.estimate(setting, "frechet")
-        if estimate and (best is None or estimate.value < best[0]):
-            best = estimate.value, setting
-    if best is None:
+    known = [(estimate.mean, setting) for setting in sorted(arm.settings()) if (estimate := arm.distance(setting))]
+    if not known:
         return "Not evaluated yet."
-    value, (scheduler, calls) = best
-    lowest = floor([arm], best[1])
+    value, setting = min(known)
+    lowest = floor([arm], setting)
     times = f", {number(value / lowest)} times the floor of {number(lowest)}" if lowest else ""
-    return f"Best Frechet distance {number(value)} ({scheduler}, {calls} network calls){times}."
+    return f"Best Frechet distance {number(value)} ({setting.scheduler}, NFE {setting.nfe}){times}. One seed."
 
 
 def _write(
-    out: Path, *, arms: list[Arm], title: str, headline: str, verdicts: list[dict[str, str]], command: str
+    out: Path,
+    comparison: Comparison,
+    runs: Sequence[Run],
+    *,
+    title: str,
+    headline: str,
+    verdicts: list[Verdict],
+    command: str,
 ) -> Path:
-    columns, rows, floors = make_table(arms)
-    measured = sorted({measured_with(r) for arm in arms for results in arm.results.values() for r in results})
-    finals, grids, notes = _images(arms)
-    costs = cost_panels(arms)
-    curves, flat = curve_panels(arms)
+    arms = comparison.arms
+    by_folder = {run.path: run for run in runs}
+    files = {arm.number: [by_folder[run.folder] for run in arm.runs] for arm in arms}
+    for place, lost in comparison.left_out.items():
+        how = "measured in another way than what is shown"
+        runs[place].notes.append(f"{lost} result{'s' * (lost > 1)} {how} left out.")
+    table = make_table(comparison)
+    finals, grids, notes = _images(arms, files)
+    costs = cost_panels(comparison)
+    curves, flat = curve_panels([files[arm.number][0] for arm in arms])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -139,20 +140,23 @@ def _write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    results = [result for arm in arms for run in arm.runs for result in run.results]
     html = environment.get_template("page.html.j2").render(
         title=title,
         headline=headline,
-        verdicts={arm.name: [v for v in verdicts if v["name"] == arm.name] for arm in arms},
+        verdicts={arm.name: [v for v in verdicts if v.name == arm.name] for arm in arms},
         arms=arms,
-        colours=_colours(arms, {verdict["name"] for verdict in verdicts}),
-        columns=columns,
-        rows=rows,
-        floors=floors,
+        files=files,
+        colours=_colours(arms, {verdict.name for verdict in verdicts}),
+        columns=table.columns,
+        rows=table.rows,
+        floors=table.floors,
+        same=comparison.same,
         over_seeds=any(len(arm.runs) > 1 for arm in arms),
-        intervals=any(" to " in cell.spread for row in rows for cell in row.cells),
-        schedulers=list(dict.fromkeys(scheduler for scheduler, _ in settings(arms))),
-        measured=measured,
-        quality=quality_panels(arms),
+        intervals=any(" to " in cell.spread for row in table.rows for cell in row.cells),
+        schedulers=list(dict.fromkeys(setting.scheduler for setting in comparison.settings())),
+        measured=sorted({measured_with(result) for result in results}),
+        quality=quality_panels(comparison),
         costs=costs,
         curves=curves,
         flat=flat,
@@ -162,7 +166,9 @@ def _write(
         grids=grids,
         steps=sorted({step for grid in grids.values() for step in grid}),
         neighbours=[
-            (arm, image) for arm in arms if (image := arm.runs[0].neighbours and embed(arm.runs[0].neighbours))
+            (arm, image)
+            for arm in arms
+            if (file := files[arm.number][0].neighbours) is not None and (image := embed(file))
         ],
         notes=notes,
         command=command,
@@ -182,18 +188,20 @@ def _colours(arms: Sequence[Arm], judged: set[str]) -> dict[int, str]:
     return colours
 
 
-def _images(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], dict[int, dict[int, Embedded]], list[tuple[str, str]]]:
+def _images(
+    arms: Sequence[Arm], files: Files
+) -> tuple[list[dict[str, Any]], dict[int, dict[int, Embedded]], list[tuple[str, str]]]:
     """Final grids by setting, training grids by arm and step, and notes (arm, sentence) about everything missing."""
     notes = [
         (run.path.name if len(arm.runs) > 1 else arm.name, note)
         for arm in arms
-        for run in arm.runs
+        for run in files[arm.number]
         for note in run.notes
     ]
     grids: list[dict[int, Embedded]] = []
     finals: dict[Setting, dict[int, Embedded]] = {}
     for arm in arms:
-        run = arm.runs[0]
+        run = files[arm.number][0]
         chosen = spread_out(list(run.grids), MOST_STEPS)
         grids.append({step: image for step in chosen if (image := embed(run.grids[step]))})
         broken = len(chosen) - len(grids[-1])
@@ -206,7 +214,7 @@ def _images(arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], dict[int, dict[i
             notes.append((arm.name, f"{broken} sample grid{'s' * (broken > 1)} could not be read."))
     kept = within_budget(grids, GRID_BUDGET, MOST_STEPS)
     for arm, grid in zip(arms, kept, strict=True):
-        if 0 < len(grid) < (saved := len(arm.runs[0].grids)):
+        if 0 < len(grid) < (saved := len(files[arm.number][0].grids)):
             notes.append((arm.name, f"grids of {len(grid)} of {saved} saved steps are shown."))
     cases: list[dict[str, Any]] = []
     spent = 0

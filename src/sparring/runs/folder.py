@@ -112,20 +112,29 @@ class RunFolder:
         with writing("the configuration", self.path):
             replace(self.config, yaml.safe_dump(config, sort_keys=False))
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self, notes: list[str] | None = None) -> dict[str, Any]:
         """What `write_config` wrote.
 
+        Args:
+            notes: takes in plain words what could not be read, and {} is returned; None: that is an error.
+
         Raises:
-            ValueError: no run here, or its configuration is damaged.
+            ValueError: no run here, or its configuration is damaged, and there are no `notes`.
         """
-        if not self.config.is_file():
-            raise ValueError(f"{self.path} is not a run of sparring: it has no {CONFIG}")
         try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"{self.config} cannot be read ({' '.join(str(error).split())})") from None
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.config} is not the configuration of a run")
+            if not self.config.is_file():
+                raise ValueError(f"{self.path} is not a run of sparring: it has no {CONFIG}")
+            try:
+                config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise ValueError(f"{self.config} cannot be read ({' '.join(str(error).split())})") from None
+            if not isinstance(config, dict):
+                raise ValueError(f"{self.config} is not the configuration of a run")
+        except ValueError as error:
+            if notes is None:
+                raise
+            notes.append(f"{error}.")
+            return {}
         return config
 
     def save_frozen(self, tensors: dict[str, Tensor]) -> None:
