@@ -174,7 +174,7 @@ def measure(folder: Path, case: Case, arm: str, m: int, repeats: int) -> dict[st
     k = m if arm == "naive" else int(arm.removeprefix("k = "))
     settings = dict(num_steps=m, num_grad_steps=k, start="noise")
     flags = tuple(f"--method.init_args.{name}={value}" for name, value in settings.items())
-    trainer = trainer_of("adt-digits", folder, case.data, (*case.flags, *flags))
+    trainer = trainer_of("adt", folder, case.data, (*case.flags, *flags))
     if arm == "naive":
         trainer.method.__class__ = Naive
     step = stepper(trainer)

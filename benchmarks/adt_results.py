@@ -17,7 +17,7 @@ JUDGE = "--method.discriminator.init_args"
 
 
 def adt(*flags: str, steps: float = 1.0) -> Arm:
-    return Arm("adt-digits", list(flags), steps)
+    return Arm("adt", list(flags), steps)
 
 
 def method(**settings: object) -> list[str]:
@@ -28,8 +28,8 @@ PAIRED = method(reference="paired")
 UNTRAINED = ["--trainer.discriminator_optimizer.lr=1e-12"]  # heads stay as they are drawn: no adversary
 TEN = method(num_steps=10, num_grad_steps=2)
 ARMS = {
-    "plain": Arm("plain-digits"),  # equal steps
-    "plain-calls": Arm("plain-digits", steps=4.2),  # equal network calls
+    "plain": Arm("diffusion"),  # equal steps
+    "plain-calls": Arm("diffusion", steps=4.2),  # equal network calls
     "adt": adt(),
     "m = 10, k = 2": adt(*TEN, steps=0.5),  # chosen by the ablations for ten calls and more
     "adt-paired": adt(*PAIRED),
@@ -37,8 +37,8 @@ ARMS = {
     "adt-random": adt(*PAIRED, f"{JUDGE}.backbone.init_args.pretrain=none"),
 }
 HALF = {  # on Fashion-MNIST half as many steps; "plain" has twice as many, and "plain-calls" equal network calls
-    "plain": Arm("plain-digits"),
-    "plain-calls": Arm("plain-digits", steps=2.1),
+    "plain": Arm("diffusion"),
+    "plain-calls": Arm("diffusion", steps=2.1),
     "adt": adt(steps=0.5),
     "adt-paired": adt(*PAIRED, steps=0.5),
 }

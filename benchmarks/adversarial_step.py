@@ -23,7 +23,7 @@ import torch
 from timing import arguments, in_turns, looped, machine, milliseconds, note, publish, ratio, saved, table
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from trainers import random_images, stepper, trainer_of
+from trainers import GREY32, random_images, stepper, trainer_of
 
 from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws, ImageData
@@ -121,13 +121,13 @@ def main(argv: list[str] | None = None) -> None:
         args.repeats, args.batch, args.batch_32, args.inner, args.inner_32 = 1, 4, 2, 1, 1
     parts = []
     with tempfile.TemporaryDirectory() as folder:
-        for recipe, batch, inner in (
-            ("diffusion-digits", args.batch, args.inner),
-            ("diffusion-32", args.batch_32, args.inner_32),
+        for setting, batch, inner in (
+            ("digits", args.batch, args.inner),
+            (GREY32, args.batch_32, args.inner_32),
         ):
             for method in (sadm, denoising_gan):
-                note(f"{method.__name__} on the network of {recipe} …")
-                parts.append(patterns(Path(folder), recipe, method, batch, args.repeats, args.clock, inner))
+                note(f"{method.__name__} on the network of {Path(setting).stem} …")
+                parts.append(patterns(Path(folder), setting, method, batch, args.repeats, args.clock, inner))
     publish("adversarial_step", parts, args, started_on)
 
 
@@ -142,12 +142,12 @@ def denoising_gan(generator: Denoiser) -> Method:
 
 
 def patterns(
-    folder: Path, recipe: str, make: Callable[[Denoiser], Method], batch: int, repeats: int, clock: str, inner: int
+    folder: Path, setting: str, make: Callable[[Denoiser], Method], batch: int, repeats: int, clock: str, inner: int
 ) -> str:
-    """The table of one method on the network of one recipe, in float32."""
-    size = 8 if "digits" in recipe else 32
+    """The table of one method on the network of one setting, in float32."""
+    size = 8 if setting == "digits" else 32
     data = random_images(4 * batch, size)
-    generator = trainer_of(recipe, folder, data, ("--trainer.precision=fp32",)).method.generator
+    generator = trainer_of("diffusion", folder, data, ("--trainer.precision=fp32",), setting).method.generator
     torch.manual_seed(0)
     method = make(generator)
     trainer = Trainer(deepcopy(method), data, out=folder, steps=10**6, batch_size=batch, tracker=None)

@@ -29,16 +29,16 @@ from sparring.samplers import Sampler
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm: a recipe of the package and the flags by which it differs.
+    """One arm: a method and the flags by which it differs.
 
     Args:
-        recipe: name of the recipe that tunes the baseline; None: that of the baseline, from scratch.
+        method: that tunes the baseline, with its recipe on digits; None: that of the baseline, from scratch.
         flags: of `sparring fit`; IMAGES stands for the folder of the data sets, BASELINE for the run to start from.
         steps: updates, in units of those of the data set; from scratch those of the baseline.
         plan: schedulers and network calls; None: those of the table. Plain arms and the baseline have all of them.
     """
 
-    recipe: str | None
+    method: str | None
     flags: list[str] = field(default_factory=list)
     steps: float = 1.0
     plan: Plan | None = None
@@ -69,9 +69,10 @@ class Experiment:
         self.measure(base, plan)
         for name, arm in arms.items():
             steps = f"--trainer.steps={round(self.set.steps * arm.steps)}"
-            tuned = [arm.recipe, *self.set.shared, steps, "--init", str(base)] if arm.recipe else self.set.baseline
+            tuned = [arm.method or "", "--on", "digits", *self.set.shared, steps, "--init", str(base)]
+            begun = tuned if arm.method else self.set.baseline
             own = [flag.replace("IMAGES", str(self.images)).replace("BASELINE", str(base)) for flag in arm.flags]
-            self.train(base.with_name(name), [*tuned, *flags, *own])
+            self.train(base.with_name(name), [*begun, *flags, *own])
             self.measure(base.with_name(name), arm.plan or [s for s in plan if s[0] != "lcm" or "plain" in name])
 
     def train(self, run: Path, arguments: list[str]) -> None:

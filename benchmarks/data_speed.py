@@ -5,7 +5,7 @@
 
 Made-up 32x32 images are written as a folder of PNG files, a parquet file and a tar file. Sets of up to 512 MB are
 decoded when they are opened and then lie in memory; "each time" is what larger sets do: decode every batch. Shards are
-read and decoded as they come up. The step is the one of the recipe diffusion-32, in bf16; "waits" is the part of the
+read and decoded as they come up. The step is the one of the setting grey32, in bf16; "waits" is the part of the
 trainer's time in which it has no batch yet. With the process clock, rows with workers say what is left to the trainer.
 """
 
@@ -24,7 +24,7 @@ from timing import arguments, in_turns, looped, machine, note, publish, table
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
-from trainers import trainer_of
+from trainers import GREY32, trainer_of
 
 from sparring.data import BatchStream, HubData, ImageData, ImageFolder, StoredImages, StreamData, decode
 from sparring.training import Trainer
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
                 calls[f"{name}, {args.workers} worker(s)"] = looped(reader(data, args.batch, args.workers))
         note("reading …")
         times = in_turns(calls, args.repeats, args.clock, inner=max(1, args.n // args.batch))
-        method = trainer_of("diffusion-32", Path(folder), opened["memory"][0]).method
+        method = trainer_of("diffusion", Path(folder), opened["memory"][0], setting=GREY32).method
         rows: list[list[object]] = []
         for name in calls:
             note(f"training from {name} …")

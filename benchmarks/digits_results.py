@@ -8,14 +8,14 @@ from sets import CALLS
 
 STUDENT = [("lcm", 1), ("lcm", 2)]
 ARMS = {
-    "plain": Arm("plain-digits"),  # as many steps as SADM, ADT and DDO
-    "plain-calls": Arm("plain-digits", steps=4.2),  # at least the network calls of every other arm but ADD
-    "sadm": Arm("sadm-digits"),
-    "sadm-frozen": Arm("sadm-digits", ["--method.mode=frozen"]),
-    "adt": Arm("adt-digits"),
-    "ddo": Arm("ddo-digits"),
-    "add": Arm("add-digits", steps=800 / 300, plan=STUDENT),
-    "add-alone": Arm("add-digits", ["--method.adversarial_weight=0"], steps=800 / 300, plan=STUDENT),
+    "plain": Arm("diffusion"),  # as many steps as SADM, ADT and DDO
+    "plain-calls": Arm("diffusion", steps=4.2),  # at least the network calls of every other arm but ADD
+    "sadm": Arm("sadm"),
+    "sadm-frozen": Arm("sadm", ["--method.mode=frozen"]),
+    "adt": Arm("adt"),
+    "ddo": Arm("ddo"),
+    "add": Arm("add", steps=800 / 300, plan=STUDENT),
+    "add-alone": Arm("add", ["--method.adversarial_weight=0"], steps=800 / 300, plan=STUDENT),
 }
 PLAN = [(scheduler, calls) for scheduler in ("ddim", "dpm") for calls in CALLS] + STUDENT
 TABLES = {"digits": Table("digits", ARMS, plan=PLAN)}

@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from trainers import GREY32
 
 from sparring.backbones import Backbone, CifarResNet, Pixels
 from sparring.cli.main import main
@@ -185,7 +186,7 @@ if __name__ == "__main__":
     words += [f"--data.{name}={value}" for name, value in SPLIT.items()]
     words += ["--trainer.batch_size=32", "--trainer.tracker=null", "--denoiser.condition_dropout=0.1"]
     plain = ["--method=Diffusion", "--method.times=LogNormal", "--method.times.mean=-0.4", "--method.times.std=1.2"]
-    fit(base, ["diffusion-32", *words, *plain, "--init", str(start), f"--trainer.steps={options.steps}"])
+    fit(base, ["diffusion", "--on", GREY32, *words, *plain, "--init", str(start), f"--trainer.steps={options.steps}"])
     judge = [
         "--method.discriminator.init_args.backbone=CifarResNet",
         f"--method.discriminator.init_args.backbone.path={options.weights / 'resnet20-12fca82f.th'}",
@@ -193,9 +194,9 @@ if __name__ == "__main__":
         f"--trainer.steps={options.tuning_steps}",
     ]
     arms = {
-        "plain": ["plain-digits", f"--trainer.steps={options.tuning_steps * 8}"],
-        "adt": ["adt-digits", *judge],
-        "adt-paired": ["adt-digits", *judge, "--method.reference=paired"],
+        "plain": ["diffusion", "--on", "digits", f"--trainer.steps={options.tuning_steps * 8}"],
+        "adt": ["adt", "--on", "digits", *judge],
+        "adt-paired": ["adt", "--on", "digits", *judge, "--method.reference=paired"],
     }
     networks: list[Backbone] = [CifarResNet(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]

@@ -2,7 +2,7 @@
 
     python benchmarks/sadm_figure.py runs/base
 
-RUN is a run of `sparring fit diffusion-digits`.
+RUN is a run of `sparring fit diffusion --on digits`.
 """
 
 import argparse

@@ -27,19 +27,19 @@ WEIGHT = "--method.structure_weight"
 
 
 def frozen(*flags: str) -> Arm:
-    return Arm("sadm-digits", [*FROZEN, *flags])
+    return Arm("sadm", [*FROZEN, *flags])
 
 
 ARMS = {
-    "plain": Arm("plain-digits"),  # equal network calls
-    "plain-long": Arm("plain-digits", steps=3.0),  # at least equal wall clock
-    "sadm": Arm("sadm-digits"),
+    "plain": Arm("diffusion"),  # equal network calls
+    "plain-long": Arm("diffusion", steps=3.0),  # at least equal wall clock
+    "sadm": Arm("sadm"),
     "sadm-frozen": frozen(),
     "sadm-self": frozen(f"{ENCODER}.pretrain=self-supervised"),
     "sadm-random": frozen(f"{ENCODER}.pretrain=none"),
 }
 CURVES = {
-    "plain": Arm("plain-digits"),
+    "plain": Arm("diffusion"),
     "sadm-frozen": frozen(),
     **{f"weight {w}": frozen(f"{WEIGHT}={w}") for w in (0.1, 1.0, 2.0)},
     "matrix 16": frozen(f"{JUDGE}.structure_batch=16"),
@@ -54,22 +54,22 @@ CURVES = {
     "denoiser features": frozen(
         f"{JUDGE}.encoder=sparring.backbones.denoiser_features.DenoiserFeatures", f"{JUDGE}.encoder.path=BASELINE"
     ),
-    "sadm": Arm("sadm-digits"),
-    "sadm, 4 updates": Arm("sadm-digits", ["--trainer.discriminator_updates=4"]),
-    "sadm, no pull": Arm("sadm-digits", [f"{JUDGE}.pull=0"]),
-    "sadm, anchor": Arm("sadm-digits", [f"{JUDGE}.pull=0", f"{JUDGE}.anchor=0.01"]),
-    "sadm, rate 1e-5": Arm("sadm-digits", ["--trainer.discriminator_optimizer.lr=1e-5"]),
+    "sadm": Arm("sadm"),
+    "sadm, 4 updates": Arm("sadm", ["--trainer.discriminator_updates=4"]),
+    "sadm, no pull": Arm("sadm", [f"{JUDGE}.pull=0"]),
+    "sadm, anchor": Arm("sadm", [f"{JUDGE}.pull=0", f"{JUDGE}.anchor=0.01"]),
+    "sadm, rate 1e-5": Arm("sadm", ["--trainer.discriminator_optimizer.lr=1e-5"]),
 }
 THREE = {name: ARMS[name] for name in ("plain", "sadm-frozen", "sadm")}
 RESNET = [f"{JUDGE}.encoder=CifarResNet", f"{JUDGE}.encoder.path=IMAGES/resnet20-12fca82f.th"]
 EMOJI = {
-    "plain": Arm("plain-digits"),
-    "sadm": Arm("sadm-digits", RESNET),
+    "plain": Arm("diffusion"),
+    "sadm": Arm("sadm", RESNET),
     "sadm-frozen": frozen(*RESNET),
     "sadm-self": frozen(f"{ENCODER}.pretrain=self-supervised", f"{ENCODER}.in_channels=3"),
 }
 SCRATCH = [
-    *("--method=SADM", f"{WEIGHT}=0.5"),
+    *("--method=SADM", f"{WEIGHT}=0.5", "--trainer.discriminator_optimizer.lr=1e-4"),
     *("--method.times=LogNormal", "--method.times.mean=-0.4", "--method.times.std=1.2"),
     *("--method.discriminator=StructureDiscriminator", f"{JUDGE}.encoder=SmallConvNet"),
     *(f"{ENCODER}.in_channels=1", f"{ENCODER}.num_classes=10"),
@@ -96,7 +96,7 @@ TABLES = {
     "digits": Table("digits", ARMS),
     "digits-curves": Table("digits", CURVES, plan=FEW, split="validation"),
     "digits-scratch": Table("digits", FROM_SCRATCH),
-    "fashion16": Table("fashion16", THREE | {"plain-calls": Arm("plain-digits", steps=2.1)}),  # more than equal time
+    "fashion16": Table("fashion16", THREE | {"plain-calls": Arm("diffusion", steps=2.1)}),  # more than equal time
     "fashion32": Table("fashion32", THREE),
     **{f"fashion16-moved, {name}": moved(name, flags) for name, flags in TUNINGS.items()},
     "emoji32": Table("emoji32", EMOJI),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from diffusers import DDPMPipeline
 from timing import arguments, in_turns, machine, note, publish, ratio, table
-from trainers import random_images, trainer_of
+from trainers import GREY32, random_images, trainer_of
 
 from sparring.generators import Denoiser
 from sparring.samplers import Sampler
@@ -42,13 +42,13 @@ def main(argv: list[str] | None = None) -> None:
         runs = (("ddim", 2), ("dpm", 2))
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for recipe, size, n, batch in (
-            ("diffusion-digits", 8, args.n, args.batch),
-            ("diffusion-32", 32, args.n_32, args.batch_32),
+        for setting, size, n, batch in (
+            ("digits", 8, args.n, args.batch),
+            (GREY32, 32, args.n_32, args.batch_32),
         ):
             data = random_images(args.batch, size)
             flags = (f"--trainer.batch_size={batch}",)
-            denoiser = trainer_of(recipe, Path(folder), data, flags).method.generator
+            denoiser = trainer_of("diffusion", Path(folder), data, flags, setting).method.generator
             for scheduler, steps in runs:
                 note(f"{size}x{size}, {scheduler}, {steps} steps …")
                 place = Path(folder) / f"{size}-{scheduler}"

@@ -90,7 +90,7 @@ def digits(*baseline: str) -> DataSet:
     """scikit-learn's digits, with flags that make the baseline another one."""
     return DataSet(
         data=lambda _: ["--data=digits"],
-        baseline=["diffusion-digits", *baseline],
+        baseline=["diffusion", "--on", "digits", *baseline],
         shared=[],
         steps=300,
         n=1000,
@@ -105,7 +105,7 @@ def fashion16(classes: list[str] | None = None, *, lr: float = 2e-4, ema: float 
         **fashion(classes, size=16),
         **further,
         baseline=[
-            "diffusion-digits",
+            *("diffusion", "--on", "digits"),
             *small_unet(16, 1, (16, 32, 32)),
             *("--trainer.steps=4000", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"),
         ],
@@ -144,7 +144,7 @@ def at_32(channels: int, steps: int) -> list[str]:
     """The baseline at 32x32: 0.64 M parameters."""
     size = small_unet(32, channels, (16, 32, 64))
     settings = [f"--trainer.steps={steps}", "--trainer.ema_decay=0.999", "--trainer.precision=bf16"]
-    return ["diffusion-digits", *size, *settings, "--trainer.batch_size=64"]
+    return ["diffusion", "--on", "digits", *size, *settings, "--trainer.batch_size=64"]
 
 
 SMALL_BATCH = ["--trainer.batch_size=64", "--trainer.precision=bf16", "--trainer.generator_optimizer.lr=2e-4"]

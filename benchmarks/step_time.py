@@ -15,11 +15,12 @@ from pathlib import Path
 from peers import accelerate_anew, bare_loop, diffusers_loop, lucidrains_loop
 from timing import Times, arguments, in_turns, looped, machine, milliseconds, note, publish, ratio, table
 from torch import nn
-from trainers import random_images, stepper, trainer_of
+from trainers import GREY32, random_images, stepper, trainer_of
 
+from sparring.recipes.compose import shipped
 from sparring.training import Trainer
 
-METHODS = ("diffusion-digits", "sadm-digits", "adt-digits", "ddo-digits", "add-digits")
+METHODS = sorted(shipped("methods"), key=lambda name: name != "diffusion")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +55,7 @@ def methods(folder: Path, batch: int, repeats: int, clock: str, inner: int) -> s
     trainers: dict[str, Trainer] = {
         name: trainer_of(name, folder, flags=(f"--trainer.batch_size={batch}",)) for name in METHODS
     }
-    first = trainers["diffusion-digits"]
+    first = trainers["diffusion"]
     images = first.data[list(range(batch))][0].to(first.device)
     floor = bare_loop(deepcopy(first.method.generator.net), images, "fp32")
     calls = {"bare network": looped(floor)} | {name: looped(stepper(trainer)) for name, trainer in trainers.items()}
@@ -74,12 +75,12 @@ def network_calls(trainer: Trainer, batch: int) -> float:
 
 
 def peers(folder: Path, precision: str, size: int, batch: int, repeats: int, clock: str, inner: int) -> str:
-    """The table of plain diffusion on the network of the recipe diffusion-32, against its floor and the peers."""
+    """The table of plain diffusion on the network of the setting grey32, against its floor and the peers."""
     folder.mkdir()
     of_size = f"--denoiser.net.init_args.sample_size={size}"
     flags = (f"--trainer.batch_size={batch}", f"--trainer.precision={precision}", of_size)
     data = random_images(4 * batch, size)
-    trainer = trainer_of("diffusion-32", folder, data, flags)
+    trainer = trainer_of("diffusion", folder, data, flags, GREY32)
     images = data[list(range(batch))][0].to(trainer.device)
     net = trainer.method.generator.net
     calls: dict[str, Callable[[int], object]] = {

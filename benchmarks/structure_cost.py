@@ -3,7 +3,7 @@
     python benchmarks/structure_cost.py
     python benchmarks/structure_cost.py --smoke
 
-Every method trains the network of the recipe diffusion-32 on 32x32 images in bf16. The floor is what a frozen structure
+Every method trains the network of the setting grey32 on 32x32 images in bf16. The floor is what a frozen structure
 term cannot do without: two passes of the encoder and one backward pass to the images. The second table is one
 structure distance (cosine, l1) of features that are there, with its backward pass, beside those passes of the encoder
 at the same batch.
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from adt_memory import on_cpu
 from timing import arguments, in_turns, looped, machine, milliseconds, note, publish, ratio, table
-from trainers import random_images, stepper, trainer_of
+from trainers import GREY32, random_images, stepper, trainer_of
 
 from sparring.backbones import SmallConvNet
 from sparring.discriminators import StructureDiscriminator
@@ -62,7 +62,7 @@ def of_a_step(folder: Path, batch: int, repeats: int, clock: str) -> str:
     steps, held = {}, {}
     for name in (PLAIN, FROZEN, ADVERSARIAL):
         note(f"{name} …")
-        trainer = trainer_of("diffusion-32", folder / name, data, flags)
+        trainer = trainer_of("diffusion", folder / name, data, flags, GREY32)
         if name != PLAIN:
             mode = "frozen" if name == FROZEN else "adversarial"
             judge = StructureDiscriminator(encoder=encoder())

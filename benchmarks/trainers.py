@@ -8,31 +8,36 @@ from diffusers.utils.logging import disable_progress_bar
 
 from sparring.data import Digits, ImageData, StoredImages
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 from sparring.training import Trainer
 
 SMALL_BACKBONE = "--method.init_args.discriminator.init_args.backbone.init_args.pretrain=none"
 SMALL_ENCODER = "--method.init_args.discriminator.init_args.encoder.init_args.pretrain=none"
-UNTRAINED = {"sadm-digits": [SMALL_ENCODER], "adt-digits": [SMALL_BACKBONE], "add-digits": [SMALL_BACKBONE]}
+UNTRAINED = {"sadm": [SMALL_ENCODER], "adt": [SMALL_BACKBONE], "add": [SMALL_BACKBONE]}
 """A feature network that is not trained costs the same per step."""
+GREY32 = str(Path(__file__).with_name("grey32.yaml"))
 
 
-def trainer_of(name: str, folder: Path, data: ImageData | None = None, flags: tuple[str, ...] = ()) -> Trainer:
-    """A trainer of a recipe, ready for `stepper`.
+def trainer_of(
+    name: str, folder: Path, data: ImageData | None = None, flags: tuple[str, ...] = (), setting: str = "digits"
+) -> Trainer:
+    """A trainer of a method, ready for `stepper`.
 
     Args:
-        name: of the recipe; one that tunes a trained denoiser gets `pipeline(folder)`, whose weights are random.
+        name: of the method; all but plain diffusion start from `pipeline(folder)`, whose weights are random.
         folder: where that pipeline is kept, and the run would be.
         data: images; digits when None.
         flags: as on the command line.
+        setting: where it runs.
     """
-    settings = {**recipe.read(name), "data": {"class_path": "sparring.data.Digits"}}
-    tunes = "denoiser" not in settings
-    if tunes:
+    tuned = name != "diffusion"
+    settings = {**compose(name, setting, tuned=tuned), "data": {"class_path": "sparring.data.Digits"}}
+    if tuned:
         settings["denoiser"] = {"path": str(pipeline(folder))}
     fixed = ["--trainer.steps=1000000", "--trainer.tracker=null", *UNTRAINED.get(name, [])]
-    if name == "ddo-digits":
+    if name == "ddo":
         fixed.append("--method.init_args.num_fakes=128")
-    options, parsed = recipe.parse(settings, [*fixed, *flags], tunes=tunes)
+    options, parsed = recipe.parse(settings, [*fixed, *flags], tuned=tuned)
     torch.manual_seed(0)
     objects = options.instantiate(parsed)
     data = data or Digits()
@@ -48,7 +53,7 @@ def pipeline(folder: Path) -> Path:
     place = folder / "pipeline"
     if not place.is_dir():
         disable_progress_bar()
-        generator = trainer_of("diffusion-digits", folder).method.generator
+        generator = trainer_of("diffusion", folder).method.generator
         generator.save(place, "ddim")
     return place
 

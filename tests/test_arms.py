@@ -15,6 +15,7 @@ from PIL import Image
 
 from sparring.data import Digits, StoredImages
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 
 SCRIPTS = ("digits_results", "sadm_results", "adt_results")
 FIGURES = ("changes_figure", "samples_figure", "training_figure")
@@ -39,10 +40,10 @@ def test_every_arm_names_settings_that_exist(scripts):
         if arm in tried:
             continue
         tried.append(arm)
-        settings = recipe.read(arm.recipe or "diffusion-digits")
-        if arm.recipe:
+        settings = compose(arm.method or "diffusion", "digits", tuned=bool(arm.method))
+        if arm.method:
             settings |= {"denoiser": {"path": "anywhere"}}
-        recipe.parse(settings, [*scripts["arms"].SETS["digits"].shared, *arm.flags], tunes=bool(arm.recipe)), name
+        recipe.parse(settings, [*scripts["arms"].SETS["digits"].shared, *arm.flags], tuned=bool(arm.method)), name
 
 
 def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsys):
@@ -52,7 +53,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     halves = [StoredImages(images[rows], labels[rows]) for rows in (slice(0, 100), slice(100, 200))]
     small = replace(
         arms.SETS["digits"],
-        baseline=["diffusion-digits", *quick],
+        baseline=["diffusion", "--on", "digits", *quick],
         shared=quick,
         n=32,
         plan=[("ddim", 2), ("euler", 3)],
@@ -63,7 +64,7 @@ def test_a_table_from_training_to_markdown(scripts, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(arms, "learned_features", partial(arms.learned_features, epochs=1))
     monkeypatch.setattr(arms, "SmallConvNet", partial(arms.SmallConvNet, epochs=1))
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
-    table = arms.Table("digits", {"plain": arms.Arm("plain-digits"), "twice": arms.Arm("plain-digits", steps=1 / 150)})
+    table = arms.Table("digits", {"plain": arms.Arm("diffusion"), "twice": arms.Arm("diffusion", steps=1 / 150)})
     words = ["few", "--out", str(tmp_path / "runs"), "--seeds", "0"]
     arms.command("", {"few": table}, words)
     printed = capsys.readouterr().out

@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "performance.md"
 
 ROWS = {
     "step_time": [
-        *("bare network", "diffusion-digits", "sadm-digits", "adt-digits", "ddo-digits", "add-digits", "sparring"),
+        *("bare network", "diffusion", "sadm", "adt", "ddo", "add", "sparring"),
         *("diffusers' unconditional example", "denoising-diffusion-pytorch's Trainer"),
     ],
     "adversarial_step": [

@@ -71,13 +71,13 @@ def test_help_and_recipes_answer_without_torch():
         code += "assert 'torch' not in sys.modules, 'torch was imported'"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert "diffusion-digits" in done.stdout or "usage: sparring" in done.stdout
+        assert "digits-dit" in done.stdout or "usage: sparring" in done.stdout
     assert time.monotonic() - started < 30  # three interpreters; a second each on a quiet machine
 
 
 def test_python_m_is_the_same_program():
     done = subprocess.run([sys.executable, "-m", "sparring", "recipes"], capture_output=True, text=True, check=True)
-    assert "sadm-digits" in done.stdout
+    assert "sadm " in done.stdout
 
 
 def test_run_folder_holds_what_scripts_rely_on(workplace):
@@ -122,7 +122,7 @@ def test_tuning_from_a_run_and_from_its_pipeline(workplace):
         tuned = workplace / f"tuned{i}"
         flags = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=4", "--trainer.tracker=null"]
         flags += ["--method.discriminator.encoder.pretrain=none"]
-        assert main(["fit", "sadm-digits", "--init", str(source), "--out", str(tuned), *flags]) == 0
+        assert main(["fit", "sadm", "--on", "digits", "--init", str(source), "--out", str(tuned), *flags]) == 0
         assert (tuned / "checkpoints" / "000002" / "discriminator.safetensors").is_file()
 
 
@@ -191,11 +191,19 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fit", "sadm-digit"], ["did you mean sadm-digits"]),
+        (["fit", "sdam"], ["did you mean sadm"]),
         (["fit", "nowhere.yaml"], ["nowhere.yaml does not exist"]),
-        (["fit", "sadm-digits", "--out", "{new}"], ["--init RUN"]),
-        (["fit", "sadm-digits", "--init", "{new}", "--out", "{new}"], ["does not exist"]),
-        (["fit", "sadm-digits", "--init", "{here}", "--out", "{new}"], ["neither a run", "nor a diffusers pipeline"]),
+        (["fit", "adt", "--on", "digits", "--out", "{new}"], ["--init RUN"]),
+        (["fit", "sadm-digits"], ["did you mean sadm --on digits"]),
+        (["fit", "sadm", "--on", "digit"], ["did you mean digits"]),
+        (["fit", "diffusion", "--out", "{new}"], ["nothing to learn from", "--data"]),
+        (["fit", "diffusion", "--on", "fashion16", "--out", "{new}"], ["give them with --data"]),
+        (["fit", "{tiny}", "--on", "digits", "--out", "{new}"], ["names its own data"]),
+        (["fit", "sadm", "--on", "digits", "--init", "{new}", "--out", "{new}"], ["does not exist"]),
+        (
+            ["fit", "sadm", "--on", "digits", "--init", "{here}", "--out", "{new}"],
+            ["neither a run", "nor a diffusers pipeline"],
+        ),
         (["fit", "{tiny}", "--out", "{run}"], ["already holds a run", "--resume"]),
         (["fit", "{tiny}", "--out", "{new}", "--resume"], ["nothing to resume"]),
         (["fit", "{tiny}", "--out", "{run}", "--resume_step", "2"], ["no checkpoint of step 2"]),
@@ -208,11 +216,11 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (["fit", "{tiny}", "--out", "{new}", "--data.split=test"], ["test", "train"]),
         (["fit", "{tiny}", "--out", "{new}", "--denoiser.net.sample_size=16"], ["(1, 16, 16)", "(1, 8, 8)"]),
         (
-            ["fit", "sadm-digits", "--init", "{run}", "--out", "{new}", "--trainer.batch_size=1"],
+            ["fit", "sadm", "--on", "digits", "--init", "{run}", "--out", "{new}", "--trainer.batch_size=1"],
             ["needs 2 images or more"],
         ),
         (
-            ["fit", "adt-digits", "--init", "{run}", "--out", "{new}", "--method.num_grad_steps=9"],
+            ["fit", "adt", "--on", "digits", "--init", "{run}", "--out", "{new}", "--method.num_grad_steps=9"],
             ["error: `num_grad_steps=9` must lie between 1 and `num_steps=5`"],
         ),
         (["sample", "{run}", "--n", "0"], ["`n=0` must be at least 1"]),

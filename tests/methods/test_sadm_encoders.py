@@ -12,6 +12,7 @@ from sparring.cli.main import main
 from sparring.data import Digits
 from sparring.discriminators import StructureDiscriminator
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 
 ENCODER = "--method.discriminator.encoder"
 QUICK = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.tracker=null", "--trainer.num_samples=2"]
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(folder):
     """A run of two steps on digits, to start from and to look through."""
-    assert main(["fit", "diffusion-digits", "--out", str(folder / "base"), *QUICK]) == 0
+    assert main(["fit", "diffusion", "--on", "digits", "--out", str(folder / "base"), *QUICK]) == 0
     return folder / "base"
 
 
@@ -77,7 +78,7 @@ KINDS = ["classifier", "self-supervised", "none", "file", "resnet", "dino", "den
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_encoder_works_from_a_recipe(kind, request, base, folder):
     """Trained against the denoiser it moves; the step leaves finite numbers."""
-    settings = recipe.read("sadm-digits")
+    settings = compose("sadm", "digits", tuned=True)
     flags = [*QUICK, *flags_of(kind, request)]
     out = folder / f"run-{kind}"
     trainer = recipe.build(settings, flags, out=out, init=str(base), header={})
@@ -156,8 +157,7 @@ def test_user_errors(pipelines, base, tmp_path):
 @pytest.mark.parametrize("network", ["edm", "dit"])
 def test_two_steps_from_scratch_on_other_networks(network, folder):
     """EDM preconditioning, and a class-conditional transformer on a rectified flow."""
-    settings = recipe.read("dit-digits" if network == "dit" else "diffusion-digits")
-    settings["method"] = recipe.read("sadm-digits")["method"]
+    settings = compose("sadm", "digits-dit" if network == "dit" else "digits")
     flags = [*QUICK, f"{ENCODER}.pretrain=none"]
     if network == "edm":
         flags += ["--denoiser.process=sparring.process.EDM", "--denoiser.prediction=edm"]

@@ -2,12 +2,14 @@
 
 import shutil
 import sys
+from itertools import product
 
 import pytest
 import yaml
 
 from sparring.cli.main import main
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose, shipped
 from sparring.training import Trainer
 
 SHORT = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=1", "--trainer.tracker=null"]
@@ -31,7 +33,7 @@ def strange(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["fit", "diffusion-digits", "--out", str(run), *SHORT]) == 0
+    assert main(["fit", "diffusion", "--on", "digits", "--out", str(run), *SHORT]) == 0
     return run
 
 
@@ -84,7 +86,7 @@ def refused(capsys, *arguments) -> str:
     ],
 )
 def test_no_way_of_naming_a_foreign_class_imports_it(strange, capsys, method, words):
-    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {"method": method}))
+    (strange / "r.yaml").write_text(yaml.safe_dump(compose("diffusion", "digits") | {"method": method}))
     assert words in refused(capsys, "fit", "r.yaml", "--out", strange / "new", *SHORT)
     assert "evilmod" not in sys.modules
     assert not (strange / "new").exists()
@@ -92,7 +94,7 @@ def test_no_way_of_naming_a_foreign_class_imports_it(strange, capsys, method, wo
 
 @pytest.mark.parametrize("section", ["data", "denoiser", "trainer"])
 def test_no_section_is_read_from_another_file(strange, capsys, section):
-    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {section: "evil.yaml"}))
+    (strange / "r.yaml").write_text(yaml.safe_dump(compose("diffusion", "digits") | {section: "evil.yaml"}))
     assert f"`{section}=evil.yaml`" in refused(capsys, "fit", "r.yaml", "--out", strange / "new")
     assert "evilmod" not in sys.modules
 
@@ -136,16 +138,16 @@ def test_text_may_look_like_a_module_or_a_file_where_no_class_can_stand(strange,
     recipe.check_classes(place, [])
 
 
-def test_every_shipped_recipe_may_be_used(strange):
-    for name in recipe.shipped():
-        recipe.check_classes(recipe.read(name), [])
+def test_every_method_may_be_used_on_every_setting(strange):
+    for name, setting, tuned in product(shipped("methods"), shipped("settings"), (False, True)):
+        recipe.check_classes(compose(name, setting, tuned=tuned), [])
 
 
 def test_a_run_does_not_vouch_for_its_own_classes(strange, run, capsys):
     config = config_of(run) | {"allow": ["evilmod"]}
     config["method"]["class_path"] = "evilmod.Evil"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    resume = ("fit", "diffusion-digits", "--out", run, "--resume", "--trainer.steps=3")
+    resume = ("fit", "diffusion", "--on", "digits", "--out", run, "--resume", "--trainer.steps=3")
     assert "if you trust it, add --allow evilmod" in refused(capsys, *resume)
     assert "evilmod" not in sys.modules
     assert main([*map(str, resume), "--allow", "evilmod"]) == 0
@@ -157,7 +159,7 @@ def test_data_called_like_a_module_and_given_from_another_folder(strange, capsys
     from sparring.samplers import save_images
 
     save_images(Digits().images(20), strange / "evilmod.pictures")
-    arguments = ["fit", "diffusion-digits", "--out", str(strange / "new")]
+    arguments = ["fit", "diffusion", "--on", "digits", "--out", str(strange / "new")]
     assert main([*arguments, "--data", "evilmod.pictures", *SHORT]) == 0
     assert config_of(strange / "new")["data"]["init_args"]["path"] == str(strange / "evilmod.pictures")
     (strange / "elsewhere").mkdir()
@@ -176,7 +178,7 @@ def test_a_split_to_hold_out_is_no_folder(strange):
 
 def test_what_is_changed_at_resume_is_recorded_and_holds_for_the_next(run, monkeypatch):
     before = config_of(run)
-    resume = ["fit", "diffusion-digits", "--out", str(run), "--resume"]
+    resume = ["fit", "diffusion", "--on", "digits", "--out", str(run), "--resume"]
     taken = Trainer.train_step
 
     def stopped(self, window):
@@ -196,14 +198,14 @@ def test_what_cannot_go_on_leaves_the_configuration(run, capsys):
     before = (run / "config.yaml").read_bytes()
     weights = run / "checkpoints" / "000002" / "generator.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    assert "damaged" in refused(capsys, "fit", "x", "--out", run, "--resume", "--trainer.steps=5")
+    assert "damaged" in refused(capsys, "fit", "diffusion", "--out", run, "--resume", "--trainer.steps=5")
     assert (run / "config.yaml").read_bytes() == before
 
 
 def test_resume_shows_and_refuses_as_a_start_does(run, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("was trained"))
     before = (run / "config.yaml").read_bytes()
-    resume = ["fit", "diffusion-digits", "--out", str(run), "--resume", "--trainer.steps=7"]
+    resume = ["fit", "diffusion", "--on", "digits", "--out", str(run), "--resume", "--trainer.steps=7"]
     assert main([*resume, "--dry_run"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]["steps"] == 7
     assert main([*resume, "--settings"]) == 0
@@ -216,7 +218,7 @@ def test_resume_shows_and_refuses_as_a_start_does(run, capsys, monkeypatch):
 
 def test_a_tuned_run_keeps_where_it_came_from(run, tmp_path, capsys):
     out = tmp_path / "tuned"
-    tuned = ["fit", "plain-digits", "--out", str(out)]
+    tuned = ["fit", "diffusion", "--on", "digits", "--out", str(out)]
     assert main([*tuned, "--init", str(run), *SHORT]) == 0
     assert main([*tuned, "--resume", "--init", str(run), "--trainer.steps=3"]) == 0
     config = config_of(out)
@@ -229,7 +231,7 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
     out = [tmp_path / "again", tmp_path / "tuned", tmp_path / "tuned again"]
     assert main(["fit", str(run / "config.yaml"), "--out", str(out[0])]) == 0
     assert config_of(out[0])["trainer"] == config_of(run)["trainer"]
-    assert main(["fit", "plain-digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
+    assert main(["fit", "diffusion", "--on", "digits", "--init", str(run), "--out", str(out[1]), *SHORT]) == 0
     assert main(["fit", str(out[1] / "config.yaml"), "--out", str(out[2])]) == 0
     assert config_of(out[2])["init"] == str(run)
     assert main(["fit", str(out[1] / "config.yaml"), "--init", str(out[0]), "--out", str(tmp_path / "other")]) == 0
@@ -247,4 +249,4 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
     ],
 )
 def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, flag, words):
-    assert words in refused(capsys, "fit", "diffusion-digits", "--out", tmp_path / "new", flag)
+    assert words in refused(capsys, "fit", "diffusion", "--on", "digits", "--out", tmp_path / "new", flag)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sparring.cli.main import main
-from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 
 
 def few(examples: int) -> settings:
@@ -92,7 +92,7 @@ def places(node: Any, path: tuple = ()) -> list[tuple]:
 @st.composite
 def spoilt_recipes(draw):
     """A shipped recipe with one to three of its entries replaced, removed or added to."""
-    tree = recipe.read(draw(st.sampled_from(["diffusion-digits", "diffusion-digits", "dit-digits"])))
+    tree = compose("diffusion", draw(st.sampled_from(["digits", "digits", "digits-dit"])))
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(places(tree) or [("data",)]))
         node = tree
@@ -148,7 +148,7 @@ def test_any_text_as_a_recipe_is_one_line(tmp_path_factory, capfd, text):
 def test_any_flag_is_one_line(tmp_path_factory, capfd, flags):
     out = tmp_path_factory.mktemp("flags") / "run"
     given_flags = [f"--{name}={value}" for name, value in flags]
-    check(command("fit", "diffusion-digits", "--out", out, "--dry_run", *given_flags), capfd)
+    check(command("fit", "diffusion", "--on", "digits", "--out", out, "--dry_run", *given_flags), capfd)
     assert not out.exists()
 
 
@@ -170,7 +170,7 @@ def check(code: int, capfd: pytest.CaptureFixture) -> int:
 def finished(tmp_path_factory) -> Path:
     """A run of two steps with two checkpoints."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    assert command("fit", "diffusion-digits", "--out", run, *TINY) == 0
+    assert command("fit", "diffusion", "--on", "digits", "--out", run, *TINY) == 0
     return run
 
 
@@ -178,7 +178,12 @@ def finished(tmp_path_factory) -> Path:
 def conditional(tmp_path_factory) -> Path:
     """A run of a network for ten classes."""
     run = tmp_path_factory.mktemp("conditional") / "run"
-    assert command("fit", "diffusion-digits", "--out", run, *TINY, "--denoiser.net.init_args.num_class_embeds=10") == 0
+    assert (
+        command(
+            "fit", "diffusion", "--on", "digits", "--out", run, *TINY, "--denoiser.net.init_args.num_class_embeds=10"
+        )
+        == 0
+    )
     return run
 
 
@@ -215,7 +220,7 @@ def test_a_damaged_run_is_one_line_and_keeps_its_files(finished, tmp_path_factor
     apply(run, damage)
     before = contents(run)
     capfd.readouterr()
-    code = check(command("fit", "diffusion-digits", "--out", run, "--resume"), capfd)
+    code = check(command("fit", "diffusion", "--on", "digits", "--out", run, "--resume"), capfd)
     if code == 2:
         after = contents(run)
         assert {name: after.get(name, "gone") for name in before} == before
@@ -225,9 +230,11 @@ def test_a_damaged_run_is_one_line_and_keeps_its_files(finished, tmp_path_factor
 
 def test_a_run_is_not_overwritten(finished, capfd):
     before = contents(finished)
-    assert check(command("fit", "diffusion-digits", "--out", finished, *TINY), capfd) == 2
+    assert check(command("fit", "diffusion", "--on", "digits", "--out", finished, *TINY), capfd) == 2
     for step in (-1, 0, 7):
-        assert check(command("fit", "diffusion-digits", "--out", finished, f"--resume_step={step}"), capfd) == 2
+        assert (
+            check(command("fit", "diffusion", "--on", "digits", "--out", finished, f"--resume_step={step}"), capfd) == 2
+        )
     assert contents(finished) == before
 
 
@@ -258,7 +265,18 @@ def test_any_folder_of_images_is_one_line(tmp_path_factory, capfd, given_files, 
     for name, data in given_files:
         (folder / "images" / name).write_bytes(data)
     before = contents(folder / "images")
-    arguments = ("fit", "diffusion-digits", "--data", folder / "images", "--out", folder / "run", "--dry_run", *flags)
+    arguments = (
+        "fit",
+        "diffusion",
+        "--on",
+        "digits",
+        "--data",
+        folder / "images",
+        "--out",
+        folder / "run",
+        "--dry_run",
+        *flags,
+    )
     check(command(*arguments, "--trainer.batch_size=1"), capfd)
     assert contents(folder / "images") == before
     assert not (folder / "run").exists()

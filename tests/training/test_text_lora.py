@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from small_runs import assert_same_checkpoint
 
 from sparring.cli.main import main
-from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 
 KINDS = {"sd15": "unet", "sdxl": "unet", "sd3": "transformer"}
 SMALL = ["--data.size", "32", "--method.num_steps", "2", "--method.num_grad_steps", "1", "--method.warmup_steps", "0"]
@@ -62,7 +62,7 @@ def start(tmp_path_factory, tiny):
         origin = ["--init", str(tiny(kind)), "--data", str(folder / "images")] if "--resume" not in flags else []
         judge = ["--method.discriminator.backbone.path", str(folder / "dinov2")] if origin else []
         small = SMALL if origin else []
-        return main(["fit", f"adt-{kind}", "--out", str(folder / out), *origin, *judge, *small, *flags])
+        return main(["fit", "adt", "--on", kind, "--out", str(folder / out), *origin, *judge, *small, *flags])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparring.report.write_run_report", lambda run: run)
@@ -173,7 +173,7 @@ def test_images_without_captions_are_refused(start, capsys):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_recipes_are_the_defaults_of_the_method_in_writing(kind):
-    settings = recipe.read(f"adt-{kind}")
+    settings = compose("adt", kind, tuned=True)
     method, trainer = settings["method"]["init_args"], settings["trainer"]
     assert (method["num_steps"], method["num_grad_steps"], method["adversarial_weight"]) == (20, 2, 0.1)
     assert (method["warmup_steps"], method["ramp_steps"], method["diffusion_weight"]) == (200, 500, 1.0)
@@ -182,4 +182,4 @@ def test_the_recipes_are_the_defaults_of_the_method_in_writing(kind):
         "init_args": {"rank": 32},
     }
     assert (trainer["generator_optimizer"]["lr"], trainer["precision"]) == (1e-4, "bf16")
-    assert recipe.tunes(settings, None)
+    assert "net" not in settings["denoiser"]

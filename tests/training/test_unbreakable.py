@@ -312,6 +312,9 @@ def test_the_command_line_answers_a_signal_with_its_code(tmp_path, monkeypatch, 
         raise Interrupted(signal.SIGTERM, 7)
 
     monkeypatch.setattr(Trainer, "fit", fit)
-    assert cli.main(["fit", "diffusion-digits", "--out", str(tmp_path / "run"), "--trainer.tracker=null"]) == 143
+    assert (
+        cli.main(["fit", "diffusion", "--on", "digits", "--out", str(tmp_path / "run"), "--trainer.tracker=null"])
+        == 143
+    )
     message = capfd.readouterr().err.strip()
     assert re.fullmatch("sparring: stopped by SIGTERM after step 7; go on with --resume", message)

@@ -1,16 +1,15 @@
-"""Train, tune or distil a denoiser by a recipe.
+"""Train, tune or distil a generator by a method, on a setting.
 
 Every setting of the recipe is a flag: --trainer.steps 500, --trainer.batch_size 64, --trainer.seed 1,
 --trainer.checkpoint_every 100, --method.structure_weight 0.5, --data.path FILE.
-`sparring fit RECIPE --dry_run` prints the recipe with all its values, `--settings` says what they mean,
-`--settings --method.help ADT` what those of a class mean.
+`sparring fit METHOD --on SETTING --dry_run` prints the recipe with all its values, `--settings` says what they mean.
 
 examples:
-  sparring fit diffusion-digits --out runs/base --trainer.steps 2000
-  sparring fit sadm-digits --init runs/base --out runs/sadm --trainer.seed 1
-  sparring fit sadm-digits --out runs/sadm --resume
-  sparring fit diffusion-32 --data fashion.parquet --data.pad 2 --out runs/fashion
-  accelerate launch -m sparring fit sadm-digits --init runs/base
+  sparring fit diffusion --on digits --out runs/base --trainer.steps 2000
+  sparring fit sadm --on digits --init runs/base --out runs/sadm --trainer.seed 1
+  sparring fit sadm --on digits --out runs/sadm --resume
+  sparring fit adt --init PIPELINE --data photos/ --out runs/tuned
+  accelerate launch -m sparring fit sadm --on digits --init runs/base
 """
 
 import argparse
@@ -22,11 +21,15 @@ from typing import Any
 
 from sparring.cli.terminal import path, place, quiet
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe (`sparring recipes`) or a YAML file")
-    parser.add_argument("--out", type=path, help="run folder, must be new (default: runs/RECIPE)")
+    parser.add_argument("recipe", metavar="METHOD", help="name of a method (`sparring recipes`) or a YAML file")
+    parser.add_argument(
+        "--on", metavar="SETTING", help="where it runs (`sparring recipes`) or a YAML file (default: your own --data)"
+    )
+    parser.add_argument("--out", type=path, help="run folder, must be new (default: runs/METHOD-SETTING)")
     parser.add_argument(
         "--init", type=place, metavar="RUN|PIPELINE", help="start from the denoiser of a run or a pipeline folder"
     )
@@ -50,35 +53,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    flags = options.rest
-    if options.resume or options.resume_step is not None:
-        return resume(options)
-    settings = recipe.read(options.recipe)
+    parts = [Path(name).stem for name in (options.recipe, options.on) if name is not None]
+    options.out = options.out or Path("runs") / "-".join(parts)
+    return resume(options) if options.resume or options.resume_step is not None else start(options)
+
+
+def start(options: argparse.Namespace) -> int:
+    settings = compose(options.recipe, options.on, tuned=options.init is not None)
     started_from = settings.pop("init", None)  # in the configuration of a run that tuned
     init = options.init or started_from
     recipe.check_classes(settings, options.allow)
     if options.settings:
-        recipe.parser(recipe.tunes(settings, init)).print_help()
+        recipe.parser(tuned=init is not None).print_help()
         return 0
     quiet()
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
-    out = options.out or Path("runs") / Path(options.recipe).stem
-    header = {"recipe": options.recipe, "init": init, "allow": options.allow}
-    trainer = recipe.build(settings, flags, out=out, init=init, header=header)
+    header = {"recipe": options.recipe, "setting": options.on, "init": init, "allow": options.allow}
+    trainer = recipe.build(settings, options.rest, out=options.out, init=init, header=header)
     return show(trainer) if options.dry_run else train(trainer, options)
 
 
 def resume(options: argparse.Namespace) -> int:
-    out = options.out or Path("runs") / Path(options.recipe).stem
+    out = options.out
     if not (out / "config.yaml").is_file():
         raise ValueError(f"nothing to resume: {out} is not a run of sparring (give it with --out)")
     quiet()
     config = recipe.read_config(out)
     if options.settings:
-        recipe.parser(tunes=config.get("init") is not None).print_help()
+        recipe.parser(tuned=config.get("init") is not None).print_help()
         return 0
-    recipe.check_same(config, data=options.data, init=options.init)
+    recipe.check_same(config, options.recipe, options.on, data=options.data, init=options.init)
     trainer = recipe.rebuild(out, options.rest, options.allow)
     return show(trainer) if options.dry_run else train(trainer, options)
 

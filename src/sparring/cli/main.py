@@ -11,13 +11,13 @@ COMMANDS = (recipes, fit, encoder, sample, evaluate, compare, demo)
 DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 
-  sparring recipes                                      what ships, one line each
-  sparring fit diffusion-digits --out runs/base         train a denoiser
-  sparring fit adt-digits --init runs/base              tune it against a discriminator
-  sparring sample runs/adt-digits --n 64 --out grid.png look at it
-  sparring evaluate runs/adt-digits --steps 10          measure it
-  sparring compare runs/*                               one table, one page
-  sparring demo                                         all of this on real digits, in minutes
+  sparring recipes                                       methods and settings, one line each
+  sparring fit diffusion --on digits --out runs/base     train a denoiser
+  sparring fit adt --on digits --init runs/base          tune it against a discriminator
+  sparring sample runs/adt-digits --n 64 --out grid.png  look at it
+  sparring evaluate runs/adt-digits --steps 10           measure it
+  sparring compare runs/*                                one table, one page
+  sparring demo                                          all of this on real digits, in minutes
 """
 
 

@@ -1,8 +1,8 @@
-"""List the recipes that ship with the package."""
+"""List methods and settings, the two halves of a recipe: sparring fit METHOD --on SETTING."""
 
 import argparse
 
-from sparring.recipes import recipe
+from sparring.recipes.compose import shipped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -10,8 +10,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    shipped = recipe.shipped()
-    width = max(map(len, shipped))
-    for name, line in shipped.items():
-        print(f"{name:{width}}  {line}")
+    kinds = {kind: shipped(kind) for kind in ("methods", "settings")}
+    width = max(len(name) for names in kinds.values() for name in names)
+    for kind, names in kinds.items():
+        print(f"{kind}:")
+        for name, line in names.items():
+            print(f"  {name:{width}}  {line}")
     return 0

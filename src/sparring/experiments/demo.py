@@ -6,6 +6,7 @@ from rich.console import Console
 
 from sparring.evaluation import Evaluator, RealImages
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose, shipped
 from sparring.runs import RunFolder, is_run, summarise
 from sparring.runs.results import keep_result, read_results
 from sparring.samplers import Sampler
@@ -32,13 +33,12 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> list[Path]:
         raise ValueError(f"`out={out}` is a run: give another folder for the runs of the demo")
     console = Console(stderr=True)
     steps = QUICK["arms"] if quick else None
-    baseline = arm(
-        console, out, "baseline", "diffusion-digits", seed, init=None, steps=QUICK["baseline"] if quick else None
-    )
+    first = QUICK["baseline"] if quick else None
+    baseline = arm(console, out, "baseline", "diffusion", seed, init=None, steps=first)
     for name in ARMS:
-        arm(console, out, name, f"{name}-digits", seed, init=baseline, steps=steps)
+        arm(console, out, name, name, seed, init=baseline, steps=steps)
     plain_steps = max(summarise(out / name).network_calls or 0 for name in ARMS)
-    arm(console, out, "plain", "plain-digits", seed, init=baseline, steps=plain_steps)
+    arm(console, out, "plain", "diffusion", seed, init=baseline, steps=plain_steps)
 
     names = ("baseline", "plain", *ARMS)
     evaluator = Evaluator(RealImages.of("digits", None, out))
@@ -48,14 +48,14 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> list[Path]:
 
 
 def arm(
-    console: Console, out: Path, name: str, recipe_name: str, seed: int, *, init: Path | None, steps: int | None
+    console: Console, out: Path, name: str, method: str, seed: int, *, init: Path | None, steps: int | None
 ) -> Path:
     """Trains one arm, goes on with it where it was stopped, or keeps it where it is finished."""
-    run = out / name
+    run, settings = out / name, compose(method, "digits", tuned=init is not None)
     flags = [f"--trainer.seed={seed}"] + ([f"--trainer.steps={steps}"] if steps else [])
     if is_run(run):
         trainer = recipe.rebuild(run, [])
-        if (trainer.seed, trainer.steps) != (seed, steps or recipe.read(recipe_name)["trainer"]["steps"]):
+        if (trainer.seed, trainer.steps) != (seed, steps or settings["trainer"]["steps"]):
             raise ValueError(f"{out} holds a demo with other settings: give another folder with --out")
         if RunFolder(run).load_checkpoint() and summarise(run).step == trainer.steps:
             return run
@@ -63,9 +63,9 @@ def arm(
         trainer.fit(resume=True)
         return run
     source = None if init is None else str(init)
-    header = {"recipe": recipe_name, "init": source, "allow": list[str]()}
-    trainer = recipe.build(recipe.read(recipe_name), flags, out=run, init=source, header=header)
-    console.print(f"[bold]{name}[/]: {recipe.shipped()[recipe_name]}")
+    header = {"recipe": method, "setting": "digits", "init": source, "allow": list[str]()}
+    trainer = recipe.build(settings, flags, out=run, init=source, header=header)
+    console.print(f"[bold]{name}[/]: {shipped('methods')[method]}")
     trainer.fit()
     return run
 

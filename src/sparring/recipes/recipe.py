@@ -1,4 +1,4 @@
-"""From a recipe (YAML and flags) to the objects of a run: data, denoiser, method, trainer."""
+"""From a recipe (a mapping, and flags) to the objects of a run: data, denoiser, method, trainer."""
 
 import difflib
 import os
@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from glob import glob
-from importlib import resources
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -15,50 +14,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from sparring.recipes.compose import SECTIONS
+
 ALLOWED = ("sparring", "torch", "diffusers", "transformers", "peft")
-
-
-def shipped() -> dict[str, str]:
-    """Name and one-line description (its first comment) of every recipe in the package."""
-    folder = resources.files("sparring") / "recipes"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {
-        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
-    }
-
-
-def read(name: str) -> dict[str, Any]:
-    """The recipe of that name or file, unresolved.
-
-    Raises:
-        ValueError: no such recipe or file; not YAML; not a mapping.
-    """
-    if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f"recipe file {name} does not exist")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    else:
-        names = list(shipped())
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            raise ValueError(f"unknown recipe {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
-        text = (resources.files("sparring") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(recipe, dict):
-        raise ValueError(f"recipe {name} must be a mapping with the keys data, denoiser, method and trainer")
-    for written in ("recipe", "allow", "made_with"):  # the config.yaml of a run is a recipe, too
-        recipe.pop(written, None)
-    unknown = set(recipe) - {"data", "denoiser", "method", "trainer", "init"}
-    if unknown:
-        raise ValueError(
-            f"recipe {name}: unknown key {sorted(map(str, unknown))[0]!r}; it may hold data, denoiser, method, trainer"
-        )
-    return recipe
 
 
 def check_classes(recipe: dict[str, Any], allow: list[str]) -> None:
@@ -150,16 +108,11 @@ def is_plain(hint: Any) -> bool:
     return all(map(is_plain, inner)) if inner else hint in (str, int, float, bool, NoneType)
 
 
-def tunes(recipe: dict[str, Any], init: str | None) -> bool:
-    """Whether the denoiser comes from a trained pipeline: one is given, or the recipe builds no network."""
-    return init is not None or "net" not in (recipe.get("denoiser") or {})
-
-
-def parser(tunes: bool) -> Any:
+def parser(tuned: bool) -> Any:
     """The jsonargparse parser whose options are the constructors' arguments.
 
     Args:
-        tunes: the denoiser comes from a trained pipeline (`denoiser.path`) and is not built from scratch.
+        tuned: the denoiser comes from a trained pipeline (`denoiser.path`) and is not built from scratch.
     """
     from jsonargparse import ArgumentParser
 
@@ -177,7 +130,7 @@ def parser(tunes: bool) -> Any:
     options.add_argument("--config", action="config", help="the recipe")
     options.add_subclass_arguments(ImageData, "data", required=True)
     options.add_class_arguments(
-        Pretrained if tunes else Denoiser, "denoiser", skip=set() if tunes else {"space", "text"}
+        Pretrained if tuned else Denoiser, "denoiser", skip=set() if tuned else {"space", "text"}
     )
     options.add_subclass_arguments(Method, "method", required=True)
     options.link_arguments("denoiser", "method.init_args.generator", apply_on="instantiate")
@@ -185,17 +138,22 @@ def parser(tunes: bool) -> Any:
     return options
 
 
-def parse(recipe: dict[str, Any], flags: list[str], tunes: bool) -> tuple[Any, Any]:
+def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, Any]:
     """Parser and namespace of a recipe with the flags laid over it and every default filled in."""
-    options = parser(tunes)
+    options = parser(tuned)
+    sections = {name: recipe[name] for name in SECTIONS if recipe.get(name) is not None}
     try:
-        return options, options.parse_args([f"--config={yaml.safe_dump(recipe)}", *flags])
+        return options, options.parse_args([f"--config={yaml.safe_dump(sections)}", *flags])
     except Exception as error:  # jsonargparse raises many kinds
-        text = plain(error)
-        raise ValueError(text + meant(text, [action.dest for action in options._actions])) from None
+        text = one_line(error)
+        if text.startswith("`data`") and "required: path" in text:
+            raise ValueError("this setting needs images: give them with --data (a folder, a parquet file)") from None
+        if "missing" in recipe and "required" in text:
+            raise ValueError(f"{text}: it would be {recipe['missing']}") from None
+        raise ValueError(text + suggestion(text, [action.dest for action in options._actions])) from None
 
 
-def meant(text: str, flags: list[str]) -> str:
+def suggestion(text: str, flags: list[str]) -> str:
     """What an unknown setting could be: the nearest one, or all that the class takes.
 
     Args:
@@ -214,12 +172,12 @@ def meant(text: str, flags: list[str]) -> str:
     return f": did you mean {near[0]}?" if near else rest
 
 
-def made(options: Any, parsed: Any) -> Any:
-    """The objects of a namespace; what their constructors refuse, in their own words alone."""
+def instantiate(options: Any, parsed: Any) -> Any:
+    """Instantiates the parsed configuration. A constructor's error is raised again without jsonargparse's wrapping."""
     try:
         return options.instantiate(parsed)
     except (TypeError, ValueError) as error:
-        raise ValueError(plain(error)) from None
+        raise ValueError(one_line(error)) from None
 
 
 def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
@@ -239,19 +197,20 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
 
     from sparring.training import Trainer
 
+    own_net = "net" in (recipe.get("denoiser") or {}) or any(flag.startswith("--denoiser.net") for flag in flags)
     if init is not None:
         recipe = {**recipe, "denoiser": pretrained_section(recipe, init)}
-    elif tunes(recipe, init) and not any(flag.startswith("--denoiser.net") for flag in flags):
+    elif recipe.get("start") == "trained" or not own_net:
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
         raise ValueError(
             "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
-            "hub:OWNER/NAME), or a class with --data.class_path"
+            "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
         )
-    options, parsed = parse(recipe, flags, tunes=init is not None)
+    options, parsed = parse(recipe, flags, tuned=init is not None)
     config = header | resolved(options, parsed)
     torch.manual_seed(parsed.trainer.seed)  # initial weights
-    objects = made(options, parsed)
+    objects = instantiate(options, parsed)
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 
 
@@ -284,7 +243,7 @@ def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
     if tuned and changed["denoiser"]["path"] == str(run):
         changed["denoiser"]["path"] = origin
     torch.manual_seed(parsed.trainer.seed)
-    objects = made(options, parsed)
+    objects = instantiate(options, parsed)
     return Trainer(objects.method, objects.data, out=run, config=changed, **objects.trainer.as_dict())
 
 
@@ -302,8 +261,14 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def check_same(config: dict[str, Any], data: str | None, init: str | None) -> None:
-    """Refuses a `--data` or `--init` that is not what the run with this config.yaml was started with."""
+def check_same(config: dict[str, Any], recipe: str, setting: str | None, data: str | None, init: str | None) -> None:
+    """Refuses a recipe, `--on`, `--data` or `--init` that is not what the run with this config.yaml started with."""
+    if Path(recipe).name not in (Path(str(config["recipe"])).name, "config.yaml"):
+        raise ValueError(
+            f"the run was started by `sparring fit {config['recipe']}`, not by {recipe}: name the same one"
+        )
+    if setting is not None and setting != config.get("setting"):
+        raise ValueError(f"`--on {setting}` is not what the run was started on; leave it out with --resume")
     if init is not None and pretrained_section({}, init)["path"] != config["denoiser"].get("path"):
         raise ValueError(f"`--init {init}` is not what the run started from; leave it out with --resume")
     if data is not None and data_section(data, config) != with_absolute_paths(config["data"]):
@@ -347,7 +312,7 @@ def with_absolute_paths(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "init_args": settings} if settings else data
 
 
-def plain(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """jsonargparse's message in one line, without what it says about types that were not meant."""
     text = " ".join(str(error).split())
     text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: -?", "", text)

@@ -1,0 +1,135 @@
+"""A recipe is a method laid over a setting: YAML files of the package or of the user, as one mapping.
+
+A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
+(`$backbone`, `$times`, `$scheduler`); what differs from scratch and from a trained start stands under `scratch` and
+`tune`. `like` names the setting that it changes. A method's file holds `method`, what it needs everywhere, and under
+`on` what it needs on one setting and on those like it.
+"""
+
+import difflib
+import os
+from copy import deepcopy
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SECTIONS = ("data", "denoiser", "method", "trainer")
+KEYS = {
+    "methods": {*SECTIONS, "start", "on", "init"},
+    "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like"},
+}
+WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
+OWN = "own"
+
+
+def shipped(kind: str) -> dict[str, str]:
+    """Name and one-line description (the first comment) of every file of a kind, "methods" or "settings"."""
+    folder = resources.files("sparring") / "recipes" / kind
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
+    }
+
+
+def read(name: str, kind: str = "methods") -> dict[str, Any]:
+    """The file of that name in the package, or a YAML file of the user's, as it stands.
+
+    Raises:
+        ValueError: no such name or file; not YAML; not a mapping; a key that a file of this kind does not have.
+    """
+    what = "recipe" if kind == "methods" else "setting"
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"{what} file {name} does not exist")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    else:
+        names = list(shipped(kind))
+        if name not in names:
+            near = [f"{n} --on {name[len(n) + 1 :]}" for n in names if name.startswith(f"{n}-")]
+            near = near or difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise ValueError(f"unknown {what} {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
+        text = (resources.files("sparring") / "recipes" / kind / f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{what} {name} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} {name} must be a mapping with keys such as {', '.join(sorted(KEYS[kind]))}")
+    if True in content:
+        content["on"] = content.pop(True)  # as YAML 1.1 reads `on`
+    for written in WRITTEN:
+        content.pop(written, None)
+    if unknown := sorted(map(str, set(content) - KEYS[kind])):
+        raise ValueError(f"{what} {name}: unknown key {unknown[0]!r}; it may hold {', '.join(sorted(KEYS[kind]))}")
+    return content
+
+
+def compose(name: str, setting: str | None = None, *, tuned: bool = False) -> dict[str, Any]:
+    """The recipe of a method on a setting: `data`, `denoiser`, `method`, `trainer`; `init` and `missing` if there are.
+
+    Args:
+        name: method or file; a file with `data` is whole and takes no setting.
+        setting: name or file; None: the user's own data.
+        tuned: whether it starts from a trained generator.
+
+    Raises:
+        ValueError: what `read` refuses; a whole recipe with a setting; settings that are like each other in a circle.
+    """
+    recipe = read(name)
+    if "data" in recipe:
+        if setting is not None:
+            raise ValueError(f"{name} names its own data: leave out `--on {setting}`")
+        return recipe
+    made: dict[str, Any] = {}
+    needs = recipe.pop("on", None) or {}
+    for number, (place, content) in enumerate(chain(setting or OWN)):
+        special = [content.pop(key, None) or {} for key in ("scratch", "tune")]
+        for layer in (content, special[tuned], recipe if number == 0 else {}, needs.get(place) or {}):
+            made = laid_over(made, layer)
+    parts = made.pop("parts", {})
+    missing: list[str] = []
+    made["method"] = filled(made.get("method"), parts, missing)
+    if missing:
+        made["missing"] = f"`{', '.join(missing)}`, which {name} needs and the setting {setting or OWN} does not have"
+    return made
+
+
+def chain(setting: str) -> list[tuple[str, dict[str, Any]]]:
+    """Name and content of a setting after those that it is like, the first one first."""
+    names, found = [setting], [(Path(setting).stem, read(setting, "settings"))]
+    while like := found[0][1].pop("like", None):
+        if like in names:
+            raise ValueError(f"settings {' and '.join(names)} are like each other: one must stand by itself")
+        names.append(like)
+        found.insert(0, (Path(like).stem, read(like, "settings")))
+    return found
+
+
+def laid_over(base: Any, top: Any) -> Any:
+    """`base` with the values of `top`. A mapping for a class may leave out `init_args`; another class replaces all."""
+    if not (isinstance(base, dict) and isinstance(top, dict)):
+        return deepcopy(top)
+    if "class_path" in base and not {"class_path", "init_args"} & set(top):
+        top = {"init_args": top}
+    if top.get("class_path", base.get("class_path")) != base.get("class_path"):
+        return deepcopy(top)
+    return base | {key: laid_over(base.get(key), value) for key, value in top.items()}
+
+
+def filled(node: Any, parts: dict[str, Any], missing: list[str]) -> Any:
+    """A method with the setting's parts in the place of their names; a name that has no part is left out and noted."""
+    if not isinstance(node, dict):
+        return node
+    made = {}
+    for key, value in node.items():
+        if not (isinstance(value, str) and value.startswith("$")):
+            made[key] = filled(value, parts, missing)
+        elif value[1:] in parts:
+            made[key] = deepcopy(parts[value[1:]])
+        else:
+            missing.append(value[1:])
+    return made
