@@ -3,20 +3,22 @@
 import inspect
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from sparring.methods.denoising.diffusion import Diffusion
-from sparring.methods.distillation.add import ADD
-from sparring.methods.tuning.adt import ADT
-from sparring.methods.tuning.ddo import DDO
-from sparring.methods.tuning.sadm import SADM
+from sparring.cli.main import parser
 from sparring.recipes import recipe
+from sparring.recipes.compose import compose, read, shipped
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"diffusion": Diffusion, "sadm": SADM, "adt": ADT, "ddo": DDO, "add": ADD}
-EACH = pytest.mark.parametrize("name", PAGES)
+EACH = pytest.mark.parametrize("name", shipped("methods"))
+
+
+def class_of(name):
+    module, _, kind = read(name)["method"]["class_path"].rpartition(".")
+    return getattr(import_module(module), kind)
 
 
 def page(name):
@@ -27,7 +29,7 @@ def page(name):
 def test_the_table_of_settings_has_every_argument_with_its_default(name):
     table = page(name).split("## Settings")[1].split("\n##")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", table, flags=re.MULTILINE))
-    arguments = inspect.signature(PAGES[name]).parameters.values()
+    arguments = inspect.signature(class_of(name)).parameters.values()
     expected = {p.name: str(p.default) for p in arguments if p.kind is p.KEYWORD_ONLY}
     assert rows == expected
 
@@ -37,19 +39,15 @@ def test_the_commands_parse(name):
     commands = re.findall(r"^    (sparring fit .*)$", page(name), flags=re.MULTILINE)
     assert commands
     for command in commands:
-        _, _, recipe_name, *flags = shlex.split(command)
-        settings, own, rest = recipe.read(recipe_name), {}, []
-        while flags:
-            flag = flags.pop(0)
-            (own.__setitem__(flag, flags.pop(0)) if flag in ("--out", "--init", "--data") else rest.append(flag))
-        if "--data" in own:
-            settings["data"] = {"class_path": "sparring.data.HubData", "init_args": {"path": own["--data"]}}
-        tunes = "denoiser" not in settings
-        assert ("--init" in own) == tunes, command
-        if tunes:
-            settings["denoiser"] = {"path": own["--init"]}
-        _, parsed = recipe.parse(settings, rest, tunes=tunes)
-        assert parsed.method.class_path.endswith(PAGES[name].__name__)
+        options, flags = parser().parse_known_args(shlex.split(command)[1:])
+        settings = compose(options.recipe, options.on, tuned=options.init is not None)
+        assert options.init is not None or settings.get("start") != "trained", command
+        if options.data is not None:
+            settings["data"] = {"class_path": "sparring.data.HubData", "init_args": {"path": options.data}}
+        if options.init is not None:
+            settings["denoiser"] = {"path": options.init}
+        _, parsed = recipe.parse(settings, flags, tuned=options.init is not None)
+        assert parsed.method.class_path.endswith(class_of(name).__name__)
 
 
 @EACH
