@@ -196,7 +196,7 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (["fit", "adt", "--on", "digits", "--out", "{new}"], ["--init RUN"]),
         (["fit", "sadm-digits"], ["did you mean sadm --on digits"]),
         (["fit", "sadm", "--on", "digit"], ["did you mean digits"]),
-        (["fit", "diffusion", "--out", "{new}"], ["nothing to learn from", "--data"]),
+        (["fit", "diffusion", "--out", "{new}"], ["leaves the data to you", "--on"]),
         (["fit", "diffusion", "--on", "fashion16", "--out", "{new}"], ["give them with --data"]),
         (["fit", "{tiny}", "--on", "digits", "--out", "{new}"], ["names its own data"]),
         (["fit", "sadm", "--on", "digits", "--init", "{new}", "--out", "{new}"], ["does not exist"]),

@@ -111,7 +111,7 @@ def test_no_section_is_read_from_another_file(strange, capsys, section):
     ],
 )
 def test_no_data_set_takes_an_object_from_elsewhere(strange, capsys, data):
-    (strange / "r.yaml").write_text(yaml.safe_dump(recipe.read("diffusion-digits") | {"data": data}))
+    (strange / "r.yaml").write_text(yaml.safe_dump(compose("diffusion", "digits") | {"data": data}))
     refused(capsys, "fit", "r.yaml", "--out", strange / "new", *SHORT)
     assert "evilmod" not in sys.modules
     assert not (strange / "new").exists()
@@ -120,7 +120,7 @@ def test_no_data_set_takes_an_object_from_elsewhere(strange, capsys, data):
 def test_a_recipe_that_leaves_the_data_to_the_user(tmp_path, capsys):
     message = "this recipe leaves the data to you: give a word with --data"
     for flags in ([], ["--data.path", "emoji"], ["--data.path=emoji", "--data.size=32"]):
-        assert message in refused(capsys, "fit", "diffusion-32", "--out", tmp_path / "new", *flags)
+        assert message in refused(capsys, "fit", "diffusion", "--out", tmp_path / "new", *flags)
     assert not (tmp_path / "new").exists()
 
 
