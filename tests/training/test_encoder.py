@@ -24,7 +24,7 @@ def test_the_command_writes_an_encoder_and_says_how_good_it_is(tmp_path, capsys)
     assert main(["encoder", "digits", "--kind", "classifier", "--out", str(out), "--widths", "8", "--epochs", "2"]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{out}: classifier, 1000 images, ")
-    assert second.startswith("held-out images classified rightly: ")
+    assert second.startswith("held-out accuracy: ")
     assert third.startswith("labels from 5 nearest neighbours: ")
     assert "untrained" in third
     assert FileEncoder(path=str(out)).classifier.out_features == 10

@@ -49,7 +49,7 @@ def feature_network(name: str, reference: ImageData, train: ImageData | None, se
         ValueError: Unknown, or no (labelled) training images for features that are trained.
     """
     if name == "imagenet":
-        return EfficientNetLite()
+        return EfficientNetLite(image_size=128 if max(reference.image_shape[1:]) <= 64 else 224)
     if name == "pixels":
         return Pixels()
     if name == "points":
