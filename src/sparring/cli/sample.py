@@ -3,6 +3,7 @@
 examples:
   sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png
   sparring sample runs/base --n 1000 --out images/
+  sparring sample runs/base --training --out training.gif
   sparring sample PIPELINE --prompt "a red apple" --guidance 5 --n 8 --out grid.png
 """
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         default=Path("samples.png"),
         help=".png: a grid; .gif: the denoising path; else a new folder of PNG",
+    )
+    parser.add_argument(
+        "--training", action="store_true", help="as the .gif, show the run's samples over its training instead"
     )
     parser.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
     parser.add_argument(
@@ -47,11 +51,14 @@ def check_out(out: Path) -> None:
 def run(options: argparse.Namespace) -> int:
     check_sampling(options)
     check_out(options.out)
+    animated = options.out.suffix.lower() == ".gif"
+    if options.training:
+        return animate_training(Path(options.source), options.out, animated)
     quiet()
+    from sparring.runs.pictures import POINTS
     from sparring.samplers import Sampler, save_animation, save_images
 
     sampler = Sampler(options.source, size=options.size)
-    animated = options.out.suffix.lower() == ".gif"
     states: list[Any] = []
     samples = sampler(
         options.n,
@@ -67,6 +74,31 @@ def run(options: argparse.Namespace) -> int:
     columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
     shown: Any = states if animated else samples.images
-    written = (save_animation if animated else save_images)(shown, options.out, scale=scale)
+    real = real_points(Path(options.source), options.n) if sampler.shape == POINTS else None
+    written = (save_animation if animated else save_images)(shown, options.out, scale=scale, real=real)
     print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
     return 0
+
+
+def animate_training(run: Path, out: Path, animated: bool) -> int:
+    """Writes the pictures that a run made of its samples, one after the other."""
+    from sparring.runs import is_run
+    from sparring.runs.pictures import save_gif, training_frames
+
+    if not animated or not is_run(run):
+        raise ValueError(f"`--training` makes a .gif of a run: {out if not animated else run} is none")
+    frames = training_frames(run / "samples")
+    save_gif(frames, out)
+    print(f"the samples of {len(frames)} steps of {run} as {out}")
+    return 0
+
+
+def real_points(source: Path, n: int) -> Any:
+    """Points of the data that a run was trained on, to draw its own over; None if they are not there."""
+    from sparring.evaluation.evaluator import data_of_run
+    from sparring.runs import is_run
+
+    try:
+        return data_of_run(source).images(n) if is_run(source) else None
+    except ValueError:
+        return None

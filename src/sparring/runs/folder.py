@@ -245,10 +245,10 @@ class RunFolder:
         """Where the samples of a step are."""
         return self.samples / f"{step:06d}.png"
 
-    def save_grid(self, step: int, images: Tensor) -> None:
-        """Writes images [n, C, H, W] in [-1, 1] as samples/STEP.png."""
+    def save_grid(self, step: int, images: Tensor, real: Tensor | None = None) -> None:
+        """Writes images [n, C, H, W] in [-1, 1] as samples/STEP.png; points are drawn over real ones."""
         with writing("samples", self.samples):
-            image_grid(images).save(self.grid(step))
+            image_grid(images, real=real).save(self.grid(step))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Images in [-1, 1] as 8-bit pictures and grids; points of the plane as a scatter plot."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -7,8 +9,11 @@ from torch import Tensor
 POINTS = (2, 1, 1)
 """The shape of an image that is a point: channel 0 is x, channel 1 is y."""
 
+GENERATED, REAL, GRID = (31, 90, 166), (196, 196, 196), (232, 232, 232)
+NEAREST = Image.Resampling.NEAREST
 
-def image_grid(images: Tensor, columns: int | None = None, scale: int = 1) -> Image.Image:
+
+def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, real: Tensor | None = None) -> Image.Image:
     """A picture of images [n, C, H, W] in [-1, 1] (C 1 or 3), nearly square, with grey lines between.
 
     Points (C, H, W) = (2, 1, 1) are drawn as a scatter plot.
@@ -17,9 +22,10 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1) -> Im
         images: what is shown.
         columns: images beside each other.
         scale: enlarges each pixel, so that small images can be seen.
+        real: real points that points are drawn over.
     """
     if tuple(images.shape[1:]) == POINTS:
-        return scatter(images.flatten(1))
+        return scatter(images.flatten(1), None if real is None else real.flatten(1))
     n, channels, height, width = images.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     rows = -(-n // columns)
@@ -29,24 +35,63 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1) -> Im
         top, left = i // columns * (height + gap) + gap, i % columns * (width + gap) + gap
         sheet[top : top + height, left : left + width] = pixels
     picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet[..., :3])
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    return picture.resize((picture.width * scale, picture.height * scale), NEAREST)
 
 
-def scatter(points: Tensor, side: int = 512, limit: float = 1.25) -> Image.Image:
-    """A picture of points [n, 2], x to the right and y upward; those beyond the limit lie on the edge.
+def scatter(points: Tensor, real: Tensor | None = None, side: int = 512, limit: float = 1.25) -> Image.Image:
+    """A picture of points [n, 2] in blue, x to the right and y upward; those beyond the limit lie on the edge.
 
     Args:
         points: what is drawn.
+        real: real points [m, 2], in grey behind them.
         side: pixels of the picture.
         limit: the largest coordinate that is shown.
     """
-    picture = Image.new("L", (side, side), 255)
+    fine = 2 * side  # drawn at twice the size, so that the discs are smooth
+    picture = Image.new("RGB", (fine, fine), "white")
     draw = ImageDraw.Draw(picture)
-    places = (points.detach().float().cpu().nan_to_num(0).clamp(-limit, limit) / limit + 1) / 2 * (side - 1)
-    radius = 3 if len(points) <= 200 else 1
-    for x, y in places.tolist():
-        draw.ellipse((x - radius, side - 1 - y - radius, x + radius, side - 1 - y + radius), fill=0)
-    return picture
+    draw.line((0, fine / 2, fine, fine / 2), fill=GRID, width=2)
+    draw.line((fine / 2, 0, fine / 2, fine), fill=GRID, width=2)
+    for some, colour in ((real, REAL), (points, GENERATED)):
+        if some is None:
+            continue
+        places = (some.detach().float().cpu().nan_to_num(0).clamp(-limit, limit) / limit + 1) / 2 * (fine - 1)
+        radius = 7 if len(some) <= 200 else 4
+        for x, y in places.tolist():
+            y = fine - 1 - y
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    return picture.resize((side, side), Image.Resampling.BOX)
+
+
+def training_frames(samples: Path) -> list[Image.Image]:
+    """The pictures of a run's samples/ in the order of its steps, each with its step in the corner.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    files = sorted((file for file in samples.glob("*.png") if file.stem.isdigit()), key=lambda file: int(file.stem))
+    if len(files) < 2:
+        raise ValueError(
+            f"{samples} has {len(files)} pictures and an animation needs two: train with --trainer.sample_every 100"
+        )
+    frames = []
+    for file in files:
+        with Image.open(file) as opened:
+            frame = opened.convert("RGB")
+        frame = frame.resize((frame.width * (scale := max(1, 512 // frame.width)), frame.height * scale), NEAREST)
+        label = f"step {int(file.stem)}"
+        draw = ImageDraw.Draw(frame)
+        draw.rectangle(draw.textbbox((6, 6), label), fill="white")
+        draw.text((6, 6), label, fill="black")
+        frames.append(frame)
+    return frames
+
+
+def save_gif(frames: list[Image.Image], out: Path) -> None:
+    """Writes an animation of about two seconds that rests on its last frame and starts again."""
+    milliseconds = [max(40, 2000 // len(frames))] * (len(frames) - 1) + [2000]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(out, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 def to_uint8(images: Tensor) -> Tensor:

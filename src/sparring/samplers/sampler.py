@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from sparring.generators import Generator, load_generator
-from sparring.runs.pictures import POINTS, image_grid, to_uint8
+from sparring.runs.pictures import POINTS, image_grid, save_gif, to_uint8
 
 
 @dataclass
@@ -82,13 +82,14 @@ class Sampler:
         return Samples(images, name, nfe, time.perf_counter() - started)
 
 
-def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
+def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:
     """Writes images [n, C, H, W] in [-1, 1]: a path that ends in .png is a grid, any other a new folder of PNG files.
 
     Args:
         images: what to write.
         out: .png file, or folder.
         scale: enlarges each pixel of a grid, so that small images can be seen.
+        real: real points that points are drawn over.
 
     Returns:
         What was written, in words.
@@ -96,12 +97,13 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
     Raises:
         ValueError: the folder holds files already, or cannot be written.
     """
+    points = tuple(images.shape[1:]) == POINTS
     try:
         if out.suffix.lower() == ".png":
             out.parent.mkdir(parents=True, exist_ok=True)
-            image_grid(images, scale=scale).save(out)
-            return f"a grid of {len(images)} images as {out}"
-        if tuple(images.shape[1:]) == POINTS:
+            image_grid(images, scale=scale, real=real).save(out)
+            return f"{f'{len(images)} points' if points else f'a grid of {len(images)} images'} as {out}"
+        if points:
             raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
@@ -114,20 +116,19 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1) -> str:
     return f"{len(images)} PNG files in {out}"
 
 
-def save_animation(states: list[Tensor], out: Path, *, scale: int = 1) -> str:
+def save_animation(states: list[Tensor], out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:
     """Writes the states of a sampler, each [n, C, H, W], as an animated GIF of grids that rests on the last one.
 
     States are shown in [-1, 1]; those of a scheduler that starts from large noise are divided by their standard
-    deviation where it exceeds 1.
+    deviation where it exceeds 1. Points are drawn over `real` ones.
     """
     if len(states) < 2:
         raise ValueError(f"`out={out}`: a generator that makes images in one call has no path to show: give a .png")
     shown = [state / state.std().clamp(min=1.0) for state in states[:-1]] + [states[-1]]
-    frames = [image_grid(state, scale=scale) for state in shown]
-    milliseconds = [max(40, 2000 // len(frames))] * (len(frames) - 1) + [2000]
+    frames = [image_grid(state, scale=scale, real=real) for state in shown]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        frames[0].save(out, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+        save_gif(frames, out)
     except OSError as error:
         raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
-    return f"the denoising path of {len(states[-1])} images as {out}"
+    what = "points" if tuple(states[-1].shape[1:]) == POINTS else "images"
+    return f"the denoising path of {len(states[-1])} {what} as {out}"

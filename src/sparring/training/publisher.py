@@ -10,6 +10,7 @@ from sparring.generators.loop import rows_at_once
 from sparring.methods.method import Method
 from sparring.runs import RunFolder
 from sparring.runs.folder import writing
+from sparring.runs.pictures import POINTS
 from sparring.training.sharding import gather, is_cut
 
 NUM_HELD_OUT = 256
@@ -78,7 +79,8 @@ class EmaPublisher:
             self.data, self.num_samples, self.seed, scheduler=self.sampler, steps=self.sample_steps
         )
         if self.main:
-            self.folder.save_grid(step, grid)
+            points = self.data.image_shape == POINTS
+            self.folder.save_grid(step, grid, self.data.images(self.num_samples, self.seed) if points else None)
 
     def error(self) -> float:
         """Mean of the generator's error on the same images and random numbers in every call; lower is better.
