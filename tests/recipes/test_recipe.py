@@ -250,3 +250,50 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
 )
 def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, flag, words):
     assert words in refused(capsys, "fit", "diffusion", "--on", "digits", "--out", tmp_path / "new", flag)
+
+
+def test_another_recipe_or_setting_is_refused_when_a_run_goes_on(run, tmp_path, capsys):
+    resume = ["--out", run, "--resume", "--trainer.steps=3"]
+    assert "`sparring fit diffusion`, not by sadm" in refused(capsys, "fit", "sadm", "--on", "digits", *resume)
+    assert "`--on ring` is not what" in refused(capsys, "fit", "diffusion", "--on", "ring", *resume)
+    (tmp_path / "other.yaml").write_text("method: {}")
+    assert "not by" in refused(capsys, "fit", tmp_path / "other.yaml", *resume)
+    assert not (run / "checkpoints" / "000003").exists()
+
+
+GAN = {
+    "generator": {
+        "class_path": "sparring.generators.LatentGenerator",
+        "init_args": {
+            "net": {"class_path": "sparring.networks.Perceptron", "init_args": {"out_shape": [2, 1, 1]}},
+            "latent_dim": 2,
+        },
+    },
+    "method": {
+        "class_path": "toygan.ToyGAN",
+        "init_args": {"discriminator": {"class_path": "sparring.networks.Perceptron"}},
+    },
+}
+
+
+def test_a_recipe_may_make_another_kind_of_generator(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toygan.py").write_text(
+        "from sparring.methods import Method\nfrom torch import nn\n"
+        "class ToyGAN(Method):\n"
+        "    def __init__(self, generator, discriminator: nn.Module): super().__init__(generator, discriminator)\n"
+        "    def rollout(self, batch): return self.generator(self.generator.latents(batch))\n"
+        "    def discriminator_loss(self, batch, fake):\n"
+        "        return {'w': (self.discriminator(fake.detach()) - self.discriminator(batch.images)).mean()}\n"
+        "    def generator_loss(self, batch, fake): return {'w': -self.discriminator(fake).mean()}\n"
+    )
+    (tmp_path / "toygan.yaml").write_text(yaml.safe_dump(GAN))
+    fit = ["fit", "toygan.yaml", "--on", "ring", "--allow", "toygan"]
+    assert main([*fit, "--out", "first", *SHORT]) == 0
+    assert main([*fit, "--init", "first", "--out", "second", *SHORT]) == 0
+    assert main([*fit, "--init", "first", "--out", "second", "--resume", "--trainer.steps=3"]) == 0
+    config = config_of(tmp_path / "second")
+    assert config["generator"]["init_args"]["folder"] == str(tmp_path / "first")
+    assert "denoiser" not in config
+    sys.modules.pop("toygan", None)

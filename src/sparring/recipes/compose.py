@@ -2,8 +2,8 @@
 
 A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
 (`$backbone`, `$times`, `$scheduler`); what differs from scratch and from a trained start stands under `scratch` and
-`tune`. `like` names the setting that it changes. A method's file holds `method`, what it needs everywhere, and under
-`on` what it needs on one setting and on those like it.
+`tune`. `like` names the setting that it changes. A method's file holds `method`, `generator` if it trains no
+denoiser, what it needs everywhere, and under `on` what it needs on one setting and on those like it.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-SECTIONS = ("data", "denoiser", "method", "trainer")
+SECTIONS = ("data", "denoiser", "generator", "method", "trainer")
 KEYS = {
     "methods": {*SECTIONS, "start", "on", "init"},
     "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like"},
@@ -92,7 +92,9 @@ def compose(name: str, setting: str | None = None, *, tuned: bool = False) -> di
             made = laid_over(made, layer)
     parts = made.pop("parts", {})
     missing: list[str] = []
-    made["method"] = filled(made.get("method"), parts, missing)
+    made |= filled({key: made[key] for key in ("generator", "method") if key in made}, parts, missing)
+    if "generator" in made:  # of the method's own kind
+        made.pop("denoiser", None)
     if missing:
         made["missing"] = f"`{', '.join(missing)}`, which {name} needs and the setting {setting or OWN} does not have"
     return made

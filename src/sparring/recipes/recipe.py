@@ -108,16 +108,22 @@ def is_plain(hint: Any) -> bool:
     return all(map(is_plain, inner)) if inner else hint in (str, int, float, bool, NoneType)
 
 
-def parser(tuned: bool) -> Any:
+def of_generator(recipe: dict[str, Any]) -> str:
+    """The section that makes what is trained: "denoiser", or "generator" for any other kind."""
+    return "generator" if "generator" in recipe else "denoiser"
+
+
+def parser(tuned: bool, section: str = "denoiser") -> Any:
     """The jsonargparse parser whose options are the constructors' arguments.
 
     Args:
         tuned: the denoiser comes from a trained pipeline (`denoiser.path`) and is not built from scratch.
+        section: what `of_generator` says.
     """
     from jsonargparse import ArgumentParser
 
     from sparring.data import ImageData
-    from sparring.generators import Denoiser, Pretrained
+    from sparring.generators import Denoiser, Generator, Pretrained
     from sparring.methods.method import Method
     from sparring.training import Trainer
 
@@ -129,18 +135,20 @@ def parser(tuned: bool) -> Any:
     )
     options.add_argument("--config", action="config", help="the recipe")
     options.add_subclass_arguments(ImageData, "data", required=True)
-    options.add_class_arguments(
-        Pretrained if tuned else Denoiser, "denoiser", skip=set() if tuned else {"space", "text"}
-    )
+    if section == "generator":
+        options.add_subclass_arguments(Generator, section, required=True)
+    else:
+        skip = set() if tuned else {"space", "text"}
+        options.add_class_arguments(Pretrained if tuned else Denoiser, section, skip=skip)
     options.add_subclass_arguments(Method, "method", required=True)
-    options.link_arguments("denoiser", "method.init_args.generator", apply_on="instantiate")
+    options.link_arguments(section, "method.init_args.generator", apply_on="instantiate")
     options.add_class_arguments(Trainer, "trainer", skip={"method", "data", "out", "config"}, instantiate=False)
     return options
 
 
 def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, Any]:
     """Parser and namespace of a recipe with the flags laid over it and every default filled in."""
-    options = parser(tuned)
+    options = parser(tuned, of_generator(recipe))
     sections = {name: recipe[name] for name in SECTIONS if recipe.get(name) is not None}
     try:
         return options, options.parse_args([f"--config={yaml.safe_dump(sections)}", *flags])
@@ -197,10 +205,10 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
 
     from sparring.training import Trainer
 
-    own_net = "net" in (recipe.get("denoiser") or {}) or any(flag.startswith("--denoiser.net") for flag in flags)
+    section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
-        recipe = {**recipe, "denoiser": pretrained_section(recipe, init)}
-    elif recipe.get("start") == "trained" or not own_net:
+        recipe = {**recipe, section: section_of(recipe, init)}
+    elif recipe.get("start") == "trained" or not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
         raise ValueError(
@@ -228,20 +236,21 @@ def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
     from sparring.training import Trainer
 
     config = read_config(run)
-    recipe = {name: config[name] for name in ("data", "denoiser", "method", "trainer")}
+    recipe = {name: config[name] for name in SECTIONS if name in config}
     check_classes(recipe, allow or [])
-    tuned, origin = config.get("init") is not None, recipe["denoiser"].get("path")
-    if tuned and not recipe["denoiser"].get("tuning"):
-        recipe["denoiser"] = {**recipe["denoiser"], "path": str(run)}
+    section, tuned = of_generator(recipe), config.get("init") is not None
+    whole = tuned and not recipe[section].get("tuning")  # the run's own pipeline/ has all of the network
+    if whole:
+        recipe[section] = section_of(recipe, str(run))
     options, parsed = parse(recipe, flags, tuned)
-    if tuned and not Path(parsed.denoiser.path).exists():
+    if tuned and not whole and not Path(parsed.denoiser.path).exists():
         raise ValueError(
             f"{run} trains a part of the network in {parsed.denoiser.path}, which is not there: put it back, or give "
             "its folder with --denoiser.path"
         )
     changed = config | resolved(options, parsed)
-    if tuned and changed["denoiser"]["path"] == str(run):
-        changed["denoiser"]["path"] = origin
+    if whole:
+        changed[section] = config[section]
     torch.manual_seed(parsed.trainer.seed)
     objects = instantiate(options, parsed)
     return Trainer(objects.method, objects.data, out=run, config=changed, **objects.trainer.as_dict())
@@ -256,7 +265,7 @@ def read_config(run: Path) -> dict[str, Any]:
     from sparring.runs import RunFolder
 
     config = RunFolder(run).read_config()
-    if not config.keys() >= {"recipe", "data", "denoiser", "method", "trainer"}:
+    if not config.keys() >= {"recipe", "data", of_generator(config), "method", "trainer"}:
         raise ValueError(f"{run} was not started by `sparring fit`: resume it from the program that made it")
     return config
 
@@ -269,7 +278,9 @@ def check_same(config: dict[str, Any], recipe: str, setting: str | None, data: s
         )
     if setting is not None and setting != config.get("setting"):
         raise ValueError(f"`--on {setting}` is not what the run was started on; leave it out with --resume")
-    if init is not None and pretrained_section({}, init)["path"] != config["denoiser"].get("path"):
+    started = config[of_generator(config)]
+    origin = started.get("path") or started.get("init_args", {}).get("folder")
+    if init is not None and (os.path.abspath(init) if os.path.exists(init) else init) != origin:
         raise ValueError(f"`--init {init}` is not what the run started from; leave it out with --resume")
     if data is not None and data_section(data, config) != with_absolute_paths(config["data"]):
         raise ValueError(f"`--data {data}` is not the data that the run has; leave it out with --resume")
@@ -282,11 +293,15 @@ def resolved(options: Any, parsed: Any) -> dict[str, Any]:
     return config | {"data": with_absolute_paths(config["data"])}
 
 
-def pretrained_section(recipe: dict[str, Any], init: str) -> dict[str, Any]:
-    """The recipe's `denoiser` when it is read from a folder: its settings, without the network it would build."""
+def section_of(recipe: dict[str, Any], init: str) -> dict[str, Any]:
+    """The section of what is trained when it is read from a folder: a recipe's, without the network it would build."""
+    folder = os.path.abspath(init) if os.path.exists(init) else init
+    if of_generator(recipe) == "generator":
+        return {"class_path": "sparring.generators.load_generator", "init_args": {"folder": folder}}
     settings = recipe.get("denoiser") or {}
-    kept = {name: value for name, value in settings.items() if name not in ("net", "process", "prediction")}
-    return {**kept, "path": os.path.abspath(init) if os.path.exists(init) else init}
+    return {key: value for key, value in settings.items() if key not in ("net", "process", "prediction")} | {
+        "path": folder
+    }
 
 
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
