@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, joined, where
 from sparring.generators.generator import Generator
-from sparring.generators.loop import rows_at_once, walk
+from sparring.generators.loop import normal_rows, rows_at_once, walk
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.pipeline import write_pipeline
 from sparring.generators.prediction import Prediction, at_least_float32, determinant, mix
@@ -388,7 +388,7 @@ class Denoiser(Generator):
         set_timesteps(stepper, steps)
         return scheduler or scheduler_name(stepper), len(stepper.timesteps)
 
-    def sample(
+    def batches(
         self,
         n: int,
         steps: int = 10,
@@ -400,33 +400,40 @@ class Denoiser(Generator):
         seed: int = 0,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Tensor:
-        """n images [n, C, H, W] in [-1, 1] (clamped); see `Generator.sample` for the settings.
+    ) -> Iterator[Tensor]:
+        """The images of `Generator.sample`, a batch [b, C, H, W] at a time.
 
         The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
         if the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
-        from this generator for a batch of n.
+        from this generator for a batch of n. Stochastic schedulers draw theirs behind it.
         """
         for name, value in (("n", n), ("steps", steps)):
             if value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
         stepper = self.stepper(scheduler)
         condition = self._chosen(labels, prompts, guidance, n)
-        noise = torch.Generator().manual_seed(seed)
-        latents = torch.randn((n, *self.latent_shape(self.image_shape)), generator=noise).to(self.device)
-        with torch.inference_mode():
-            x_0 = self.generate(
-                stepper,
-                steps,
-                latents=latents,
-                condition=condition,
-                guidance=guidance,
-                generator=noise,
-                batch_size=batch_size,
-                watch=None if watch is None else lambda state: watch(self.decode(state)),
-            )
-            images = self.decode(x_0)
-        return images.clamp(-1, 1)
+        shape = self.latent_shape(self.image_shape)
+        size = batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
+        behind = torch.Generator().manual_seed(seed)
+        for _ in normal_rows(n, shape, size, behind):
+            pass
+        first = 0
+        for latents in normal_rows(n, shape, size, torch.Generator().manual_seed(seed)):
+            rows = slice(first, first + len(latents))
+            first += len(latents)
+            with torch.inference_mode():
+                x_0 = self.generate(
+                    stepper,
+                    steps,
+                    latents=latents.to(self.device),
+                    condition=None if condition is None else condition[rows],
+                    guidance=guidance,
+                    generator=behind,
+                    batch_size=size,
+                    watch=None if watch is None else lambda state: watch(self.decode(state)),
+                )
+                images = self.decode(x_0).clamp(-1, 1)
+            yield images
 
     def _chosen(
         self, labels: list[int] | None, prompts: list[str] | None, guidance: float, n: int

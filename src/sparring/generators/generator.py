@@ -1,9 +1,10 @@
 """What is trained, kept and shipped, as the trainer sees it: a denoiser, a generator of a GAN, …"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor, device, nn
 
 from sparring.data import Batch, ImageData
@@ -96,6 +97,21 @@ class Generator(nn.Module, ABC):
         """The scheduler's name and the network calls per image (NFE) of `sample(n, steps, scheduler=scheduler)`."""
 
     @abstractmethod
+    def batches(
+        self,
+        n: int,
+        steps: int = 10,
+        *,
+        scheduler: str | None = None,
+        labels: list[int] | None = None,
+        prompts: list[str] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        batch_size: int | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Iterator[Tensor]:
+        """The images of `sample` with the same settings, a batch [b, C, H, W] at a time; none of them is kept here."""
+
     def sample(
         self,
         n: int,
@@ -126,6 +142,18 @@ class Generator(nn.Module, ABC):
         Raises:
             ValueError: n or steps below 1, or a setting that this generator does not have.
         """
+        images = self.batches(
+            n,
+            steps,
+            scheduler=scheduler,
+            labels=labels,
+            prompts=prompts,
+            guidance=guidance,
+            seed=seed,
+            batch_size=batch_size,
+            watch=watch,
+        )
+        return torch.cat(list(images))
 
     @abstractmethod
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:

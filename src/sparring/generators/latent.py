@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
-from sparring.generators.loop import rows_at_once
+from sparring.generators.loop import normal_rows, rows_at_once
 from sparring.generators.prediction import at_least_float32
 from sparring.runs.checkpoint import save_tensors, sync
 from sparring.runs.folder import reason
@@ -130,7 +130,7 @@ class LatentGenerator(Generator):
             raise ValueError(f"`scheduler={scheduler}`: {name} makes an image in one call; leave it out")
         return "one call", 1
 
-    def sample(
+    def batches(
         self,
         n: int,
         steps: int = 1,
@@ -142,8 +142,8 @@ class LatentGenerator(Generator):
         seed: int = 0,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Tensor:
-        """n images [n, C, H, W] in [-1, 1] (clamped), in one call each whatever `steps` says; see `Generator.sample`.
+    ) -> Iterator[Tensor]:
+        """The images of `Generator.sample`, a batch [b, C, H, W] at a time, in one call whatever `steps` says.
 
         The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`.
         """
@@ -158,11 +158,15 @@ class LatentGenerator(Generator):
         if labels is not None and self.classes is None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
-        z = torch.randn((n, self.latent_dim), generator=torch.Generator().manual_seed(seed)).to(self.device)
-        images = self._images(z, classes, batch_size).clamp(-1, 1)
-        if watch is not None:
-            watch(images)  # one call: the only state is the last
-        return images
+        size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
+        first = 0
+        for z in normal_rows(n, (self.latent_dim,), size, torch.Generator().manual_seed(seed)):
+            rows = slice(first, first + len(z))
+            first += len(z)
+            images = self._images(z.to(self.device), None if classes is None else classes[rows], size).clamp(-1, 1)
+            if watch is not None:
+                watch(images)  # one call: the only state is the last
+            yield images
 
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)

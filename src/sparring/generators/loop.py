@@ -4,7 +4,8 @@ It lies with the generators, left of `samplers`, because a generator samples its
 a run).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from inspect import signature
 from typing import Any
 
@@ -54,3 +55,16 @@ def rows_at_once(x: Tensor, pixels: int = 1) -> int:
         pixels: of an image per place of x.
     """
     return max(1, min(256, 2**22 // (pixels * x.shape[-2] * x.shape[-1])))
+
+
+def normal_rows(n: int, shape: tuple[int, ...], size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`torch.randn((n, *shape), generator=generator)` bit for bit, `size` rows at a time, without holding them all.
+
+    torch fills a tensor sixteen numbers after sixteen; if their count is no multiple, it draws the last sixteen again.
+    So blocks hold a multiple of sixteen rows, and the last one takes up the rest.
+    """
+    block, first = math.lcm(size, 16), 0
+    while first < n:
+        rows = block if n - first >= 2 * block else n - first
+        yield from torch.randn((rows, *shape), generator=generator).split(size)
+        first += rows

@@ -12,20 +12,29 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparring.backbones import Backbone
+from sparring.metrics.extract import ImageBatches
 
 _FORMAT = 1  # raise it when a statistic changes its meaning: what older versions stored is then never found
 
 
-def fingerprint(*parts: Tensor | str | int | float | None) -> str:
-    """sha256 over tensors (shape, type, bytes) and plain values, in order."""
+def fingerprint(*parts: Tensor | ImageBatches | str | int | float | None) -> str:
+    """sha256 over tensors (shape, type, bytes), which may come in batches, and plain values, in order."""
     digest = hashlib.sha256(f"sparring metrics {_FORMAT}".encode())
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"\ntensor {part.dtype} {tuple(part.shape)}\n".encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(_bytes(part))
+        elif isinstance(part, ImageBatches):
+            digest.update(f"\ntensor {torch.float32} {tuple(part.shape)}\n".encode())
+            for batch in part:
+                digest.update(_bytes(batch))
         else:
             digest.update(f"\n{type(part).__name__} {part!r}\n".encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def of_backbone(backbone: Backbone) -> str:

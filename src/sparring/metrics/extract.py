@@ -1,14 +1,32 @@
 """Features of many images, in batches and without gradients, from any backbone."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sparring.backbones import Backbone
+from sparring.data import ImageData
 
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """The images of a data set, `size` [B, C, H, W] at a time, as often as it is iterated; memory holds one batch."""
+
+    data: ImageData
+    size: int = 256
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.data), *self.data.image_shape
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for first in range(0, len(self.data), self.size):
+            yield self.data[list(range(first, min(first + self.size, len(self.data))))][0]
 
 
 def extract(features: nn.Module, images: Tensor | Iterable[Tensor], *, batch_size: int = 256) -> Tensor:

@@ -11,13 +11,14 @@ from torch import Tensor
 from sparring.backbones import Backbone
 from sparring.metrics import cache as store
 from sparring.metrics import classes
-from sparring.metrics.extract import extract_both
+from sparring.metrics.extract import ImageBatches, extract_both
 from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
 from sparring.metrics.kernel import kernel_distance
 from sparring.metrics.moments import Moments
 from sparring.metrics.neighbours import manifolds, memorisation, radii
 from sparring.runs.results import Floor, Result
 
+Images = Tensor | ImageBatches | Iterable[Tensor]
 _NEIGHBOURS = (3, 5)  # precision and recall, density and coverage
 
 
@@ -32,16 +33,16 @@ class Reference:
         features: The feature network; any other module goes into a `Wrapped`.
         train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
         cache: Folder to keep the statistics in, found again by a fingerprint of the images, the preprocessing and the
-            network; None: none. Needs images as tensors.
+            network; None: none. Needs images as tensors or `ImageBatches`.
         batch_size: Images per pass through the network.
     """
 
     def __init__(
         self,
-        images: Tensor | Iterable[Tensor],
+        images: Images,
         features: Backbone,
         *,
-        train: Tensor | Iterable[Tensor] | None = None,
+        train: Images | None = None,
         cache: str | Path | None = None,
         batch_size: int = 256,
     ) -> None:
@@ -62,9 +63,7 @@ class Reference:
         self._gaussian = Gaussian(state["mean"], state["factor"])
         self._floors: dict[int, Floor] = {}
 
-    def _statistics(
-        self, images: Tensor | Iterable[Tensor], train: Tensor | Iterable[Tensor] | None
-    ) -> dict[str, Tensor]:
+    def _statistics(self, images: Images, train: Images | None) -> dict[str, Tensor]:
         """All that is computed once, as tensors."""
         real, logits = extract_both(self.features, images, batch_size=self.batch_size)
         if len(real) <= max(_NEIGHBOURS):
@@ -77,17 +76,15 @@ class Reference:
             state["train"] = extract_both(self.features, train, batch_size=self.batch_size)[0]
         return state
 
-    def _fingerprint(self, images: object, train: object, cache: str | Path) -> str:
-        if not isinstance(images, Tensor) or not isinstance(train, Tensor | None):
+    def _fingerprint(self, images: Images, train: Images | None, cache: str | Path) -> str:
+        if not isinstance(images, Tensor | ImageBatches) or not isinstance(train, Tensor | ImageBatches | None):
             raise ValueError(f"`cache={cache}` needs images as tensors: give them so, or leave the cache out")
         return store.fingerprint(images, train, store.of_backbone(self.features))
 
     def __len__(self) -> int:
         return len(self._real)
 
-    def evaluate(
-        self, images: Tensor | Iterable[Tensor], *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8
-    ) -> Result:
+    def evaluate(self, images: Images, *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8) -> Result:
         """All numbers of fakes against this reference; `to_json()` has them as plain floats, ints, strings and lists.
 
         Args:

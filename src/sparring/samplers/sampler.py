@@ -1,7 +1,7 @@
 """Images from a trained generator: from a run or a pipeline folder, as tensors, a grid or a folder of PNG files."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,24 @@ class Samples:
     scheduler: str
     nfe: int
     seconds: float
+
+
+@dataclass
+class SampleStream:
+    """Samples that are drawn when it is iterated, once, a batch [b, C, H, W] at a time; `seconds` of drawing so far."""
+
+    batches: Iterator[Tensor]
+    scheduler: str
+    nfe: int
+    seconds: float = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        started = time.perf_counter()
+        for batch in self.batches:
+            images = batch.cpu()
+            self.seconds += time.perf_counter() - started
+            yield images
+            started = time.perf_counter()
 
 
 class Sampler:
@@ -61,7 +79,13 @@ class Sampler:
             self.generator.check_shape(image_shape)
 
     def __call__(self, n: int, steps: int, *, scheduler: str | None = None, **settings: Any) -> Samples:
-        """Samples n images.
+        """Samples n images; the settings are those of `stream`."""
+        stream = self.stream(n, steps, scheduler=scheduler, **settings)
+        images = torch.cat(list(stream))
+        return Samples(images, stream.scheduler, stream.nfe, stream.seconds)
+
+    def stream(self, n: int, steps: int, *, scheduler: str | None = None, **settings: Any) -> SampleStream:
+        """n images, to be drawn one batch after the other, so that any number can be made without holding them.
 
         Args:
             n: number of images.
@@ -70,16 +94,15 @@ class Sampler:
             settings: `seed`, `labels`, `prompts`, `guidance`, `batch_size` and `watch` of `Generator.sample`.
 
         Raises:
-            ValueError: n or steps below 1; a scheduler that the process does not have; classes out of range; prompts
-                that are missing or of no use; guidance of a network without classes and captions.
+            ValueError: n or steps below 1; a scheduler that the process does not have; and, when the first batch is
+                drawn, classes out of range; prompts that are missing or of no use; guidance of a network without
+                classes and captions.
         """
         for name, value in (("n", n), ("steps", steps)):
             if value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
         name, nfe = self.generator.plan(steps, scheduler)
-        started = time.perf_counter()
-        images = self.generator.sample(n, steps, scheduler=scheduler, **settings).cpu()
-        return Samples(images, name, nfe, time.perf_counter() - started)
+        return SampleStream(self.generator.batches(n, steps, scheduler=scheduler, **settings), name, nfe)
 
 
 def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:
