@@ -9,7 +9,7 @@ from sets import CALLS
 STUDENT = [("lcm", 1), ("lcm", 2)]
 ARMS = {
     "plain": Arm("diffusion"),  # as many steps as SADM, ADT and DDO
-    "plain-calls": Arm("diffusion", steps=4.2),  # at least the network calls of every other arm but ADD
+    "plain-calls": Arm("diffusion", steps=4.2),  # at least the network calls of every other arm but the student's
     "sadm": Arm("sadm"),
     "sadm-frozen": Arm("sadm", ["--method.mode=frozen"]),
     "adt": Arm("adt"),

@@ -147,7 +147,7 @@ def table() -> None:
         state = p * sum(STATE.values())
         rows["weights, gradients, moments and average, GiB"].append(f"{state / GIB:.2f}")
         rows[f"the same with `sharding: fsdp2` over {PROCESSES}, GiB"].append(f"{state / PROCESSES / GIB:.2f}")
-        rows["whole teacher or reference (ADD, DDO), GiB more"].append(f"{FLOAT * p / GIB:.2f}")
+        rows["whole frozen copy (a teacher, a reference), GiB more"].append(f"{FLOAT * p / GIB:.2f}")
         per_image, fixed = activations(build, size, half=False, checkpointing=False)
         rows["activations per image, fp32, GiB"].append(f"{per_image / GIB:.3f}")
         per_image, fixed = activations(build, size, half=True, checkpointing=False)

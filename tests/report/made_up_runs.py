@@ -25,7 +25,7 @@ FRECHET = {  # arm -> scheduler -> one value for each of CALLS
     "ddo": {"ddim": (13.2, 0.69, 0.45, 0.6), "dpm": (33.8, 0.88, 0.88, 0.9)},
     "add": {"ddim": (1.95,), "dpm": ()},
 }
-METHODS = {"baseline": "Diffusion", "plain": "Diffusion", "sadm": "SADM", "adt": "ADT", "ddo": "DDO", "add": "ADD"}
+METHODS = {arm: "Diffusion" if arm in ("baseline", "plain") else arm.upper() for arm in FRECHET}
 SECONDS = {"baseline": 0.04, "plain": 0.04, "sadm": 0.066, "adt": 0.152, "ddo": 0.1, "add": 0.083}
 TRAINING_CALLS = {"baseline": 2000, "plain": 3140, "sadm": 2300, "adt": 3140, "ddo": 2900, "add": 2800}
 VERDICTS = [

@@ -4,13 +4,14 @@ import argparse
 import sys
 from importlib.metadata import version
 
-from sparring.cli import compare, demo, encoder, evaluate, fit, recipes, sample
+from sparring.cli import compare, demo, encoder, evaluate, fit, recipes, sample, systems
 from sparring.cli.terminal import fail
 
-COMMANDS = (recipes, fit, encoder, sample, evaluate, compare, demo)
+COMMANDS = (systems, recipes, fit, encoder, sample, evaluate, compare, demo)
 DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 
+  sparring systems                                       what there is: papers, status, pages
   sparring recipes                                       methods and settings, one line each
   sparring fit diffusion --on digits --out runs/base     train a denoiser
   sparring fit adt --on digits --init runs/base          tune it against a discriminator

@@ -6,12 +6,11 @@ from rich.console import Console
 
 from sparring.evaluation import Evaluator, RealImages
 from sparring.recipes import recipe
-from sparring.recipes.compose import compose, shipped
+from sparring.recipes.compose import compose, read, shipped
 from sparring.runs import RunFolder, is_run, summarise
 from sparring.runs.results import keep_result, read_results
 from sparring.samplers import Sampler
 
-ARMS = ("sadm", "adt", "ddo", "add")
 CALLS = (2, 5, 10, 50)
 STUDENT_CALLS = (1, 2)
 NUM_IMAGES = 1000
@@ -32,15 +31,16 @@ def run_demo(out: Path, *, quick: bool = False, seed: int = 0) -> list[Path]:
     if is_run(out):
         raise ValueError(f"`out={out}` is a run: give another folder for the runs of the demo")
     console = Console(stderr=True)
+    arms = [name for name in shipped("methods") if read(name).get("demo")]
     steps = QUICK["arms"] if quick else None
     first = QUICK["baseline"] if quick else None
     baseline = arm(console, out, "baseline", "diffusion", seed, init=None, steps=first)
-    for name in ARMS:
+    for name in arms:
         arm(console, out, name, name, seed, init=baseline, steps=steps)
-    plain_steps = max(summarise(out / name).network_calls or 0 for name in ARMS)
+    plain_steps = max(summarise(out / name).network_calls or 0 for name in arms)
     arm(console, out, "plain", "diffusion", seed, init=baseline, steps=plain_steps)
 
-    names = ("baseline", "plain", *ARMS)
+    names = ("baseline", "plain", *arms)
     evaluator = Evaluator(RealImages.of("digits", None, out))
     for name in names:
         measure(console, evaluator, out / name, QUICK["images"] if quick else NUM_IMAGES)

@@ -17,7 +17,7 @@ import yaml
 
 SECTIONS = ("data", "denoiser", "generator", "method", "trainer")
 KEYS = {
-    "methods": {*SECTIONS, "start", "on", "init"},
+    "methods": {*SECTIONS, "start", "on", "init", "demo"},
     "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like"},
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too

@@ -1,4 +1,6 @@
-"""Plain diffusion training: the baseline and the control of every other method.
+"""Diffusion: plain denoising training, the baseline and control of every other method (Ho et al., arXiv 2006.11239).
+
+Status: proven, as the baseline of all results (docs/results/index.md).
 
 Source: denoising score matching in any parameterisation (Ho et al. 2020, arXiv 2006.11239, `L_simple`; Karras et al.
 2022, arXiv 2206.00364, for the EDM weighting and noise levels).

@@ -1,5 +1,7 @@
 """SADM: structure-guided adversarial training (Yang et al., arXiv 2402.17563, CVPR 2024).
 
+Status: no gain with the trained encoder, a gain with the frozen one (docs/results/sadm.md).
+
 The denoiser reproduces the pair-wise structure of a mini-batch in the feature space of an encoder, and the encoder is
 trained to see the difference:
 
