@@ -6,10 +6,12 @@ import time
 
 import pytest
 import torch
+from latent_runs import TinyGAN, points_gan
+from latent_runs import trainer as latent_trainer
 from PIL import Image
 from small_runs import trainer
 
-from sparring.data import BatchStream, Digits, ImageFolder, decode
+from sparring.data import BatchStream, Digits, ImageFolder, StoredImages, decode
 from sparring.training.batches import micro_batches, worker_error
 from sparring.training.interrupt import ignore_stop_signals
 
@@ -85,7 +87,36 @@ def test_a_worker_outlives_one_sigterm_and_not_two():
 def test_micro_batches_keep_their_labels_and_rows():
     stream = BatchStream(1000, 8, 0, accumulation=2)
     window = next(micro_batches(Digits(), stream, CPU, 0))
-    assert [rows for _, _, rows in window] == [slice(0, 4), slice(4, 8)]
+    assert [micro.rows for micro in window] == [slice(0, 4), slice(4, 8)]
     images, labels = Digits()[stream.batch(0)]
-    assert torch.equal(torch.cat([part for part, _, _ in window]), images)
-    assert torch.equal(torch.cat([part for _, part, _ in window]), labels)
+    assert torch.equal(torch.cat([micro.images for micro in window]), images)
+    assert torch.equal(torch.cat([micro.condition for micro in window]), labels)
+    assert torch.cat([micro.index for micro in window]).tolist() == list(stream.batch(0))
+    assert [micro.source for micro in window] == [None, None]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sources_come_with_their_images_and_are_turned_with_them(workers):
+    images = torch.rand(10, 1, 4, 4) * 2 - 1
+    data = StoredImages(images, flip=True, sources=2 * images)
+    window = next(micro_batches(data, BatchStream(10, 10, 0, accumulation=2), CPU, workers))
+    for micro in window:
+        assert torch.equal(micro.source, 2 * micro.images)
+        for row, number in enumerate(micro.index.tolist()):
+            ways = (images[number], images[number].flip(-1))
+            assert any(torch.equal(micro.images[row], way) for way in ways)
+
+
+def test_a_method_gets_sources_and_places_in_its_batch(tmp_path):
+    class Sees(TinyGAN):
+        def generator_loss(self, batch, rollout):
+            self.seen = batch
+            return super().generator_loss(batch, rollout)
+
+    base = points_gan()
+    points = torch.arange(64.0).view(32, 2, 1, 1) / 64
+    method = Sees(base.generator, base.discriminator)
+    latent_trainer(tmp_path / "run", method, StoredImages(points, sources=-points), steps=1).fit()
+    assert torch.equal(method.seen.source, -method.seen.images)
+    assert torch.equal(points[method.seen.index], method.seen.images)
+    assert method.seen.index.dtype == torch.int64

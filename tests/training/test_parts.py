@@ -72,29 +72,33 @@ def test_average_of_a_run_follows_its_network(tmp_path):
     windows, average = run.micro_batches(), None
     for step in range(4):
         if average is None:
-            average = run.generator.module.net.last.weight.detach().clone()
+            average = run.method.generator.net.last.weight.detach().clone()
         run.alternate(next(windows), step)
         run.ema.update()
-        average = average.lerp(run.generator.module.net.last.weight.detach(), 0.5)
+        average = average.lerp(run.method.generator.net.last.weight.detach(), 0.5)
     torch.testing.assert_close(run.ema.module.net.last.weight, average)
     assert run.ema.module is not run.method.generator
 
 
+def trained(net):
+    return dict(net.named_parameters())
+
+
 def test_learning_rate_is_a_function_of_the_step():
-    player = Player("generator", TinyNet(), AdamW(lr=0.1, warmup_steps=4, decay="cosine"), steps=20)
+    player = Player("generator", trained(TinyNet()), AdamW(lr=0.1, warmup_steps=4, decay="cosine"), steps=20)
     rates = [player.lr(step) for step in range(21)]
     assert rates[0] == pytest.approx(0.025 * 0.5 * (1 + math.cos(0)))
     assert rates[10] == pytest.approx(0.05)
     assert rates[20] == pytest.approx(0, abs=1e-12)
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
-    assert {Player("generator", TinyNet(), AdamW(lr=0.1), steps=20).lr(step) for step in range(20)} == {0.1}
+    assert {Player("generator", trained(TinyNet()), AdamW(lr=0.1), steps=20).lr(step) for step in range(20)} == {0.1}
 
 
 def test_clipping_and_update_are_those_of_torch():
     settings = AdamW(lr=0.1, betas=(0.8, 0.9), weight_decay=0.01, clip=0.5)
     ours, theirs = TinyNet().double(), TinyNet().double()
     theirs.load_state_dict(ours.state_dict())
-    player = Player("generator", ours, settings, steps=9)
+    player = Player("generator", trained(ours), settings, steps=9)
     reference = torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=0.01)
     for step in range(3):
         x = torch.randn(4, 1, 8, 8, dtype=torch.float64) * 10**step
@@ -193,7 +197,7 @@ def test_resumed_balance_and_watch_are_those_of_the_uninterrupted_run(tmp_path, 
 
 
 def test_player_loads_only_its_own_moments():
-    player = Player("discriminator", TinyNet(), AdamW(), steps=1)
+    player = Player("discriminator", trained(TinyNet()), AdamW(), steps=1)
     with pytest.raises(ValueError, match="the discriminator has no parameter 'other'"):
         player.load_state({"other/step": torch.tensor(1.0)})
     with pytest.raises(ValueError, match="time.weight of the discriminator has another shape"):

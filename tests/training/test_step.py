@@ -1,6 +1,7 @@
 """One step: the same however the batch is cut, each gradient to its player alone, and nothing from broken numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,9 +185,9 @@ def test_a_number_that_is_not_finite_skips_both_players(tmp_path, place, accumul
     before = everything(run)
     window = next(windows)
     if place == "image":
-        images = window[0][0].clone()
+        images = window[0].images.clone()
         images[1, 0, 0, 0] = math.nan
-        window[0] = (images, *window[0][1:])
+        window[0] = replace(window[0], images=images)
     taken, noted = run.alternate(window, 2)
     assert not taken
     for name, tensor in everything(run).items():
@@ -234,8 +235,8 @@ def test_buffers_that_saw_a_broken_image_are_put_back(tmp_path):
     assert run.alternate(next(windows), 0)[0]
     before = everything(run)
     assert "generator.net.norm.running_mean" in before
-    images, labels, rows = next(windows)[0]
-    assert not run.alternate([(images * math.nan, labels, rows)], 1)[0]
+    micro = next(windows)[0]
+    assert not run.alternate([replace(micro, images=micro.images * math.nan)], 1)[0]
     for name, tensor in everything(run).items():
         assert torch.equal(tensor, before[name]), name
 

@@ -23,7 +23,7 @@ class Draws:
     else: the numbers of all `total` rows are drawn from one generator and the local `rows` of them are returned. So two
     processes on half batches, or eight micro-batches of one row, see what one process sees on the whole batch.
 
-    Numbers that all rows share (`one_integer`, `one_uniform`, `subset`) come from a generator of their own on the CPU:
+    Numbers that all rows share (`one_integer`, `subset`) come from a generator of their own on the CPU:
     they are equal in every process and cost no transfer from the GPU.
 
     Args:
@@ -129,7 +129,10 @@ class Batch:
         draws: moved to the images' device if they are elsewhere.
         texts: B captions, or None.
         x_0: what is diffused, (B, c, h, w): the images, or their latents once `Denoiser.embed` has seen the batch.
-        condition: what the network is told: the labels, or the embedded captions once `Denoiser.embed` has seen them.
+        condition: what the network is conditioned on: the labels, or the embedded captions once `Denoiser.embed` has
+            seen them.
+        source: (B, C, H, W) the image that comes with each image (its pair, or one of a second domain), or None.
+        index: (B,) int64 the rows of the data set, or None if they are not known.
     """
 
     images: Tensor
@@ -138,6 +141,8 @@ class Batch:
     texts: list[str] | None = None
     x_0: Tensor = None  # type: ignore[assignment]
     condition: Any = None
+    source: Tensor | None = None
+    index: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.draws = self.draws.to(self.images.device)
@@ -147,11 +152,18 @@ class Batch:
             self.condition = self.labels
 
     @classmethod
-    def of(cls, images: Tensor, condition: "Tensor | list[str] | None", draws: Draws) -> "Batch":
-        """A batch as a data set gives it: images with class labels, captions or nothing."""
+    def of(cls, images: Tensor, condition: "Tensor | list[str] | None", draws: Draws, **further: Any) -> "Batch":
+        """A batch as a data set gives it: images with class labels, captions or nothing.
+
+        Args:
+            images: (B, C, H, W).
+            condition: labels (B,), or B captions, or None.
+            draws: the step's random numbers.
+            further: `source` and `index`.
+        """
         if isinstance(condition, list):
-            return cls(images, draws=draws, texts=condition)
-        return cls(images, None if condition is None else condition.to(images.device), draws)
+            return cls(images, draws=draws, texts=condition, **further)
+        return cls(images, None if condition is None else condition.to(images.device), draws, **further)
 
     def __len__(self) -> int:
         return len(self.images)

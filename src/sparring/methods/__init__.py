@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.method import Losses, Method, frozen_copy, moving_copy
 
-__all__ = ["Losses", "Method", "frozen_copy"]
+__all__ = ["Losses", "Method", "frozen_copy", "moving_copy"]
 
 
 def __getattr__(name: str) -> Any:

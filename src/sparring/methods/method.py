@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparring.backbones.fitting import images_to_learn
 from sparring.data import Batch, ImageData
 from sparring.generators import Generator
-from sparring.networks.frozen import Module, copy_of_trained
+from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
@@ -22,13 +22,19 @@ class Method(nn.Module, ABC):
 
     The trainer calls, for every step::
 
-        fake = method.rollout(batch)
-        update(discriminator, method.discriminator_loss(batch, fake))
-        update(generator, method.generator_loss(batch, fake))       # the same fake, the same graph
+        rollout = method.rollout(batch)
+        update(discriminator, method.discriminator_loss(batch, rollout))
+        update(generator, method.generator_loss(batch, rollout))       # the same rollout, the same graph
+        method.after_step()
+
+    While one player learns, the other takes no gradient.
 
     Attributes:
         generator: what is kept at the end.
         discriminator: the opponent with all of its trainable parts, or None.
+        generator_first: the generator is updated before the discriminator, which sees the same rollout afterwards.
+        updates_per_rollout: generator updates on one rollout. With more than 1 the rollout is made without a graph, and
+            `generator_loss` runs the network itself, as policy gradients do.
         step: number of the current step, from 0; set by the trainer (ramps and warm-ups read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
@@ -36,6 +42,8 @@ class Method(nn.Module, ABC):
 
     generator: Generator
     discriminator: nn.Module | None
+    generator_first: bool = False
+    updates_per_rollout: int = 1
     sampler: str = "ddim"
     sample_steps: int = 10
 
@@ -46,23 +54,34 @@ class Method(nn.Module, ABC):
         self.step = 0
         self.statistics: dict[str, Tensor] = {}
 
+    def parts(self) -> list[nn.Module]:
+        """Further modules that are trained with the generator, by its optimiser: a projector, an encoder, a prior.
+
+        Each is an attribute of the method, so that it is in every checkpoint. It is not averaged and not shipped.
+        """
+        return []
+
     @abstractmethod
     def rollout(self, batch: Batch) -> Any:
         """Makes the fake with its graph; the same object is given to both losses."""
 
-    def discriminator_loss(self, batch: Batch, fake: Any) -> Losses:
-        """What the discriminator minimises; detaches the fake itself. Called only where there is a discriminator."""
+    def discriminator_loss(self, batch: Batch, rollout: Any) -> Losses:
+        """What the discriminator minimises; detaches the fake itself. Called only if there is a discriminator."""
         raise NotImplementedError(f"{type(self).__name__} has a discriminator and no discriminator_loss")
 
     @abstractmethod
-    def generator_loss(self, batch: Batch, fake: Any) -> Losses:
+    def generator_loss(self, batch: Batch, rollout: Any) -> Losses:
         """What the generator minimises."""
 
+    def after_step(self) -> None:
+        """Called once after a step in which all updates were taken: the place to move a `moving_copy`."""
+
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode; parts without a trained parameter (teacher, reference, frozen judge) stay in eval mode."""
+        """Sets the mode; modules whose parameters are all frozen (teacher, reference, backbone) stay in eval mode."""
         super().train(mode)
-        for part in self.children():
-            if not any(parameter.requires_grad for parameter in part.parameters()):
+        for part in list(self.modules())[1:]:
+            trained = [parameter.requires_grad for parameter in part.parameters()]
+            if trained and not any(trained):
                 part.eval()
         return self
 
@@ -113,7 +132,17 @@ def prepare_parts(module: nn.Module, data: ImageData) -> None:
 
 
 def frozen_copy(module: Module) -> Module:
-    """A copy that never learns (teacher, reference): eval mode, no gradient; what is frozen already is shared."""
-    copy = copy_of_trained(module).eval()
-    copy.requires_grad_(False)
-    return copy
+    """A copy that never changes (teacher, reference): eval mode, no gradient; written once in a run.
+
+    What is frozen already is shared. A copy that changes all the same is an error at the next checkpoint.
+    """
+    return copy_of_trained(module).eval().requires_grad_(False)
+
+
+def moving_copy(module: Module) -> MovingCopy[Module]:
+    """A copy that moves when the method says so (EMA target, teacher of the next round): in every checkpoint.
+
+    `copy.follow(module, factor)` goes a share of the way, `copy.refreeze(module)` all of it; both belong into
+    `Method.after_step`. The copy is called as the module itself, which is `copy.module`.
+    """
+    return MovingCopy(module)

@@ -1,13 +1,15 @@
 """One player's optimiser: AdamW, gradient clipping and a learning rate that is a function of the step alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from sparring.training.sharding import gather_full, is_cut, shard_like
+from sparring.training.players import is_below
+from sparring.training.sharding import gather_full, shard_like
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class AdamW:
         warmup_steps: steps over which the rate rises linearly from 0.
         decay: "cosine" lowers the rate to 0 at the last step of the run, "none" keeps it.
         clip: gradients are scaled so that their joint norm is at most this.
+        lr_of: peak learning rates of parts by their names in the method, such as {"generator.net.time": 1e-3}; the
+            longest name that fits counts. The rest has `lr`.
     """
 
     lr: float = 1e-4
@@ -29,10 +33,12 @@ class AdamW:
     warmup_steps: int = 0
     decay: Literal["none", "cosine"] = "none"
     clip: float = 1.0
+    lr_of: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"`lr={self.lr}` must be positive: a rate of 0 would train nothing")
+        for name, rate in {"lr": self.lr, **{f"lr_of.{part}": rate for part, rate in self.lr_of.items()}}.items():
+            if not 0 < rate < math.inf:
+                raise ValueError(f"`{name}={rate}` must be positive: a rate of 0 would train nothing")
         if not self.clip > 0:
             raise ValueError(f"`clip={self.clip}` must be positive; to switch clipping off give a large number")
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -44,39 +50,47 @@ class AdamW:
 
 
 class Player:
-    """A network that is trained, under its role's name ("generator", "discriminator"), with its optimiser.
+    """What is trained under a role's name ("generator", "discriminator"), with its optimiser.
 
     Args:
         role: name used in the log and in checkpoints.
-        module: the network; only its parameters that require gradient are trained.
+        named: the trained parameters by name.
         settings: optimiser settings.
         steps: length of the run, for the schedule.
         scaled: scale the loss, for gradients in fp16; each player has a scale of its own.
+        start: step in which it begins to learn, for the schedule.
 
     Raises:
-        ValueError: nothing in the network would be trained, or its weights are in half precision.
+        ValueError: nothing would be trained, weights are in half precision, or `lr_of` names what is not there.
     """
 
-    def __init__(self, role: str, module: nn.Module, settings: AdamW, steps: int, scaled: bool = False):
+    def __init__(
+        self,
+        role: str,
+        named: dict[str, nn.Parameter],
+        settings: AdamW,
+        steps: int,
+        scaled: bool = False,
+        start: int = 0,
+    ):
         self.role = role
-        self.module = module
         self.settings = settings
-        self.steps = steps
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.steps = steps - start
+        self.start = start
         if not named:
             raise ValueError(f"the {role} has no parameter that requires gradient: nothing would be trained")
-        for name, parameter in named:
+        for name, parameter in named.items():
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
                     f"the {role}'s weights are {parameter.dtype} ({name}), in which small updates are lost: load it in "
                     "float32 and choose the arithmetic with `precision`"
                 )
-        self.names = [name for name, _ in named]
-        self.parameters = [p for _, p in named]
-        self.sharded = is_cut(module)
+        self.names = list(named)
+        self.parameters = list(named.values())
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
         device = self.parameters[0].device.type
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            self.groups(named),
             lr=settings.lr,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -84,9 +98,28 @@ class Player:
         )
         self.scaler = torch.amp.GradScaler(device) if scaled else None
 
-    def lr(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        rate = self.settings.lr * min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
+    def groups(self, named: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+        """The parameters by their peak learning rates."""
+        known = self.settings.lr_of
+        for part in known:
+            if not any(is_below(name, part) for name in named):
+                raise ValueError(f"`lr_of.{part}`: the {self.role} trains nothing of that name, but {', '.join(named)}")
+        groups: dict[str, dict[str, Any]] = {}
+        for name, parameter in named.items():
+            part = max((part for part in known if is_below(name, part)), key=len, default="")
+            peak = known.get(part, self.settings.lr)
+            groups.setdefault(part, {"params": [], "peak": peak})["params"].append(parameter)
+        return list(groups.values())
+
+    def lr(self, step: int, peak: float | None = None) -> float:
+        """Learning rate of a step of the run, counted from 0.
+
+        Args:
+            step: the step.
+            peak: the peak rate; None: `lr`.
+        """
+        step -= self.start
+        rate = (self.settings.lr if peak is None else peak) * min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
         if self.settings.decay == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
         return rate
@@ -110,7 +143,7 @@ class Player:
         if norm > self.settings.clip:
             torch._foreach_mul_(self.gradients(), self.settings.clip / norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
+            group["lr"] = self.lr(step, group["peak"])
         if self.scaler is None:
             self.optimizer.step()
         else:

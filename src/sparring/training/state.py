@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.methods.method import Method
-from sparring.networks.frozen import frozen_tensors
+from sparring.networks.frozen import frozen_tensors, moving_tensors
 from sparring.training import processes
 from sparring.training.ema import EMA
 from sparring.training.optimizer import Player
@@ -43,12 +43,12 @@ class Run(Protocol):
 
 
 def changing_tensors(method: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters, and the saved buffers of everything but frozen parts, each under one name."""
+    """Trained parameters, the saved buffers of everything but frozen parts, and moving copies; each under one name."""
     saved = method.state_dict()
     frozen = frozen_tensors(method)
     tensors: dict[str, Tensor] = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tensors |= {name: b for name, b in method.named_buffers() if name in saved and name not in frozen}
-    return tensors
+    return tensors | moving_tensors(method)
 
 
 def fixed_tensors(method: Method) -> dict[str, Tensor]:
@@ -64,6 +64,29 @@ def fixed_tensors(method: Method) -> dict[str, Tensor]:
             tensors[name] = tensor
             known.add(id(tensor))
     return tensors
+
+
+def checksums(method: Method) -> dict[str, int]:
+    """A checksum of everything in a method that never changes, by name."""
+    return {name: int(processes.checksum(tensor)) for name, tensor in frozen_tensors(method).items()}
+
+
+def check_frozen(method: Method, before: dict[str, int]) -> None:
+    """Makes sure that what is frozen is what it was.
+
+    Args:
+        method: what is trained.
+        before: its `checksums` when the run started or went on.
+
+    Raises:
+        ValueError: something has changed; a resumed run would begin with what it was.
+    """
+    for name, found in checksums(method).items():
+        if before.get(name, found) != found:
+            raise ValueError(
+                f"`{name}` of {type(method).__name__} is frozen and has changed: a copy that moves must be made with "
+                "`moving_copy`, or a resumed run would put it back"
+            )
 
 
 def collect_frozen(method: Method) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One training step: one rollout, one update of each player, or of neither where a number is not finite."""
+"""One training step: one rollout, the updates of both players, or of neither if a number is not finite."""
 
 import math
 from collections.abc import Iterator
@@ -7,28 +7,27 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparring.data import Batch, Draws, derived_seed
 from sparring.methods.method import Method
 from sparring.training import processes
+from sparring.training.batches import Micro
 from sparring.training.optimizer import Player
 from sparring.training.state import changing_tensors
 from sparring.training.watch import Balance, Noted
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Micro = tuple[Tensor, Tensor | list[str] | None, slice]
-"""Images, labels or captions, and rows of the global batch of one micro-batch, on the device."""
-
 LAST = -1  # the number of the rollout that both players share
 
 
 class Step:
-    """Makes the fake and updates both players, from a window of micro-batches.
+    """Makes the rollout and updates both players, from a window of micro-batches.
 
-    The discriminator goes first. With one micro-batch the generator's update uses the same fake and the same graph;
-    with several, the same fake is made again, because only one graph fits. Random numbers depend on the step and the
-    row of the global batch alone, so both ways give the same update.
+    The discriminator goes first, unless the method says `generator_first`. With one micro-batch the generator's update
+    uses the same rollout and the same graph; with several, the same rollout is made again, because only one graph fits.
+    Random numbers depend only on the step and the row of the global batch, so both ways give the same update. A
+    rollout that the generator's own update would change (`generator_first`, `updates_per_rollout`) is kept.
 
     Args:
         method: what is trained.
@@ -37,7 +36,10 @@ class Step:
         batch_size: images of the global batch.
         seed: of all noise.
         precision: arithmetic inside the networks; losses, logits and the process stay in float32.
-        discriminator_updates: discriminator updates per step; those before the last make fakes of their own.
+        discriminator_updates: discriminator updates per step; all but one make rollouts of their own.
+        fresh_images: these have a global batch of their own, too: a window then holds so many, and the last is shared
+            with the generator.
+        warmup_steps: steps at the start of the run in which only the discriminator learns.
         balance: lets the discriminator rest while it is too good; None: it never rests.
     """
 
@@ -51,6 +53,8 @@ class Step:
         seed: int,
         precision: Precision = "fp32",
         discriminator_updates: int = 1,
+        fresh_images: bool = False,
+        warmup_steps: int = 0,
         balance: Balance | None = None,
     ):
         self.method = method
@@ -60,17 +64,23 @@ class Step:
         self.seed = seed
         self.half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.discriminator_updates = discriminator_updates
+        self.batches = discriminator_updates if fresh_images else 1
+        self.warmup_steps = warmup_steps
         self.balance = balance
         self.device = generator.parameters[0].device
-        self.before = Snapshot(method, discriminator)
+        updates = [] if discriminator is None else [discriminator] * discriminator_updates
+        mine = [generator] * method.updates_per_rollout
+        *early, _ = mine + updates if method.generator_first else updates + mine
+        self.before = Snapshot(method, list(dict.fromkeys(early)))
         self.stop_asked = False  # of this process
         self.stop_agreed = False  # of any process, and known to all of them after the same step
         self.step = 0
         self.noted: Noted = []
 
     @property
-    def players(self) -> list[Player]:
-        return [self.generator] + ([self.discriminator] if self.discriminator else [])
+    def generator_learns(self) -> bool:
+        """Whether this step is behind the discriminator's warm-up."""
+        return self.step >= self.warmup_steps
 
     def __call__(self, window: list[Micro], step: int) -> tuple[bool, Noted]:
         """One step; whether it was taken, and its statistics.
@@ -82,68 +92,112 @@ class Step:
         self.noted = []
         self.before.take()
         if self.update_both([self.embedded(micro) for micro in window]):
+            self.method.after_step()
             return True, self.noted
         self.before.restore()
         return False, self.noted
 
     def update_both(self, window: list[Batch]) -> bool:
-        fake = None
+        """All updates of the step in their order; whether all numbers were finite."""
+        size = len(window) // self.batches
+        shared = window[-size:]
+        rollouts: list[Any] = []  # those of the shared micro-batches, once they are made and kept
+        if self.generator_learns and self.method.updates_per_rollout > 1:
+            with torch.no_grad():
+                rollouts = [self.rollout(micro, LAST) for micro in shared]
+        if self.generator_learns and self.method.generator_first:
+            made = self.generator_update(shared, rollouts)
+            if made is None:
+                return False
+            rollouts = made
         if self.discriminator is not None:
-            for update in range(self.discriminator_updates):
-                last = update == self.discriminator_updates - 1
-                if self.balance is not None and self.balance.rests and not last:
+            last = self.discriminator_updates - 1
+            order = [last, *range(last)] if self.method.generator_first else range(last + 1)
+            for update in order:
+                if self.balance is not None and self.balance.rests and update != last:
                     continue
-                fake, finite = self.discriminator_update(window, update, last)
-                if not finite:
+                own = window[size * update : size * (update + 1)] if self.batches > 1 else shared
+                made = self.discriminator_update(own, update, rollouts if update == last else [])
+                if made is None:
                     return False
-        return self.generator_update(window, fake)
+                if update == last:
+                    rollouts = made
+        if self.generator_learns and not self.method.generator_first:
+            return self.generator_update(shared, rollouts) is not None
+        return True
 
-    def discriminator_update(self, window: list[Batch], update: int, last: bool) -> tuple[Any, bool]:
-        """Updates the discriminator; the fake whose graph the generator goes on with, where it can, and whether all
-        numbers were finite."""
+    def discriminator_update(self, window: list[Batch], update: int, rollouts: list[Any]) -> list[Any] | None:
+        """Updates the discriminator.
+
+        Args:
+            window: its micro-batches.
+            update: its number; the last one is shared with the generator.
+            rollouts: of the micro-batches, if they are there already.
+
+        Returns:
+            The rollouts with which the generator goes on, if it can; None if a number was not finite.
+        """
         assert self.discriminator is not None
-        keep_graph = last and len(window) == 1
+        last = update == self.discriminator_updates - 1
+        goes_on = last and self.generator_learns and not self.method.generator_first
+        keep_graph = goes_on and len(window) == 1 and not rollouts
         rests = self.balance is not None and self.balance.rests
-        fake = None
+        kept = list(rollouts)
         loss = torch.zeros((), device=self.device)
         first_noted = len(self.noted)
-        for micro in window:
-            with torch.set_grad_enabled(keep_graph):
-                fake = self.rollout(micro, LAST if last else update)
+        for place, micro in enumerate(window):
+            if rollouts:
+                rollout = rollouts[place]
+            else:
+                with torch.set_grad_enabled(keep_graph):
+                    rollout = self.rollout(micro, LAST if last else update)
+                kept += [rollout] if keep_graph else []
             batch = self.batch(micro, f"discriminator {update}")
-            with self.autocast():
-                losses = self.method.discriminator_loss(batch, fake)
-            if not rests:
-                loss += self.backward(self.discriminator, losses, len(window))
+            with without_gradient(self.generator):
+                with self.autocast():
+                    losses = self.method.discriminator_loss(batch, rollout)
+                if not rests:
+                    loss += self.backward(self.discriminator, losses, len(window))
             self.note_statistics()
         if self.balance is not None:
             self.balance.observe(self.noted[first_noted:])
             self.noted.append(("statistics/discriminator_rested", float(rests)))
         if not rests:
             if not self.finish(self.discriminator, loss):
-                return None, False
+                return None
             after_update = getattr(self.method.discriminator, "after_update", None)
             if after_update is not None:
                 after_update()
-        return (fake if keep_graph else None), True
+        return kept
 
-    def generator_update(self, window: list[Batch], fake: Any) -> bool:
-        """Updates the generator, with the fake of the discriminator's update or with the same one made again."""
-        loss = torch.zeros((), device=self.device)
-        with without_gradient(self.discriminator):
-            for micro in window:
-                shared = fake if fake is not None else self.rollout(micro, LAST)
-                batch = self.batch(micro, "generator")
-                with self.autocast():
-                    losses = self.method.generator_loss(batch, shared)
-                loss += self.backward(self.generator, losses, len(window))
-                self.note_statistics()
-        return self.finish(self.generator, loss)
+    def generator_update(self, window: list[Batch], rollouts: list[Any]) -> list[Any] | None:
+        """Updates the generator on the given rollouts, or on the same ones made again.
+
+        Returns:
+            The rollouts, if they were kept; None if a number was not finite.
+        """
+        kept = list(rollouts)
+        for update in range(self.method.updates_per_rollout):
+            loss = torch.zeros((), device=self.device)
+            with without_gradient(self.discriminator):
+                for place, micro in enumerate(window):
+                    rollout = kept[place] if place < len(kept) else self.rollout(micro, LAST)
+                    if self.method.generator_first and place >= len(kept):
+                        kept.append(rollout)
+                    batch = self.batch(micro, f"generator {update}" if update else "generator")
+                    with self.autocast():
+                        losses = self.method.generator_loss(batch, rollout)
+                    loss += self.backward(self.generator, losses, len(window))
+                    self.note_statistics()
+            if not self.finish(self.generator, loss):
+                return None
+        return kept
 
     def embedded(self, micro: Micro) -> Batch:
         """A micro-batch as the networks take it: latents and embedded captions are made once for the whole step."""
-        images, condition, rows = micro
-        return self.method.generator.embed(Batch.of(images, condition, self.draws("embed", rows)))
+        draws = self.draws("embed", micro.rows)
+        batch = Batch.of(micro.images, micro.condition, draws, source=micro.source, index=micro.index)
+        return self.method.generator.embed(batch)
 
     def rollout(self, micro: Batch, number: int) -> Any:
         """The fake of a micro-batch. Dropout, which knows nothing of rows, follows torch's own generators."""
@@ -210,27 +264,28 @@ class Step:
 
 
 class Snapshot:
-    """The discriminator with its moments, and every buffer that may change, as they were before a step.
+    """Players with their moments, and every tensor that may change without being trained, as they were before a step.
 
-    The copies are made once and written over in each step; a method without a discriminator and without such buffers
-    costs nothing.
+    The copies are made once and written over in each step; a method without a discriminator, and without buffers and
+    moving copies, costs nothing.
 
     Args:
         method: what is trained.
-        discriminator: the player that is updated first.
+        players: those that are updated before the last update of a step.
     """
 
-    def __init__(self, method: Method, discriminator: Player | None):
-        self.discriminator = discriminator
-        self.fixed: list[Tensor] = [*(discriminator.parameters if discriminator else [])]
-        self.fixed += [tensor for tensor in changing_tensors(method).values() if not isinstance(tensor, nn.Parameter)]
+    def __init__(self, method: Method, players: list[Player]):
+        self.players = players
+        self.fixed: list[Tensor] = [parameter for player in players for parameter in player.parameters]
+        trained = {id(parameter) for parameter in method.parameters() if parameter.requires_grad}
+        self.fixed += [tensor for tensor in changing_tensors(method).values() if id(tensor) not in trained]
         self.live: list[Tensor] = []
         self.copies: list[Tensor] = []
         self.had_moments: set[Tensor] = set()
 
     @torch.no_grad()
     def take(self) -> None:
-        moments = dict(self.discriminator.optimizer.state) if self.discriminator else {}
+        moments = {parameter: state for player in self.players for parameter, state in player.optimizer.state.items()}
         self.had_moments = set(moments)
         self.live = self.fixed + [tensor for state in moments.values() for tensor in state.values()]
         if len(self.copies) != len(self.live):
@@ -242,16 +297,19 @@ class Snapshot:
     def restore(self) -> None:
         if self.live:
             torch._foreach_copy_(self.live, self.copies)
-        if self.discriminator:
-            state = self.discriminator.optimizer.state
+        for player in self.players:
+            state = player.optimizer.state
             for parameter in [p for p in state if p not in self.had_moments]:
                 del state[parameter]
 
 
 @contextmanager
 def without_gradient(player: Player | None) -> Iterator[None]:
-    """Takes a player's parameters out of the graph while its opponent is updated."""
-    parameters = player.parameters if player else []
+    """Takes a player's parameters out of the graph while its opponent is updated.
+
+    Not those of a sharded player, which cannot be named; it gets no gradient by `Step.backward` all the same.
+    """
+    parameters = player.parameters if player and not player.sharded else []
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

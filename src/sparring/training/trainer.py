@@ -1,7 +1,7 @@
 """The alternating trainer: one rollout serves both players, every run is exact to resume and safe to kill."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +10,30 @@ import torch
 
 from sparring.data import BatchStream, ImageData
 from sparring.methods.method import Method
+from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
 from sparring.runs.folder import writing
 from sparring.training import processes
-from sparring.training.batches import micro_batches, worker_error
+from sparring.training.batches import Micro, micro_batches, worker_error
 from sparring.training.ema import EMA
 from sparring.training.interrupt import STOPPING, Interrupted, stop_signals
 from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player
+from sparring.training.players import freeze as freeze_parts
+from sparring.training.players import trained_by
 from sparring.training.progress import Progress
 from sparring.training.publisher import EmaPublisher
 from sparring.training.sharding import gather, shard
-from sparring.training.state import changing_tensors, collect_frozen, collect_state, load_frozen, load_state
-from sparring.training.step import Micro, Precision, Step
+from sparring.training.state import (
+    changing_tensors,
+    check_frozen,
+    checksums,
+    collect_frozen,
+    collect_state,
+    load_frozen,
+    load_state,
+)
+from sparring.training.step import Precision, Step
 from sparring.training.watch import Balance, Means, Watch
 
 
@@ -43,7 +54,11 @@ class Trainer:
         seed: of the order of the data and of all noise.
         generator_optimizer: optimiser of the generator.
         discriminator_optimizer: optimiser of the discriminator.
-        discriminator_updates: discriminator updates per step; those before the last draw rollouts of their own.
+        discriminator_updates: discriminator updates per step; all but one draw rollouts of their own.
+        discriminator_fresh_images: these also see real images of their own; a step then reads so many batches.
+        discriminator_warmup_steps: the first steps of the run, in which only the discriminator learns; the generator,
+            its parts and its average rest. They count as steps, and the generator's schedule begins after them.
+        freeze: parts of the method that are not trained, by name, such as ["generator.net.time_embedding"].
         ema_decay: decay per update of the average that is sampled and shipped.
         ema_halflife_images: half-life of that average in images, instead of `ema_decay`.
         ema_warmup: let the average forget its start faster; for training from scratch.
@@ -79,6 +94,9 @@ class Trainer:
         generator_optimizer: AdamW = AdamW(),  # noqa: B008
         discriminator_optimizer: AdamW = AdamW(betas=(0.5, 0.999)),  # noqa: B008
         discriminator_updates: int = 1,
+        discriminator_fresh_images: bool = False,
+        discriminator_warmup_steps: int = 0,
+        freeze: Sequence[str] = (),
         ema_decay: float = 0.999,
         ema_halflife_images: float | None = None,
         ema_warmup: bool = False,
@@ -147,6 +165,16 @@ class Trainer:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
             )
+        if not 0 <= discriminator_warmup_steps < steps:
+            raise ValueError(
+                f"`discriminator_warmup_steps={discriminator_warmup_steps}` must be 0 or more and below `steps={steps}`"
+            )
+        if (discriminator_warmup_steps or discriminator_fresh_images) and method.discriminator is None:
+            name = "discriminator_warmup_steps" if discriminator_warmup_steps else "discriminator_fresh_images"
+            raise ValueError(f"`{name}`: {type(method).__name__} has no discriminator; leave it out")
+        if method.updates_per_rollout < 1:
+            raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
+        freeze_parts(method, freeze)
         self.method = method.to(self.device).train()
         method.generator.check(data)
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
@@ -160,11 +188,18 @@ class Trainer:
             networks = (method.generator.network_to_shard(), self.ema.module.network_to_shard())
             shard(*networks, self.device, precision)
             self.ema.follow(method.generator)
+        if sharding == "fsdp2" and moving_tensors(method):
+            kind = type(method).__name__
+            raise ValueError(f"`sharding=fsdp2`: {kind} keeps a moving copy, which cannot follow shares")
         scaled = precision == "fp16"
-        self.generator = Player("generator", method.generator, generator_optimizer, steps, scaled)
+        trained = trained_by(method)
+        warmup = discriminator_warmup_steps
+        self.generator = Player("generator", trained["generator"], generator_optimizer, steps, scaled, warmup)
         self.players = [self.generator]
         if method.discriminator is not None:
-            self.players.append(Player("discriminator", method.discriminator, discriminator_optimizer, steps, scaled))
+            self.players.append(
+                Player("discriminator", trained["discriminator"], discriminator_optimizer, steps, scaled)
+            )
         self.balance = None if discriminator_accuracy is None else Balance(discriminator_accuracy)
         self.alternate = Step(
             method,
@@ -173,6 +208,8 @@ class Trainer:
             seed=seed,
             precision=precision,
             discriminator_updates=discriminator_updates,
+            fresh_images=discriminator_fresh_images,
+            warmup_steps=discriminator_warmup_steps,
             balance=self.balance,
         )
         prepare_networks(method, gradient_checkpointing=gradient_checkpointing, compile=compile)
@@ -185,6 +222,7 @@ class Trainer:
         self.seconds = 0.0
         self.images_before = 0
         self.frozen_digest = ""
+        self.frozen_checksums: dict[str, int] = {}
         self.stop_signal: int | None = None
         self.progress = Progress(steps, 0, visible=False)
 
@@ -234,6 +272,7 @@ class Trainer:
         if self.main:
             self.folder.save_frozen(collect_frozen(self.method))
             self.frozen_digest = self.folder.frozen_digest()
+        self.frozen_checksums = checksums(self.method)
         self.publisher.ship()
         self.publisher.draw(0)
         if self.main:
@@ -256,6 +295,7 @@ class Trainer:
             load_state(self, *loaded)
             self.saved = self.step
         processes.check_agreement(changing_tensors(self.method))
+        self.frozen_checksums = checksums(self.method)
         if self.main:
             self.folder.forget_after(self.step)
             self.folder.replace_config(config | self.config)
@@ -288,15 +328,17 @@ class Trainer:
         if not taken:
             self.skip([name for name, value in noted if not torch.isfinite(torch.as_tensor(value)).all()])
             return
-        self.ema.update()
+        if self.alternate.generator_learns:
+            self.ema.update()
         self.means.add(noted)
         self.skipped_in_a_row = 0
 
     def micro_batches(self) -> Generator[list[Micro], None, None]:
         """The micro-batches of each step, from the current one on, with their rows of the global batch."""
         sizes = dict(rank=self.rank, world=self.world, accumulation=self.accumulation)
-        stream = BatchStream(self.data.order(), self.batch_size, self.seed, self.step, **sizes)
-        return micro_batches(self.data, stream, self.device, self.data_workers)
+        batches = self.alternate.batches
+        stream = BatchStream(self.data.order(), self.batch_size, self.seed, self.step * batches, **sizes)
+        return micro_batches(self.data, stream, self.device, self.data_workers, batches)
 
     def stop(self, number: int) -> None:
         """Ends the run after the current step, with a checkpoint; for signal handlers."""
@@ -346,6 +388,7 @@ class Trainer:
         """Writes a checkpoint, and the average as a pipeline."""
         if self.saved == self.step:
             return
+        check_frozen(self.method, self.frozen_checksums)
         groups, state = collect_state(self)
         processes.check_agreement({f"{group}/{k}": v for group, tensors in groups.items() for k, v in tensors.items()})
         if self.keep_best:
