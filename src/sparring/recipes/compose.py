@@ -9,7 +9,6 @@ denoiser, what it needs everywhere, and under `on` what it needs on one setting 
 import difflib
 import os
 from copy import deepcopy
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,13 @@ KEYS = {
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
+HERE = Path(__file__).parent
 
 
 def shipped(kind: str) -> dict[str, str]:
     """Name and one-line description (the first comment) of every file of a kind, "methods" or "settings"."""
-    folder = resources.files("sparring") / "recipes" / kind
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {
-        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
-    }
+    files = sorted((HERE / kind).glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
 
 
 def read(name: str, kind: str = "methods") -> dict[str, Any]:
@@ -52,7 +49,7 @@ def read(name: str, kind: str = "methods") -> dict[str, Any]:
             near = near or difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise ValueError(f"unknown {what} {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
-        text = (resources.files("sparring") / "recipes" / kind / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (HERE / kind / f"{name}.yaml").read_text(encoding="utf-8")
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,0 +1,11 @@
+"""A trained start for the methods that tune."""
+
+import pytest
+from contract_parts import build
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    out = tmp_path_factory.mktemp("start") / "run"
+    build("diffusion", out, out).fit()
+    return out

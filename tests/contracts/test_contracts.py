@@ -1,0 +1,129 @@
+"""What every method must keep, on every recipe that there is: a new one is tested by existing."""
+
+import shutil
+
+import pytest
+import torch
+from contract_parts import PHASES, ROWS, Case, PermutedDraws, build, tensors_in, total
+
+from sparring.data import Draws
+from sparring.generators import Denoiser
+from sparring.recipes import recipe
+from sparring.recipes.compose import shipped
+from sparring.runs.checkpoint import read_checkpoint
+from sparring.samplers import Sampler
+
+EACH = pytest.mark.parametrize("name", shipped("methods"))
+
+
+@EACH
+def test_equal_draws_give_equal_steps_and_others_do_not(name, start, tmp_path):
+    case = Case(name, start, tmp_path)
+    first, second = (tensors_in(case.method.rollout(case.batch("rollout"))) for _ in range(2))
+    assert first
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(x.dtype == torch.float64 for x in first if x.ndim == 4)
+    other = tensors_in(case.method.rollout(case.batch("rollout", Draws(1, phase="rollout"))))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    losses = [case.losses(*map(case.batch, PHASES)) for _ in range(2)]
+    assert all(torch.equal(losses[0][key], losses[1][key]) for key in losses[0])
+    assert all(loss.shape == () and loss.dtype == torch.float64 for loss in losses[0].values())
+
+
+@EACH
+def test_only_the_player_whose_turn_it_is_learns_and_all_of_it(name, start, tmp_path):
+    """The discriminator's loss detaches the fake by itself; for the generator's, the discriminator is frozen."""
+    case = Case(name, start, tmp_path)
+    method, players = case.method, {role: case.trained(role) for role in ("generator", "discriminator")}
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    rollout = method.rollout(case.batch("rollout"))
+    if method.discriminator is not None:
+        total(method.discriminator_loss(case.batch("discriminator"), rollout)).backward()
+        assert {key for key, p in method.named_parameters() if p.grad is not None} == set(players["discriminator"])
+        method.zero_grad()
+    for parameter in players["discriminator"].values():
+        parameter.requires_grad_(False)
+    if method.generator_first:  # the graph above is the generator's
+        rollout = method.rollout(case.batch("rollout"))
+    total(method.generator_loss(case.batch("generator"), rollout)).backward()
+    assert {key for key, p in method.named_parameters() if p.grad is not None} == set(players["generator"])
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())  # buffers, too
+
+
+@EACH
+def test_micro_batches_make_the_losses_of_the_whole_batch(name, start, tmp_path):
+    case = Case(name, start, tmp_path)
+    whole = case.losses(*map(case.batch, PHASES))
+    parts = []
+    for rows in (slice(0, 4), slice(4, ROWS)):
+        draws = [Draws(0, phase=phase, rows=rows, total=ROWS) for phase in PHASES]
+        parts.append(case.losses(*(case.batch(p, d, rows) for p, d in zip(PHASES, draws, strict=True))))
+    for key, loss in whole.items():
+        mean = (4 * parts[0][key] + 2 * parts[1][key]) / 6
+        torch.testing.assert_close(mean, loss, rtol=1e-9, atol=1e-9)
+
+
+@EACH
+def test_a_common_permutation_of_rows_and_draws_changes_no_loss(name, start, tmp_path):
+    """In whole pairs, for what couples the rows of a pair."""
+    case = Case(name, start, tmp_path)
+    expected = case.losses(*map(case.batch, PHASES))
+    order = torch.tensor([3, 2, 4, 5, 0, 1])
+    losses = case.losses(*(case.batch(phase, PermutedDraws(order, phase), order) for phase in PHASES))
+    for key, loss in expected.items():
+        torch.testing.assert_close(losses[key], loss, rtol=1e-9, atol=1e-9)
+
+
+@EACH
+def test_what_is_frozen_stays_in_eval_mode(name, start, tmp_path):
+    method = Case(name, start, tmp_path).method
+    for part in (method.train(), method.eval().train()):
+        for module in part.modules():
+            own = list(module.parameters())
+            if own and not any(p.requires_grad for p in own):
+                assert not module.training
+    assert method.training
+
+
+@EACH
+def test_nothing_is_twice_in_a_checkpoint(name, start, tmp_path):
+    kept = Case(name, start, tmp_path).method.state_dict(keep_vars=True).values()
+    places = [tensor.data_ptr() for tensor in kept if tensor.numel() > 0]
+    assert len(set(places)) == len(places)
+
+
+@EACH
+def test_a_batch_of_none_is_refused(name, start, tmp_path):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        Case(name, start, tmp_path).method.check(0)
+
+
+@EACH
+def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    build(name, start, whole, "--trainer.steps=4", "--trainer.checkpoint_every=2").fit()
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "000004")
+    recipe.rebuild(stopped, []).fit(resume=True)
+    (tensors, state), (tensors_2, state_2) = (
+        read_checkpoint(run / "checkpoints" / "000004") for run in (whole, stopped)
+    )
+    for group in tensors.keys() | tensors_2.keys():
+        assert tensors[group].keys() == tensors_2[group].keys()
+        assert all(torch.equal(tensor, tensors_2[group][key]) for key, tensor in tensors[group].items()), group
+    assert {k: v for k, v in state.items() if k not in ("seconds", "digest")} == {
+        k: v for k, v in state_2.items() if k not in ("seconds", "digest")
+    }
+    moved = read_checkpoint(whole / "checkpoints" / "000002")[0]["generator"]
+    assert any(not torch.equal(tensor, moved[key]) for key, tensor in tensors["generator"].items())  # it learns
+
+    sampler = Sampler(whole)
+    images = sampler(3, 2).images
+    assert images.shape == (3, 1, 8, 8)
+    assert images.isfinite().all()
+    if isinstance(sampler.generator, Denoiser):
+        from diffusers import DiffusionPipeline
+
+        pipe = DiffusionPipeline.from_pretrained(whole / "pipeline")
+        pipe.set_progress_bar_config(disable=True)
+        assert pipe(batch_size=2, num_inference_steps=2, output_type="np").images.shape == (2, 8, 8, 1)
