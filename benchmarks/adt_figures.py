@@ -20,7 +20,7 @@ from sparring.data import Batch, Digits, Draws
 from sparring.generators import Denoiser, Pretrained
 from sparring.process import VP, Kind, Process, RectifiedFlow
 from sparring.rollout import coefficients, standard_normal
-from sparring.rollout.simulate import begun, scheduler_start
+from sparring.rollout.simulate import scheduler_at_step, scheduler_start
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 NETWORKS: dict[str, tuple[Process, Kind, str]] = {
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
 @torch.no_grad()
 def walk(denoiser: Denoiser, batch: Batch, num_steps: int, start: int) -> list[Tensor]:
     """The states [B, C, H, W] of DDIM on the path from `start` on, the image at the end: `simulate`, step by step."""
-    scheduler, first = begun(denoiser.process.scheduler("ddim", denoiser.prediction), num_steps, start)
+    scheduler, first = scheduler_at_step(denoiser.process.scheduler("ddim", denoiser.prediction), num_steps, start)
     x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
     states = [x]
     for timestep in scheduler.timesteps[first:]:
@@ -59,7 +59,7 @@ def draw_rollouts(denoiser: Denoiser, num_steps: int, path: Path) -> None:
     """Two digits side by side; a row for each start: the noised image, the states, the fake, and its real reference."""
     data = Digits()
     images, labels = data[[3, 11]]
-    batch = Batch(images, labels if denoiser.conditional else None)
+    batch = Batch(images, labels if denoiser.takes_labels else None)
     columns = num_steps + 2
     figure, axes = plt.subplots(num_steps, 2 * columns + 1, figsize=(13, 4.4))
     for axis in axes.flat:

@@ -48,7 +48,7 @@ CLASSES = {name: ARMS[name] for name in ("plain", "plain-calls", "adt")}
 CHANGES: dict[str, list[str]] = {
     "adt, half": [],
     "paired": PAIRED,
-    "one-image judge": [f"{JUDGE}.mode=single"],
+    "one-image judge": ["--method.discriminator=ProjectedDiscriminator"],
     "m = 10": method(num_steps=10),
     "m = 10, k = 2": TEN,
     "start from noise": method(start="noise"),

@@ -31,7 +31,7 @@ from sparring.discriminators import StructureDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.methods.tuning.sadm import SADM
-from sparring.objectives import NonSaturating
+from sparring.objectives import NonSaturating, Scores
 from sparring.process import LogNormal
 from sparring.rollout import PosteriorStep, posterior_step
 from sparring.training import Trainer
@@ -54,8 +54,9 @@ class Unattached(SADM):
     def discriminator_loss(self, batch: Batch, fake: Any) -> Losses:
         if self.detaches:
             return super().discriminator_loss(batch, fake)
-        assert self.structure is not None
-        return dict(self.structure.losses(self.distance(fake)))
+        assert self.discriminator is not None
+        real, attached = self.discriminator.scores([fake.real, fake.fake], fake.given)
+        return {"structure": self.objective.discriminator(real, attached)}
 
 
 class PairJudge(nn.Module):
@@ -95,15 +96,15 @@ class DenoisingGAN(Method):
 
     def discriminator_loss(self, batch: Batch, fake: PosteriorStep) -> Losses:
         x_s = fake.x_s_fake.detach() if self.detaches else fake.x_s_fake
-        logits_real = self.judge(fake.x_s_real, fake.x_t, fake.t)
-        return {"adversarial": self.objective.discriminator(logits_real, self.judge(x_s, fake.x_t, fake.t))}
+        logits_real = self.scores(fake.x_s_real, fake.x_t, fake.t)
+        return {"adversarial": self.objective.discriminator(logits_real, self.scores(x_s, fake.x_t, fake.t))}
 
     def generator_loss(self, batch: Batch, fake: PosteriorStep) -> Losses:
-        return {"adversarial": self.objective.generator(self.judge(fake.x_s_fake, fake.x_t, fake.t))}
+        return {"adversarial": self.objective.generator(self.scores(fake.x_s_fake, fake.x_t, fake.t))}
 
-    def judge(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def scores(self, x_s: Tensor, x_t: Tensor, t: Tensor) -> Scores:
         assert self.discriminator is not None
-        return self.discriminator(x_s, x_t, t)
+        return Scores(self.discriminator(x_s, x_t, t))
 
 
 def main(argv: list[str] | None = None) -> None:

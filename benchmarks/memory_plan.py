@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from sparring.backbones import DINOv2
-from sparring.discriminators import SiameseDiscriminator
+from sparring.discriminators import Given, SiameseDiscriminator
 from sparring.generators import TextCondition
 from sparring.networks.adapters import LoRA
 from sparring.process import Latents
@@ -174,10 +174,11 @@ def one_step(net: Any, pipe: Pipeline, space: Latents, judge: SiameseDiscriminat
             real, reference = (judge.backbone.maps(torch.zeros_like(image)) for _ in range(2))
         fake = judge.backbone.maps(image)
     fixed = [maps.detach() for maps in fake]
-    loss = sum(logits.sum() for logits in judge.logits_from_maps([real, fixed], reference))
+    given = Given(reference=reference)
+    loss = sum(scores.logits.sum() for scores in judge.scores([real, fixed], given))
     torch.autograd.backward(loss, inputs=[p for p in judge.parameters() if p.requires_grad])
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    loss = judge.logits_from_maps([fake], reference)[0].sum()
+    loss = judge.logits(fake, given).sum()
     torch.autograd.backward(loss, inputs=trained)
     del image, fake, fixed, loss
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from sparring.backbones import SmallConvNet, freeze
-from sparring.discriminators import StructureDiscriminator
-from sparring.objectives import structure_distance
+from sparring.data import Draws
+from sparring.discriminators import Given, StructureDiscriminator
+from sparring.objectives import Wasserstein, structure_distance
 
 
 def batches(b=6, d=5):
@@ -93,18 +94,63 @@ def test_user_errors(shapes, message):
 
 
 def test_the_encoder_at_its_start_and_back():
-    judge = StructureDiscriminator(encoder=small_encoder())
+    discriminator = StructureDiscriminator(encoder=small_encoder())
     real, fake, weight = images()
-    start = judge(real, fake, weight).item()
+    start = distance(discriminator, real, fake, weight).item()
     with torch.no_grad():
-        for p in judge.encoder.parameters():
+        for p in discriminator.encoder.parameters():
             p += 0.1 * torch.randn_like(p)
-    now = judge(real, fake, weight).item()
-    with torch.no_grad(), judge.at_start():
-        assert judge(real, fake, weight).item() == start
-    assert judge(real, fake, weight).item() == now != start
-    assert judge.knows_its_start
-    assert not StructureDiscriminator(encoder=small_encoder(), pull=0.0).knows_its_start
+    now = distance(discriminator, real, fake, weight).item()
+    with torch.no_grad(), discriminator.at_start():
+        assert distance(discriminator, real, fake, weight).item() == start
+    assert distance(discriminator, real, fake, weight).item() == now != start
+
+
+def test_what_the_start_would_have_said_is_logged_every_tenth_step():
+    real, fake, weight = images()
+    for pull, step, expected in ((0.02, 0, True), (0.02, 5, False), (0.02, 10, True), (0.0, 0, False)):
+        discriminator = StructureDiscriminator(encoder=small_encoder(), pull=pull)
+        given = Given(reference=[real], weight=weight)
+        start = distance(discriminator, real, fake, weight)
+        with torch.no_grad():
+            for p in discriminator.encoder.parameters():
+                p += 0.1
+        found = discriminator.statistics(*discriminator.scores([[real], [fake]], given), given, step)
+        assert found["structure"] == distance(discriminator, real, fake, weight) != start
+        assert found.get("structure_start") == (start if expected else None)
+
+
+def distance(discriminator, real, fake, weight):
+    """S of a batch of fakes from the reals that they were made from."""
+    draws = Draws(0)
+    given = Given(reference=discriminator.features(real, Given(), draws), weight=weight)
+    return -discriminator(fake, given, draws).mean()
+
+
+def test_the_logits_are_minus_the_distance_of_each_matrix():
+    real, fake, weight = images()
+    weight = torch.rand(8)
+    discriminator = StructureDiscriminator(encoder=small_encoder(), structure_batch=4)
+    z_real, z_fake = discriminator.encode(real), discriminator.encode(fake)
+    expected = [structure_distance(z_real[rows], z_fake[rows], weight[rows]) for rows in (slice(0, 4), slice(4, 8))]
+    given = Given(reference=[real], weight=weight)
+    torch.testing.assert_close(discriminator.logits([fake], given), -torch.stack(expected))
+    assert torch.equal(discriminator.logits([real], given), torch.zeros(2))  # the reference itself
+    assert torch.equal(
+        discriminator.logits([fake], Given(reference=[real])),
+        discriminator.logits([fake], Given(reference=[real], weight=torch.ones(8))),
+    )
+    with pytest.raises(ValueError, match="the real images it was made from"):
+        discriminator.logits([fake], Given())
+
+
+def test_the_reference_is_encoded_once():
+    real, fake, weight = images()
+    discriminator = StructureDiscriminator(encoder=small_encoder())
+    seen = []
+    discriminator.encoder.stages[0].register_forward_hook(lambda _, x, y: seen.append(x[0]))
+    discriminator.scores([[real], [fake]], Given(reference=[real]))
+    assert [x is y for x, y in zip(seen, (real, fake), strict=True)] == [True, True]
 
 
 def small_encoder():
@@ -116,47 +162,50 @@ def images(seed=0, b=8):
 
 
 def test_each_player_gets_its_own_gradient_only():
-    judge = StructureDiscriminator(encoder=small_encoder())
+    discriminator = StructureDiscriminator(encoder=small_encoder())
     real, fake, weight = images()
     fake.requires_grad_()
-    judge.losses(judge(real, fake.detach(), weight))["structure"].backward()
+    (-distance(discriminator, real, fake.detach(), weight)).backward()
     assert fake.grad is None
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in judge.parameters() if p.requires_grad)
-    judge.zero_grad()
-    judge.requires_grad_(False)
-    judge(real, fake, weight).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.parameters() if p.requires_grad)
+    discriminator.zero_grad()
+    discriminator.requires_grad_(False)
+    distance(discriminator, real, fake, weight).backward()
     assert fake.grad is not None
     assert fake.grad.abs().sum() > 0
-    assert all(p.grad is None for p in judge.parameters())
+    assert all(p.grad is None for p in discriminator.parameters())
 
 
-def test_the_encoder_climbs_but_not_above_the_ceiling():
+def test_the_encoder_climbs_but_not_above_the_ceiling_of_the_objective():
     real, fake, weight = images()
-    judge = StructureDiscriminator(encoder=small_encoder(), pull=0.0, ceiling=0.2)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3)
-    start = judge(real, fake, weight).item()
+    discriminator, objective = StructureDiscriminator(encoder=small_encoder(), pull=0.0), Wasserstein(ceiling=0.2)
+    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=3e-3)
+    start = distance(discriminator, real, fake, weight).item()
     for _ in range(40):
-        loss = judge.losses(s := judge(real, fake, weight))["structure"]
+        scores = discriminator.scores([[real], [fake]], Given(reference=[real], weight=weight))
+        loss = objective.discriminator(*scores)
+        s = distance(discriminator, real, fake, weight)
         optimizer.zero_grad()
         loss.backward()
         if s > 0.2:
             assert loss == -0.2
-            assert all(p.grad.abs().sum() == 0 for p in judge.parameters() if p.grad is not None)
+            assert all(p.grad.abs().sum() == 0 for p in discriminator.parameters() if p.grad is not None)
             break
+        assert loss == -s
         optimizer.step()
     assert start < 0.2 < s
 
 
 def test_pull_back_and_anchor():
-    judge = StructureDiscriminator(encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), pull=0.25, anchor=0.1)
-    start = judge.encoder[1].weight.detach().clone()
+    discriminator = StructureDiscriminator(encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), pull=0.25, anchor=0.1)
+    start = discriminator.encoder[1].weight.detach().clone()
     with torch.no_grad():
-        judge.encoder[1].weight += 2.0
-    assert judge.anchor_penalty().item() == pytest.approx(4.0 * 256)
-    real, fake, weight = images()
-    assert judge.losses(judge(real, fake, weight))["anchor"].item() == pytest.approx(0.1 * 4.0 * 256)
-    judge.after_update()
-    torch.testing.assert_close(judge.encoder[1].weight, start + 1.5)
+        discriminator.encoder[1].weight += 2.0
+    assert discriminator.anchor_penalty().item() == pytest.approx(4.0 * 256)
+    assert discriminator.losses()["anchor"].item() == pytest.approx(0.1 * 4.0 * 256)
+    assert StructureDiscriminator(encoder=small_encoder()).losses() == {}
+    discriminator.after_update()
+    torch.testing.assert_close(discriminator.encoder[1].weight, start + 1.5)
     assert not StructureDiscriminator(encoder=small_encoder(), pull=0.0).state_dict().keys() & {
         "start_stages_0_conv_weight"
     }
@@ -164,10 +213,12 @@ def test_pull_back_and_anchor():
 
 def test_start_survives_saving_and_freezing():
     """The start is in the state dict, and the pull does not stop when a trainer switches requires_grad off."""
-    judge, other = (StructureDiscriminator(encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 4))) for _ in range(2))
+    discriminator, other = (
+        StructureDiscriminator(encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 4))) for _ in range(2)
+    )
     with torch.no_grad():
-        judge.encoder[1].weight += 1.0
-    other.load_state_dict(judge.state_dict())
+        discriminator.encoder[1].weight += 1.0
+    other.load_state_dict(discriminator.state_dict())
     other.requires_grad_(False)
     assert float(other.anchor_penalty()) == pytest.approx(256)
     other.after_update()
@@ -175,50 +226,50 @@ def test_start_survives_saving_and_freezing():
 
 
 def test_gather_joins_the_features_of_other_processes():
-    judge = StructureDiscriminator(encoder=small_encoder())
+    discriminator = StructureDiscriminator(encoder=small_encoder())
     real, fake, weight = images()
     weight = torch.rand(8)
-    whole = judge(real, fake, weight)
-    rest = [judge.encode(real[3:]).detach(), judge.encode(fake[3:]).detach(), weight[3:]]
-    judge.gather = lambda x: torch.cat([x, rest.pop(0)])
-    torch.testing.assert_close(judge(real[:3], fake[:3], weight[:3]), whole)
+    whole = distance(discriminator, real, fake, weight)
+    rest = [discriminator.encode(real[3:]).detach(), discriminator.encode(fake[3:]).detach(), weight[3:]]
+    discriminator.gather = lambda x: torch.cat([x, rest.pop(0)])
+    torch.testing.assert_close(distance(discriminator, real[:3], fake[:3], weight[:3]), whole)
 
 
 def test_gradients_of_local_shards_add_up_to_that_of_the_joined_batch():
     """Two processes, each with the whole S but gradient to its own rows only (an all-gather that sums adds them up)."""
-    judge = StructureDiscriminator(encoder=small_encoder().double())
+    discriminator = StructureDiscriminator(encoder=small_encoder().double())
     real, fake, weight = (x.double() for x in images())
-    parameters = [p for p in judge.parameters() if p.requires_grad]
-    whole = torch.autograd.grad(judge(real, fake, weight), parameters)
+    parameters = [p for p in discriminator.parameters() if p.requires_grad]
+    whole = torch.autograd.grad(distance(discriminator, real, fake, weight), parameters)
     shards = [slice(0, 4), slice(4, 8)]
     parts = []
     for rank, rows in enumerate(shards):
         other = shards[1 - rank]
-        queue = [judge.encode(real[other]).detach(), judge.encode(fake[other]).detach(), weight[other]]
-        judge.gather = lambda x, queue=queue, rank=rank: torch.cat(
+        queue = [discriminator.encode(real[other]).detach(), discriminator.encode(fake[other]).detach(), weight[other]]
+        discriminator.gather = lambda x, queue=queue, rank=rank: torch.cat(
             [x, queue.pop(0)] if rank == 0 else [queue.pop(0), x]
         )
-        parts.append(torch.autograd.grad(judge(real[rows], fake[rows], weight[rows]), parameters))
+        parts.append(torch.autograd.grad(distance(discriminator, real[rows], fake[rows], weight[rows]), parameters))
     for a, b, c in zip(*parts, whole, strict=True):
         torch.testing.assert_close(a + b, c)
 
 
 def test_batch_norm_stays_in_eval_mode_and_half_precision_images_are_taken():
     encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
-    judge = StructureDiscriminator(encoder=encoder).train()
-    assert judge.training
+    discriminator = StructureDiscriminator(encoder=encoder).train()
+    assert discriminator.training
     assert not encoder[1].training
     real, fake, weight = images()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert judge(real.bfloat16(), fake.bfloat16(), weight).dtype == torch.float32
-        torch.testing.assert_close(judge(real, real, weight), torch.tensor(0.0))
+        assert distance(discriminator, real.bfloat16(), fake.bfloat16(), weight).dtype == torch.float32
+        torch.testing.assert_close(distance(discriminator, real, real, weight), torch.tensor(0.0))
 
 
 def test_frozen_encoder_is_left_alone():
-    judge = StructureDiscriminator(encoder=freeze(small_encoder()))
-    before = {k: v.clone() for k, v in judge.state_dict().items()}
-    judge.after_update()
-    assert all(torch.equal(v, before[k]) for k, v in judge.state_dict().items())
+    discriminator = StructureDiscriminator(encoder=freeze(small_encoder()))
+    before = {k: v.clone() for k, v in discriminator.state_dict().items()}
+    discriminator.after_update()
+    assert all(torch.equal(v, before[k]) for k, v in discriminator.state_dict().items())
 
 
 @pytest.mark.parametrize("setting", [{"pull": 1.0}, {"pull": -0.1}, {"anchor": -1.0}])
@@ -232,9 +283,9 @@ def test_structure_batch_is_the_mean_over_its_matrices():
     real, fake, weight = torch.rand(12, 1, 4, 4), torch.rand(12, 1, 4, 4), torch.rand(12)
     fixed = StructureDiscriminator(encoder=encoder, structure_batch=4)
     free = StructureDiscriminator(encoder=encoder)
-    parts = [free(real[i : i + 4], fake[i : i + 4], weight[i : i + 4]) for i in (0, 4, 8)]
-    torch.testing.assert_close(fixed(real, fake, weight), torch.stack(parts).mean())
+    parts = [distance(free, real[i : i + 4], fake[i : i + 4], weight[i : i + 4]) for i in (0, 4, 8)]
+    torch.testing.assert_close(distance(fixed, real, fake, weight), torch.stack(parts).mean())
     with pytest.raises(ValueError, match="`structure_batch=4` does not divide the 6 images"):
-        fixed(real[:6], fake[:6], weight[:6])
+        distance(fixed, real[:6], fake[:6], weight[:6])
     with pytest.raises(ValueError, match="`structure_batch=1`"):
         StructureDiscriminator(encoder=encoder, structure_batch=1)

@@ -11,7 +11,7 @@ from torch import nn
 
 from sparring.data import Batch, Draws, StoredImages
 from sparring.generators import Denoiser, Pretrained, Prompts, TextCondition, load_pipeline
-from sparring.generators.condition import joined, where
+from sparring.generators.condition import concatenate, select_rows
 from sparring.process import VP, RectifiedFlow, Uniform
 from sparring.rollout import one_step, simulate
 
@@ -92,12 +92,12 @@ def test_a_text_condition_is_cut_and_joined_like_a_tensor():
     other = told.map(lambda x: x + 10)
     assert len(told) == 4
     assert told[1:3].pooled.flatten().tolist() == [1, 2]
-    assert joined(told, other).tokens.flatten().tolist() == [0, 1, 2, 3, 10, 11, 12, 13]
+    assert concatenate(told, other).tokens.flatten().tolist() == [0, 1, 2, 3, 10, 11, 12, 13]
     mask = torch.tensor([True, False, False, True])
     for part in ("tokens", "pooled", "sizes"):
-        assert getattr(where(mask, told, other), part).flatten().tolist() == [0, 11, 12, 3]
-    assert where(mask, numbers, numbers + 10).tolist() == [0, 11, 12, 3]
-    assert where(mask, told[0:4], other).arguments(torch.float64)["encoder_hidden_states"].dtype == torch.float64
+        assert getattr(select_rows(mask, told, other), part).flatten().tolist() == [0, 11, 12, 3]
+    assert select_rows(mask, numbers, numbers + 10).tolist() == [0, 11, 12, 3]
+    assert select_rows(mask, told[0:4], other).arguments(torch.float64)["encoder_hidden_states"].dtype == torch.float64
 
 
 def test_pipelines_data_and_batches_that_do_not_fit_are_refused(tiny):
@@ -236,7 +236,7 @@ def test_captions_are_dropped_to_the_empty_prompt(tiny):
     denoiser = load_pipeline(tiny("sdxl"))[0].train()
     denoiser.condition_dropout = 0.5
     batch = denoiser.embed(Batch(torch.zeros(8, 3, 16, 16), texts=["zebra"] * 8, draws=Draws(2)))
-    told = denoiser.dropped(batch)
+    told = denoiser.condition_with_dropout(batch)
     none = (told.tokens == 0).flatten(1).all(1)
     assert 1 <= none.sum() <= 7
     assert torch.equal(none, (told.pooled == 0).all(1))

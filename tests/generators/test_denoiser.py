@@ -188,16 +188,16 @@ def test_labels_reach_only_networks_that_take_them():
     x, t, labels = torch.randn(2, 1, 8, 8), torch.tensor([0.25, 0.75]), torch.tensor([1, 3])
     for net, num_classes in ((unet(num_class_embeds=5), 5), (dit(), 10), (Labelled(), 4)):
         denoiser = Denoiser(net, VP(), "eps")
-        assert (denoiser.conditional, denoiser.num_classes) == (True, num_classes)
+        assert (denoiser.takes_labels, denoiser.num_classes) == (True, num_classes)
         assert denoiser(x, t, labels).x0.shape == x.shape
         with pytest.raises(ValueError, match=f"{type(net).__name__} is class-conditional and no labels were given"):
             denoiser(x, t)
     for net in (unet(), Plain()):
         denoiser = Denoiser(net, VP(), "eps")
-        assert (denoiser.conditional, denoiser.num_classes) == (False, None)
+        assert (denoiser.takes_labels, denoiser.num_classes) == (False, None)
         assert torch.equal(denoiser(x, t, labels).x0, denoiser(x, t).x0)
     denoiser = Denoiser(MaybeLabelled(), VP(), "eps")
-    assert denoiser.conditional
+    assert denoiser.takes_labels
     denoiser(x, t)
     assert denoiser.net.labels is None
     denoiser(x, t, labels)

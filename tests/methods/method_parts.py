@@ -1,4 +1,4 @@
-"""What the tests of the methods share: small networks in float64, judges, batches, and one step of two players."""
+"""What the tests of the methods share: small networks in float64, discriminators, batches, one step of two players."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws
-from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
+from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.distillation.add import ADD
@@ -69,6 +69,14 @@ def siamese(**settings) -> SiameseDiscriminator:
 def projected(**settings) -> ProjectedDiscriminator:
     torch.manual_seed(0)
     return ProjectedDiscriminator(backbone=backbone(), width=8, **settings).double()
+
+
+def logits(discriminator, x: Tensor, reference: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    """Logits of images, compared with reference images if there are any; without augmentation."""
+    given, draws = Given(labels=labels), Draws(0)
+    if reference is not None:
+        given = dataclasses.replace(given, reference=discriminator.features(reference, given, draws))
+    return discriminator(x, given, draws)
 
 
 def adt(generator: Denoiser, **settings) -> ADT:
@@ -133,12 +141,12 @@ def total(losses) -> Tensor:
 
 def step_losses(method: Method, rollout: Batch, discriminator: Batch, generator: Batch) -> dict[str, Tensor]:
     """All losses of one step, the opponent frozen in turn as the trainer does; nothing is updated."""
-    fake = method.rollout(rollout)
+    rollout = method.rollout(rollout)
     losses = {}
     if method.discriminator is not None:
-        losses |= {f"d/{k}": v for k, v in evaluated(method.discriminator_loss(discriminator, fake)).items()}
+        losses |= {f"d/{k}": v for k, v in evaluated(method.discriminator_loss(discriminator, rollout)).items()}
     with opponent_frozen(method):
-        losses |= {f"g/{k}": v for k, v in evaluated(method.generator_loss(generator, fake)).items()}
+        losses |= {f"g/{k}": v for k, v in evaluated(method.generator_loss(generator, rollout)).items()}
     return losses
 
 
@@ -168,12 +176,12 @@ def trained(module: nn.Module) -> set[str]:
 
 
 def tensors_in(value) -> list[Tensor]:
-    """Every tensor in nested dataclasses."""
+    """Every tensor in nested dataclasses and lists."""
     if isinstance(value, Tensor):
         return [value]
     if dataclasses.is_dataclass(value):
         return [t for field in dataclasses.fields(value) for t in tensors_in(getattr(value, field.name))]
-    return []
+    return [t for item in value for t in tensors_in(item)] if isinstance(value, list) else []
 
 
 def play(method: Method, batches, *, lr: float, discriminator_lr: float = 1e-3, mean_from: int | None = None) -> None:
@@ -190,16 +198,16 @@ def play(method: Method, batches, *, lr: float, discriminator_lr: float = 1e-3, 
     for step, (images, labels) in enumerate(batches):
         method.train()
         method.step = step
-        fake = method.rollout(Batch(images, labels, Draws(0, step=step, phase="rollout")))
+        rollout = method.rollout(Batch(images, labels, Draws(0, step=step, phase="rollout")))
         if method.discriminator is not None:
             batch = Batch(images, labels, Draws(0, step=step, phase="discriminator"))
-            total(method.discriminator_loss(batch, fake)).backward(inputs=parameters[1])
+            total(method.discriminator_loss(batch, rollout)).backward(inputs=parameters[1])
             optimizers[1].step()
             optimizers[1].zero_grad()
-            getattr(method.discriminator, "after_update", lambda: None)()
+            method.discriminator.after_update()
         with opponent_frozen(method):
             batch = Batch(images, labels, Draws(0, step=step, phase="generator"))
-            total(method.generator_loss(batch, fake)).backward(inputs=parameters[0])
+            total(method.generator_loss(batch, rollout)).backward(inputs=parameters[0])
         optimizers[0].step()
         optimizers[0].zero_grad()
         if mean_from is not None and step >= mean_from:

@@ -1,12 +1,25 @@
-"""ADD: the student's levels, the teacher and its gradient, R1 on the heads' inputs, and the student without a judge."""
+"""ADD: the student's levels, the teacher and its gradient, R1 on the heads' inputs, the student by itself."""
 
 import pytest
 import torch
 from diffusers import LCMScheduler
-from method_parts import Net, batch_of, denoiser, evaluated, images_of, opponent_frozen, play, projected, total, touched
+from method_parts import (
+    Net,
+    batch_of,
+    denoiser,
+    evaluated,
+    images_of,
+    logits,
+    opponent_frozen,
+    play,
+    projected,
+    total,
+    touched,
+)
 from torch import nn
 
 from sparring.data import Draws
+from sparring.discriminators import Given
 from sparring.methods.distillation.add import ADD
 from sparring.objectives import Relativistic
 from sparring.process import EDM, VP, RectifiedFlow
@@ -52,15 +65,15 @@ def test_distillation_pulls_the_prediction_to_the_teachers_with_weight_alpha():
     """By hand, the target being constant: d/d theta = 2 lambda alpha_t (xhat - target) / (B D) d xhat/d theta."""
     method = ADD(denoiser(), projected(), adversarial_weight=0, distillation_weight=1.5)
     method.generator.net.last.bias.data += 0.2
-    fake = method.rollout(batch_of())
-    x_hat = fake.prediction.x0
+    rollout = method.rollout(batch_of())
+    x_hat = rollout.prediction.x0
     draws = Draws(0, phase="generator")
     t = VP().time_from_uniform(draws.uniform((6,)))
     x_t = VP().add_noise(x_hat.detach(), draws.normal((6, 1, 4, 4)).double(), t)
     with torch.no_grad():
         target = method.teacher(x_t, t).x0
     alpha = VP().alpha(t).double().view(-1, 1, 1, 1)
-    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+    losses = evaluated(method.generator_loss(batch_of(phase="generator"), rollout))
     assert list(losses) == ["distillation"]
     expected = 1.5 * (alpha * (x_hat - target).square()).mean()
     torch.testing.assert_close(losses["distillation"], expected, rtol=1e-6, atol=0)
@@ -98,14 +111,14 @@ def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads():
     """gamma/2 times the mean over rows of |d sum(logits) / d maps|^2, summed over maps; it trains the heads alone."""
     method = ADD(denoiser(), projected(augment=""), r1_gamma=0.4)
     losses = method.discriminator_loss(batch_of(phase="discriminator"), method.rollout(batch_of()))
-    judge = method.discriminator
-    maps = [m.detach().requires_grad_() for m in judge.backbone.maps(images_of())]
-    grads = torch.autograd.grad(judge.logits_from_maps(maps).sum(), maps)
+    discriminator = method.discriminator
+    maps = [m.detach().requires_grad_() for m in discriminator.backbone.maps(images_of())]
+    grads = torch.autograd.grad(discriminator.logits(maps, Given()).sum(), maps)
     expected = 0.2 * sum(g.square().sum() for g in grads) / 6
     torch.testing.assert_close(losses["r1"], expected)
     losses["r1"].backward()
-    assert touched(judge) <= {name for name, p in judge.named_parameters() if p.requires_grad}
-    assert touched(judge.heads)
+    assert touched(discriminator) <= {name for name, p in discriminator.named_parameters() if p.requires_grad}
+    assert touched(discriminator.heads)
     assert touched(method.generator) == set()
     plain = ADD(denoiser(), projected(augment=""))
     off = plain.discriminator_loss(batch_of(phase="discriminator"), plain.rollout(batch_of()))
@@ -115,20 +128,20 @@ def test_r1_is_the_squared_gradient_at_the_inputs_of_the_heads():
 
 def test_r1_has_the_gradient_of_finite_differences():
     method = ADD(denoiser(), projected(augment=""), r1_gamma=0.4)
-    fake = method.rollout(batch_of())
+    rollout = method.rollout(batch_of())
     weight = method.discriminator.heads[0].first[0].weight
-    (grad,) = torch.autograd.grad(method.discriminator_loss(batch_of(), fake)["r1"], weight)
+    (grad,) = torch.autograd.grad(method.discriminator_loss(batch_of(), rollout)["r1"], weight)
     direction, values = torch.randn_like(weight), []
     for step in (1e-5, -1e-5):
         with torch.no_grad():
             weight += step * direction
-        values.append(method.discriminator_loss(batch_of(), fake)["r1"].item())
+        values.append(method.discriminator_loss(batch_of(), rollout)["r1"].item())
         with torch.no_grad():
             weight -= step * direction
     assert (grad * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
 
 
-def test_without_an_adversary_there_is_no_discriminator_and_without_both_nothing_to_learn():
+def test_without_adversarial_weight_there_is_no_discriminator_and_without_both_nothing_to_learn():
     method = ADD(denoiser(), projected(), adversarial_weight=0)
     assert method.discriminator is None
     assert list(method.generator_loss(batch_of(), method.rollout(batch_of()))) == ["distillation"]
@@ -141,21 +154,21 @@ def test_without_an_adversary_there_is_no_discriminator_and_without_both_nothing
 
 def test_its_adversarial_losses_are_those_of_the_objective():
     method = ADD(denoiser(), projected(augment=""), objective=Relativistic(), adversarial_weight=0.5)
-    fake = method.rollout(batch_of())
-    real_logit, fake_logit = (method.discriminator(x, Draws(0)) for x in (images_of(), fake.prediction.x0))
+    rollout = method.rollout(batch_of())
+    real_logit, fake_logit = (logits(method.discriminator, x) for x in (images_of(), rollout.prediction.x0))
     gap = nn.functional.softplus(real_logit - fake_logit)
-    losses = evaluated(method.generator_loss(batch_of(), fake))
+    losses = evaluated(method.generator_loss(batch_of(), rollout))
     torch.testing.assert_close(losses["adversarial"], 0.5 * gap.mean())
-    losses = method.discriminator_loss(batch_of(), fake)
+    losses = method.discriminator_loss(batch_of(), rollout)
     torch.testing.assert_close(losses["adversarial"], nn.functional.softplus(fake_logit - real_logit).mean())
 
 
-def test_a_conditional_judge_gets_the_classes_of_the_batch():
+def test_a_conditional_discriminator_gets_the_classes_of_the_batch():
     method = ADD(denoiser(), projected(num_classes=10, augment=""))
-    fake = method.rollout(batch_of(labels=True))
-    losses = evaluated(method.generator_loss(batch_of(labels=True), fake))
-    logits = method.discriminator(fake.prediction.x0, Draws(0), torch.arange(6))
-    torch.testing.assert_close(losses["adversarial"], -logits.mean())
+    rollout = method.rollout(batch_of(labels=True))
+    losses = evaluated(method.generator_loss(batch_of(labels=True), rollout))
+    expected = -logits(method.discriminator, rollout.prediction.x0, labels=torch.arange(6)).mean()
+    torch.testing.assert_close(losses["adversarial"], expected)
 
 
 def test_student_steps_and_processes_that_cannot_work_are_refused():

@@ -13,12 +13,15 @@ from method_parts import (
     denoiser,
     evaluated,
     images_of,
+    logits,
     opponent_frozen,
+    projected,
     siamese,
     total,
     touched,
 )
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Digits, Draws, StoredImages
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.adt import ADT
@@ -76,9 +79,9 @@ def test_every_deterministic_sampler_is_simulated_from_every_start(scheduler, ca
     lengths = set()
     for step in range(20):
         net.times.clear()
-        fake = method.rollout(drawn(step))
-        assert fake.image.requires_grad
-        total(method.generator_loss(batch_of(2, phase="generator"), fake)).backward()
+        rollout = method.rollout(drawn(step))
+        assert rollout.image.requires_grad
+        total(method.generator_loss(batch_of(2, phase="generator"), rollout)).backward()
         lengths.add(len(net.times) - 1)  # one call is the denoising loss's
     assert (max(lengths), min(lengths)) == calls
     assert method.sampler == scheduler
@@ -107,10 +110,10 @@ def test_before_the_warm_up_only_the_discriminator_hears_of_the_fake():
     method = adt(denoiser(), warmup_steps=2, ramp_steps=4, adversarial_weight=0.5)
     expected = None
     for method.step, share in reversed(list(enumerate([0, 0, 0.25, 0.5, 0.75, 1, 1]))):
-        fake = method.rollout(batch_of())
-        losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
-        assert "adversarial" in method.discriminator_loss(batch_of(phase="discriminator"), fake)
-        assert fake.image.requires_grad == (share > 0)
+        rollout = method.rollout(batch_of())
+        losses = evaluated(method.generator_loss(batch_of(phase="generator"), rollout))
+        assert "adversarial" in method.discriminator_loss(batch_of(phase="discriminator"), rollout)
+        assert rollout.image.requires_grad == (share > 0)
         assert ("adversarial" in losses) == (share > 0)
         expected = losses["adversarial"] if share == 1 else expected
         if share > 0:
@@ -119,11 +122,11 @@ def test_before_the_warm_up_only_the_discriminator_hears_of_the_fake():
     assert method.generator_loss(batch_of(), method.rollout(batch_of())) == {}
 
 
-def test_the_adversarial_gradient_reaches_the_denoiser_and_no_part_of_the_judge():
+def test_the_adversarial_gradient_reaches_the_denoiser_and_no_part_of_the_discriminator():
     method = adt(denoiser(), diffusion_weight=0)
     with opponent_frozen(method):
-        fake = method.rollout(batch_of())
-        total(method.generator_loss(batch_of(phase="generator"), fake)).backward()
+        rollout = method.rollout(batch_of())
+        total(method.generator_loss(batch_of(phase="generator"), rollout)).backward()
     assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
     assert not any(p.requires_grad for p in method.discriminator.backbone.parameters())
     assert any(p.requires_grad for p in method.discriminator.parameters())
@@ -131,62 +134,59 @@ def test_the_adversarial_gradient_reaches_the_denoiser_and_no_part_of_the_judge(
 
 def test_its_losses_are_hinge_on_pairs_of_candidate_and_reference():
     method = ADT(denoiser(), siamese(augment=""), num_steps=4, warmup_steps=0, ramp_steps=0, adversarial_weight=0.5)
-    fake = method.rollout(batch_of())
-    judge, draws = method.discriminator, Draws(0)
-    real_logit = judge(images_of(), images_of(), draws)
-    fake_logit = judge(fake.image, images_of(), draws)
+    rollout = method.rollout(batch_of())
+    real_logit, fake_logit = (logits(method.discriminator, x, images_of()) for x in (images_of(), rollout.image))
     hinge = (1 - real_logit).relu().mean() + (1 + fake_logit).relu().mean()
-    loss = method.discriminator_loss(batch_of(), fake)
+    loss = method.discriminator_loss(batch_of(), rollout)
     torch.testing.assert_close(loss["adversarial"], hinge)
     torch.testing.assert_close(method.statistics["logit_fake"].double(), fake_logit.mean().detach(), rtol=1e-5, atol=0)
-    loss = evaluated(method.generator_loss(batch_of(), fake))
+    loss = evaluated(method.generator_loss(batch_of(), rollout))
     torch.testing.assert_close(loss["adversarial"], -0.5 * fake_logit.mean())
 
 
-def test_the_backbone_sees_every_image_once_a_step():
-    """Real and reference in one pass without a graph, the fake in another; both updates use these maps."""
+def test_the_backbone_sees_every_image_once_a_step(monkeypatch):
+    """Real and reference without a graph, the fake with one; both updates use these maps."""
+    seen, maps_of = [], SmallConvNet.maps
+    monkeypatch.setattr(SmallConvNet, "maps", lambda self, x: seen.append(maps_of(self, x)) or seen[-1])
     method = adt(denoiser(), objective=Relativistic())
-    seen = []
-    method.discriminator.backbone.register_forward_hook(lambda _, x, maps: seen.append((len(x[0]), maps[0])))
-    fake = method.rollout(batch_of())
-    method.discriminator_loss(batch_of(phase="discriminator"), fake)
-    method.generator_loss(batch_of(phase="generator"), fake)
-    assert [(n, maps.requires_grad) for n, maps in seen] == [(12, False), (6, True)]
-    assert torch.equal(torch.cat([fake.real[0], fake.reference[0]]), seen[0][1])
-    assert not torch.equal(fake.real[0], fake.reference[0])  # augmented each by itself
-    single = ADT(denoiser(), siamese(mode="single"), num_steps=4)
-    single.discriminator.backbone.register_forward_hook(lambda _, x, maps: seen.append((len(x[0]), maps[0])))
-    single.rollout(batch_of())
-    assert [n for n, _ in seen[2:]] == [6, 6]
+    rollout = method.rollout(batch_of())
+    method.discriminator_loss(batch_of(phase="discriminator"), rollout)
+    method.generator_loss(batch_of(phase="generator"), rollout)
+    assert [maps[0].requires_grad for maps in seen] == [False, False, True]
+    for maps, kept in zip(seen, (rollout.real, rollout.given.reference, rollout.fake), strict=True):
+        assert maps is kept
+    assert not torch.equal(rollout.real[0], rollout.given.reference[0])  # augmented each by itself
+    assert ADT(denoiser(), projected(), num_steps=4).rollout(batch_of()).given.reference is None
+    assert len(seen) == 5
 
 
 def test_a_non_saturating_objective():
-    judge = siamese(augment="")
-    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=NonSaturating())
-    fake, draws, softplus = method.rollout(batch_of()), Draws(0), torch.nn.functional.softplus
-    logits_real, logits_fake = (judge(x, images_of(), draws) for x in (images_of(), fake.image))
-    losses = method.discriminator_loss(batch_of(), fake)
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, warmup_steps=0, ramp_steps=0, objective=NonSaturating())
+    rollout, softplus = method.rollout(batch_of()), torch.nn.functional.softplus
+    logits_real, logits_fake = (logits(method.discriminator, x, images_of()) for x in (images_of(), rollout.image))
+    losses = method.discriminator_loss(batch_of(), rollout)
     torch.testing.assert_close(losses["adversarial"], (softplus(-logits_real) + softplus(logits_fake)).mean())
-    losses = evaluated(method.generator_loss(batch_of(), fake))
+    losses = evaluated(method.generator_loss(batch_of(), rollout))
     torch.testing.assert_close(losses["adversarial"], 0.1 * softplus(-logits_fake).mean())
 
 
 def test_a_relativistic_objective_gets_the_logits_of_the_reals():
-    judge = siamese(augment="")
-    method = ADT(denoiser(), judge, num_steps=4, warmup_steps=0, ramp_steps=0, objective=Relativistic())
-    fake = method.rollout(batch_of())
-    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
-    draws = Draws(0)
-    gap = judge(images_of(), images_of(), draws) - judge(fake.image, images_of(), draws)
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, warmup_steps=0, ramp_steps=0, objective=Relativistic())
+    rollout = method.rollout(batch_of())
+    losses = evaluated(method.generator_loss(batch_of(phase="generator"), rollout))
+    gap = logits(method.discriminator, images_of(), images_of()) - logits(
+        method.discriminator, rollout.image, images_of()
+    )
     torch.testing.assert_close(losses["adversarial"], 0.1 * torch.nn.functional.softplus(gap).mean())
 
 
 def test_unpaired_compares_with_another_image():
-    judge, draws, others = siamese(augment=""), Draws(0), images_of()[[5, 0, 1, 2, 3, 4]]
-    method = ADT(denoiser(), judge, num_steps=4, reference="unpaired")
-    fake = method.rollout(batch_of())
-    hinge = (1 - judge(images_of(), others, draws)).relu() + (1 + judge(fake.image, others, draws)).relu()
-    torch.testing.assert_close(method.discriminator_loss(batch_of(), fake)["adversarial"], hinge.mean())
+    method = ADT(denoiser(), siamese(augment=""), num_steps=4, reference="unpaired")
+    others = images_of()[[5, 0, 1, 2, 3, 4]]
+    rollout = method.rollout(batch_of())
+    logits_real, logits_fake = (logits(method.discriminator, x, others) for x in (images_of(), rollout.image))
+    hinge = (1 - logits_real).relu() + (1 + logits_fake).relu()
+    torch.testing.assert_close(method.discriminator_loss(batch_of(), rollout)["adversarial"], hinge.mean())
 
 
 def test_its_denoising_loss_is_that_of_plain_diffusion_with_the_same_draws():
@@ -196,8 +196,8 @@ def test_its_denoising_loss_is_that_of_plain_diffusion_with_the_same_draws():
     expected = torch.autograd.grad(loss, list(plain.generator.parameters()))
     for weight in (0, 0.1):
         method = adt(denoiser(), adversarial_weight=weight)
-        fake = method.rollout(batch_of())
-        losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+        rollout = method.rollout(batch_of())
+        losses = evaluated(method.generator_loss(batch_of(phase="generator"), rollout))
         assert torch.equal(losses["diffusion"], loss)
         grads = torch.autograd.grad(losses["diffusion"], list(method.generator.parameters()))
         assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))

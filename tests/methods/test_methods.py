@@ -21,13 +21,13 @@ from method_parts import (
     touched,
     trained,
 )
-from torch import nn
 
 from sparring.backbones import Backbone, SmallConvNet
 from sparring.data import Batch, Digits, Draws, StoredImages
 from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
 from sparring.methods.denoising.diffusion import Diffusion
-from sparring.methods.method import frozen_copy, prepare_parts
+from sparring.methods.distillation.add import ADD
+from sparring.methods.method import frozen_copy
 from sparring.methods.tuning.adt import ADT
 from sparring.methods.tuning.ddo import DDO
 from sparring.methods.tuning.sadm import SADM
@@ -58,14 +58,14 @@ def test_each_loss_trains_its_own_player_and_all_of_it(name):
     method = METHODS[name](denoiser())
     method.train()
     frozen = {k: v.clone() for k, v in method.state_dict().items()}
-    fake = method.rollout(batch_of())
+    rollout = method.rollout(batch_of())
     if method.discriminator is not None:
-        total(method.discriminator_loss(batch_of(phase="discriminator"), fake)).backward()
+        total(method.discriminator_loss(batch_of(phase="discriminator"), rollout)).backward()
         assert touched(method.generator) == set()
         assert touched(method.discriminator) == trained(method.discriminator)
         method.zero_grad()
     with opponent_frozen(method):
-        total(method.generator_loss(batch_of(phase="generator"), fake)).backward()
+        total(method.generator_loss(batch_of(phase="generator"), rollout)).backward()
     assert touched(method.generator) == trained(method.generator) == {k for k, _ in method.generator.named_parameters()}
     assert touched(method) == {f"generator.{k}" for k in trained(method.generator)}
     assert all(torch.equal(v, frozen[k]) for k, v in method.state_dict().items())  # buffers too: nothing moved
@@ -171,11 +171,11 @@ def test_a_weighted_error_is_the_weight_times_the_squared_error_of_the_clean_ima
 
 def test_diffusion_is_the_mean_denoising_error_of_one_step():
     method = Diffusion(denoiser(), weighting=SNR())
-    fake = method.rollout(batch_of())
-    losses = method.generator_loss(batch_of(phase="generator"), fake)
+    rollout = method.rollout(batch_of())
+    losses = method.generator_loss(batch_of(phase="generator"), rollout)
     assert list(losses) == ["diffusion"]
     assert method.discriminator is None
-    torch.testing.assert_close(losses["diffusion"], denoising_error(method.generator, fake, SNR()).mean())
+    torch.testing.assert_close(losses["diffusion"], denoising_error(method.generator, rollout, SNR()).mean())
 
 
 def test_a_frozen_copy_shares_nothing_and_learns_nothing():
@@ -206,17 +206,17 @@ class Counted(SmallConvNet):
         super().__init__(in_channels=1, widths=(4,), pretrain="none")
         self.needs_images, self.seen = True, []
 
-    def prepare(self, images, labels):
+    def prepare(self, images, labels, seed=0):
         self.seen.append((images, labels))
         return False
 
 
 def test_prepare_gives_the_data_to_each_part_once():
-    judge = structure()
-    judge.encoder = Counted()
+    discriminator = structure()
+    discriminator.encoder = Counted()
     data = Digits("validation")
-    SADM(denoiser(), judge).prepare(data)
-    ((images, labels),) = judge.encoder.seen
+    SADM(denoiser(), discriminator).prepare(data)
+    ((images, labels),) = discriminator.encoder.seen
     assert torch.equal(images, data.images())
     assert torch.equal(labels, data.labels())
 
@@ -237,20 +237,20 @@ def test_prepare_reads_no_image_for_backbones_that_learn_nothing():
             return self.maps(images)[0].mean((2, 3))
 
     learning = SmallConvNet(in_channels=1, widths=(4,), pretrain="self-supervised")
-    for kind in (SiameseDiscriminator, ProjectedDiscriminator):
-        prepare_parts(nn.Sequential(kind(backbone=Pretrained(), width=4)), Unreadable())
+    kinds = {SiameseDiscriminator: "backbone", ProjectedDiscriminator: "backbone", StructureDiscriminator: "encoder"}
+    for kind, name in kinds.items():
+        ADD(denoiser(), kind(**{name: Pretrained()})).prepare(Unreadable())
         with pytest.raises(AssertionError, match="read"):
-            prepare_parts(nn.Sequential(kind(backbone=learning, width=4)), Unreadable())
-    prepare_parts(nn.Sequential(StructureDiscriminator(encoder=Pretrained())), Unreadable())
-    with pytest.raises(AssertionError, match="read"):
-        prepare_parts(nn.Sequential(StructureDiscriminator(encoder=learning)), Unreadable())
+            ADD(denoiser(), kind(**{name: learning})).prepare(Unreadable())
 
 
 def test_prepare_reads_at_most_20_000_images():
-    judge = structure()
-    judge.encoder = Counted()
-    SADM(denoiser(), judge).prepare(StoredImages(torch.zeros(20_001, 1, 1, 1), torch.zeros(20_001, dtype=torch.int64)))
-    ((images, labels),) = judge.encoder.seen
+    discriminator = structure()
+    discriminator.encoder = Counted()
+    SADM(denoiser(), discriminator).prepare(
+        StoredImages(torch.zeros(20_001, 1, 1, 1), torch.zeros(20_001, dtype=torch.int64))
+    )
+    ((images, labels),) = discriminator.encoder.seen
     assert len(images) == len(labels) == 20_000
 
 
@@ -268,7 +268,5 @@ def test_negative_settings_are_refused():
         SADM(denoiser(), structure(), delay_steps=-3)
     with pytest.raises(ValueError, match="`beta=-1` must be 0 or more"):
         DDO(denoiser(), beta=-1)
-    with pytest.raises(ValueError, match="`ceiling=0` must be above 0"):
-        StructureDiscriminator(encoder=backbone(), ceiling=0)
     with pytest.raises(ValueError, match="`width=0` must be at least 1"):
         SiameseDiscriminator(backbone=backbone(), width=0)

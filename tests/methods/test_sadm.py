@@ -26,8 +26,8 @@ def sadm(**settings):
 
 
 def gradients(method):
-    fake = method.rollout(batch_of())
-    losses = evaluated(method.generator_loss(batch_of(phase="generator"), fake))
+    rollout = method.rollout(batch_of())
+    losses = evaluated(method.generator_loss(batch_of(phase="generator"), rollout))
     method.zero_grad()
     total(losses).backward()
     return losses, [p.grad for p in method.generator.parameters()]
@@ -41,20 +41,20 @@ def test_off_is_plain_diffusion_bit_for_bit():
     assert all(torch.equal(a, b) for a, b in zip(grads, expected_grads, strict=True))
     method = sadm(mode="off")
     assert method.discriminator is None
-    assert method.structure is None
+    assert method.opponent is None
     assert not any("encoder" in name for name in method.state_dict())
 
 
 def test_equal_batches_have_distance_and_gradient_zero():
     """A prediction that is the real image: S = 0 for both players, and no gradient that is NaN."""
     method = sadm()
-    fake = method.rollout(batch_of())
-    fake.fake = images_of().requires_grad_()
-    loss = method.discriminator_loss(batch_of(phase="discriminator"), fake)["structure"]
+    rollout = method.rollout(batch_of())
+    rollout.fake = [images_of().requires_grad_()]
+    loss = method.discriminator_loss(batch_of(phase="discriminator"), rollout)["structure"]
     assert loss.item() == 0
-    structural = method.generator_loss(batch_of(phase="generator"), fake)["structure"]
+    structural = method.generator_loss(batch_of(phase="generator"), rollout)["structure"]
     assert structural.item() == 0
-    (grad,) = torch.autograd.grad(structural, fake.fake)
+    (grad,) = torch.autograd.grad(structural, rollout.fake)
     assert grad.abs().max().item() == 0
 
 
@@ -62,28 +62,29 @@ def test_equal_batches_have_distance_and_gradient_zero():
 def test_the_structural_loss_is_the_weighted_distance_of_the_affinities(process):
     """sum_{i != j} sqrt(w_i w_j) |cos_real - cos_fake| / (B(B-1)) with w = alpha^2 / (alpha^2 + sigma^2)."""
     method = SADM(denoiser(process=process), structure(), structure_weight=0.3, times=Uniform())
-    fake = method.rollout(batch_of())
-    t = fake.step.noised.t.double()
+    rollout = method.rollout(batch_of())
+    t = rollout.step.noised.t.double()
     weight = process.alpha(t) ** 2 / (process.alpha(t) ** 2 + process.sigma(t) ** 2)
     z_real, z_fake = (
-        nn.functional.normalize(method.structure.encode(x), dim=1) for x in (images_of(), fake.step.prediction.x0)
+        nn.functional.normalize(method.discriminator.encode(x), dim=1)
+        for x in (images_of(), rollout.step.prediction.x0)
     )
     delta = (z_real @ z_real.T - z_fake @ z_fake.T).abs()
     root = weight.sqrt()
     expected = (root[:, None] * root * delta).fill_diagonal_(0).sum() / 30
-    loss = method.generator_loss(batch_of(phase="generator"), fake)["structure"]
+    loss = method.generator_loss(batch_of(phase="generator"), rollout)["structure"]
     torch.testing.assert_close(loss, 0.3 * expected, rtol=1e-5, atol=0)  # t is float32
     flat = SADM(denoiser(process=process), structure(), structure_weighting=Constant())
-    fake = flat.rollout(batch_of())
-    z_real, z_fake = flat.structure.encode(images_of()), flat.structure.encode(fake.step.prediction.x0)
+    rollout = flat.rollout(batch_of())
+    z_real, z_fake = flat.discriminator.encode(images_of()), flat.discriminator.encode(rollout.step.prediction.x0)
     expected = structure_distance(z_real, z_fake, torch.ones(6).double())
-    torch.testing.assert_close(flat.discriminator_loss(batch_of(), fake)["structure"], -expected)
+    torch.testing.assert_close(flat.discriminator_loss(batch_of(), rollout)["structure"], -expected)
 
 
 def test_the_encoder_climbs_and_the_denoiser_descends_the_same_distance():
     """The encoder's loss is -S; one small gradient step of each moves S its way; gradient reaches one player only."""
     method = sadm(structure_weight=1.0)
-    method.structure.pull = 0.0
+    method.discriminator.pull = 0.0
 
     def distance():
         return -method.discriminator_loss(batch_of(), method.rollout(batch_of()))["structure"]
@@ -111,15 +112,15 @@ def test_the_encoder_climbs_and_the_denoiser_descends_the_same_distance():
 def test_frozen_guides_with_the_same_distance_and_trains_no_encoder():
     adversarial, frozen = sadm(), sadm(mode="frozen")
     assert frozen.discriminator is None
-    assert not any(p.requires_grad for p in frozen.structure.parameters())
+    assert not any(p.requires_grad for p in frozen.opponent.parameters())
     frozen.train()
-    assert not any(m.training for m in frozen.structure.modules())
+    assert not any(m.training for m in frozen.opponent.modules())
     with opponent_frozen(adversarial):
         losses, grads = gradients(adversarial)
     frozen_losses, frozen_grads = gradients(frozen)
     assert all(torch.equal(losses[k], frozen_losses[k]) for k in losses)
     assert all(torch.equal(a, b) for a, b in zip(grads, frozen_grads, strict=True))
-    assert touched(frozen.structure) == set()
+    assert touched(frozen.opponent) == set()
 
 
 def test_ramp_and_delay_scale_the_structural_loss_of_the_denoiser_alone():
@@ -163,11 +164,11 @@ def test_rows_are_coupled_through_their_pairs():
     method = sadm()
     gradient = []
     for value in (None, 0.3):
-        fake = method.rollout(batch_of())
-        fake.fake = fake.fake.detach().clone()
+        rollout = method.rollout(batch_of())
+        fake = rollout.fake[0].detach().clone()
         if value is not None:
-            fake.fake[1] = value
-        fake.fake.requires_grad_()
-        loss = method.generator_loss(batch_of(), fake)["structure"]
-        gradient.append(torch.autograd.grad(loss, fake.fake)[0][0])
+            fake[1] = value
+        rollout.fake = [fake.requires_grad_()]
+        loss = method.generator_loss(batch_of(), rollout)["structure"]
+        gradient.append(torch.autograd.grad(loss, fake)[0][0])
     assert not torch.allclose(*gradient)

@@ -10,7 +10,7 @@ from sparring.backbones import AutoencoderFeatures, SmallConvNet, freeze, save_e
 from sparring.backbones.denoiser_features import DenoiserFeatures
 from sparring.cli.main import main
 from sparring.data import Digits
-from sparring.discriminators import StructureDiscriminator
+from sparring.discriminators import Given, StructureDiscriminator
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 
@@ -83,12 +83,12 @@ def test_every_encoder_works_from_a_recipe(kind, request, base, folder):
     out = folder / f"run-{kind}"
     trainer = recipe.build(settings, flags, out=out, init=str(base), header={})
     method = trainer.method
-    trained = {k: p.detach().clone() for k, p in method.structure.encoder.named_parameters() if p.requires_grad}
+    trained = {k: p.detach().clone() for k, p in method.discriminator.encoder.named_parameters() if p.requires_grad}
     images = torch.rand(5, 1, 8, 8) * 2 - 1
-    assert method.structure.encode(images).shape == (5, method.structure.encoder.dim)
+    assert method.discriminator.encode(images).shape == (5, method.discriminator.encoder.dim)
     trainer.fit()
     moved = [
-        k for k, p in method.structure.encoder.named_parameters() if k in trained and not torch.equal(p, trained[k])
+        k for k, p in method.discriminator.encoder.named_parameters() if k in trained and not torch.equal(p, trained[k])
     ]
     assert set(moved) == set(trained)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -105,11 +105,13 @@ def test_frozen_encoders_pass_gradient_to_the_images_alone(kind, request):
         from sparring.backbones import DINOv2
 
         encoder = DINOv2(path=str(request.getfixturevalue("dino")), image_size=32)
-    judge = freeze(StructureDiscriminator(encoder=encoder))
+    discriminator = freeze(StructureDiscriminator(encoder=encoder))
     fake = (torch.rand(6, 1, 8, 8) * 2 - 1).requires_grad_()
-    judge(torch.rand(6, 1, 8, 8) * 2 - 1, fake, torch.ones(6)).backward()
+    discriminator.logits([fake], Given(reference=[torch.rand(6, 1, 8, 8) * 2 - 1])).sum().backward()
     assert fake.grad.abs().sum() > 0
-    torch.testing.assert_close(judge.encode(fake[2:3]), judge.encode(fake)[2:3])  # rows do not influence each other
+    torch.testing.assert_close(
+        discriminator.encode(fake[2:3]), discriminator.encode(fake)[2:3]
+    )  # rows do not influence each other
 
 
 def test_features_of_a_denoiser_are_those_of_its_middle(base):
@@ -139,7 +141,7 @@ def test_features_of_a_transformer_of_latents(pipelines):
     (grid,) = features.maps(latents)
     assert grid.shape == (2, 16, 4, 4)  # tokens of 2x2 latents
     torch.testing.assert_close(features.features(latents), grid.mean((2, 3)))
-    with pytest.raises(ValueError, match="it works on latents, so set judged='latents'"):
+    with pytest.raises(ValueError, match="it works on latents, so set discriminator_input='latents'"):
         features(torch.zeros(2, 3, 16, 16))
 
 

@@ -1,4 +1,4 @@
-"""SADM: one noise level for a batch, latents, and the start of the encoder."""
+"""SADM: one noise level for a batch, and latents."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_one_noise_level_for_all_images_of_a_batch():
     method = sadm(shared_t=True)
     whole = method.rollout(batch_of())
     (level,) = whole.step.noised.t.unique().tolist()
-    torch.testing.assert_close(whole.weight, whole.weight[:1].expand(6))
+    torch.testing.assert_close(whole.given.weight, whole.given.weight[:1].expand(6))
     for rows in (slice(0, 2), slice(2, 6)):  # micro-batches and processes have the same one
         part = Batch(images_of()[rows], draws=Draws(0, phase="rollout", rows=rows, total=6))
         assert method.rollout(part).step.noised.t.unique().tolist() == [level]
@@ -69,8 +69,8 @@ class LatentNet(nn.Module):
 
 def latent_sadm(space, channels, **settings):
     encoder = SmallConvNet(in_channels=channels, widths=(4, 8), pretrain="self-supervised", epochs=1)
-    judge = StructureDiscriminator(encoder=encoder.double())
-    return SADM(Denoiser(LatentNet(), VP(), "v", space), judge, structure_weight=1.0, **settings)
+    discriminator = StructureDiscriminator(encoder=encoder.double())
+    return SADM(Denoiser(LatentNet(), VP(), "v", space), discriminator, structure_weight=1.0, **settings)
 
 
 def latent_batch(method):
@@ -78,41 +78,56 @@ def latent_batch(method):
     return method.generator.embed(Batch(images, draws=Draws(0, phase="rollout")))
 
 
-def test_latents_are_judged_as_images_or_as_they_are(space):
-    images, latents = latent_sadm(space, 1), latent_sadm(space, 3, judged="latents")
-    batch = latent_batch(images)
-    decoded, plain = images.rollout(batch), latents.rollout(latent_batch(latents))
-    assert torch.equal(decoded.real, batch.images)
-    assert torch.equal(plain.real, batch.x_0)
-    torch.testing.assert_close(decoded.fake, space.decode(plain.fake))
-    for method, made in ((images, decoded), (latents, plain)):
+def test_what_is_compared_of_latents(space):
+    """Both sides decoded, or the data's own pixels beside decoded predictions, or the latents themselves."""
+    decoded, pixels = latent_sadm(space, 1), latent_sadm(space, 1, discriminator_input="pixels")
+    latents = latent_sadm(space, 3, discriminator_input="latents")
+    batch = latent_batch(decoded)
+    rollouts = [method.rollout(latent_batch(method)) for method in (decoded, pixels, latents)]
+    torch.testing.assert_close(rollouts[0].real[0], space.decode(batch.x_0))
+    assert not rollouts[0].real[0].requires_grad
+    assert torch.equal(rollouts[1].real[0], batch.images)
+    assert torch.equal(rollouts[2].real[0], batch.x_0)
+    for rollout in rollouts[:2]:
+        torch.testing.assert_close(rollout.fake[0], space.decode(rollouts[2].fake[0]))
+    for method, rollout in zip((decoded, pixels, latents), rollouts, strict=True):
         with opponent_frozen(method):
-            method.generator_loss(batch, made)["structure"].backward()
+            method.generator_loss(batch, rollout)["structure"].backward()
         assert touched(method.generator) == {"net.layer.weight", "net.layer.bias"}
 
 
+class Oracle(nn.Module):
+    """Predicts the clean latents that it was given, plus a parameter that is 0."""
+
+    def __init__(self, x_0):
+        super().__init__()
+        self.x_0, self.shift = x_0, nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, x, time):
+        return self.x_0 + self.shift
+
+
+@pytest.mark.parametrize(("discriminator_input", "zero"), [("decoded", True), ("latents", True), ("pixels", False)])
+def test_a_perfect_denoiser_of_latents_has_no_structure_loss(space, discriminator_input, zero):
+    """Its decoded predictions are the decoded real latents; what the autoencoder loses is none of its fault."""
+    method = latent_sadm(space, 3 if discriminator_input == "latents" else 1, discriminator_input=discriminator_input)
+    batch = latent_batch(method)
+    method.generator = Denoiser(Oracle(batch.x_0), VP(), "x0", space)
+    with opponent_frozen(method):
+        loss = method.generator_loss(batch, method.rollout(batch))["structure"]
+    (gradient,) = torch.autograd.grad(loss, method.generator.net.shift)
+    assert (loss.item() == 0, gradient.item() == 0) == (zero, zero)
+
+
 def test_an_encoder_of_latents_learns_from_latents(space):
-    method = latent_sadm(space, 3, judged="latents")
+    method = latent_sadm(space, 3, discriminator_input="latents")
     seen = []
-    method.structure.prepare = lambda images, labels: seen.append(images)
+    method.discriminator.encoder.prepare = lambda images, labels, seed: seen.append(images)
     images = torch.rand(5, 1, 8, 8) * 2 - 1
     method.prepare(StoredImages(images))
     assert torch.equal(seen[0], space.encode(images, torch.zeros(5, 3, 4, 4)))
 
 
 def test_pixels_have_no_latents():
-    with pytest.raises(ValueError, match="`judged=latents`: this denoiser works on pixels"):
-        sadm(judged="latents")
-
-
-def test_the_start_of_the_encoder_is_looked_through_now_and_then():
-    method = sadm()
-    method.discriminator_loss(batch_of(), method.rollout(batch_of()))
-    assert torch.equal(method.statistics["structure_start"], method.statistics["structure"])
-    for p in method.structure.encoder.parameters():
-        p.data += 0.1
-    method.discriminator_loss(batch_of(), method.rollout(batch_of()))
-    assert not torch.equal(method.statistics["structure_start"], method.statistics["structure"])
-    method.statistics, method.step = {}, 1
-    method.discriminator_loss(batch_of(), method.rollout(batch_of()))
-    assert "structure_start" not in method.statistics
+    with pytest.raises(ValueError, match="`discriminator_input=latents`: this denoiser works on pixels"):
+        sadm(discriminator_input="latents")

@@ -10,7 +10,7 @@ from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.process import VP, set_timesteps
 from sparring.rollout import coefficients, draw_path, simulate
-from sparring.rollout.simulate import equalising
+from sparring.rollout.simulate import equalised_scales
 
 
 def gradient_of(image, network, direction):
@@ -89,8 +89,8 @@ def test_coefficients_are_the_closed_form_and_the_derivative_of_the_solver(name,
 
 
 def test_equalising_factors_leave_calls_without_influence_alone():
-    assert equalising([-4.0, 0.0, 2.0, 1e-9]) == [0.75, 1.0, 1.5, 1.0]
-    only_the_last = equalising(coefficients(VP().scheduler("ddim", "x0"), 4))
+    assert equalised_scales([-4.0, 0.0, 2.0, 1e-9]) == [0.75, 1.0, 1.5, 1.0]
+    only_the_last = equalised_scales(coefficients(VP().scheduler("ddim", "x0"), 4))
     assert only_the_last == [1.0] * 4
 
 

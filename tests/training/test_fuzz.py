@@ -175,7 +175,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def conditional(tmp_path_factory) -> Path:
+def takes_labels(tmp_path_factory) -> Path:
     """A run of a network for ten classes."""
     run = tmp_path_factory.mktemp("conditional") / "run"
     assert (

@@ -108,7 +108,7 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(tmp_path, name):
     run.method.prepare(run.data)
     trained = {name: tensor.detach().clone() for name, tensor in changing_tensors(run.method).items()}
     frozen = {name: tensor.clone() for name, tensor in fixed_tensors(run.method).items()}
-    run.method.prepare = lambda data: None
+    run.method.prepare = lambda data, seed=0: None
     steps(run, 3)
     for key, tensor in fixed_tensors(run.method).items():
         assert torch.equal(tensor, frozen[key]), f"{key} is frozen and moved"
@@ -117,7 +117,7 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(tmp_path, name):
     names = set(trained) | set(frozen)
     own = {name for name, _ in [*run.method.named_parameters(), *run.method.named_buffers()]}
     assert names == own & set(run.method.state_dict())
-    for part in ("teacher", "reference", "discriminator.backbone", "frozen_structure"):
+    for part in ("teacher", "reference", "discriminator.backbone", "frozen_discriminator"):
         module = dict(run.method.named_modules()).get(part)
         assert module is None or not module.training, f"{part} is in training mode"
 

@@ -78,8 +78,13 @@ class Backbone(nn.Module, ABC):
         """Features [B, d] and, if it names the classes of the data that is measured, logits [B, K], in one pass."""
         return self.features(images), None
 
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains a backbone with `needs_images` on the training data; call it once, before training starts.
+    def prepare(self, images: Tensor, labels: Tensor | None, seed: int = 0) -> bool:
+        """Trains the backbone on the training data if it needs that; call it once, before training starts.
+
+        Args:
+            images: [N, C, H, W] in [-1, 1].
+            labels: [N] int64, or None.
+            seed: Of the run: another one gives another start and other draws.
 
         Returns:
             Whether the weights changed. Pretrained backbones need nothing and return False.

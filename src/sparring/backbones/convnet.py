@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class SmallConvNet(Backbone):
             raise ValueError(
                 f"`kernel_size={kernel_size}`, `widths={widths}`: use an odd kernel and stages of width 1 or more"
             )
-        self.settings = {"in_channels": in_channels, "widths": list(widths), "num_classes": num_classes}
+        self.settings: dict[str, Any] = {"in_channels": in_channels, "widths": list(widths), "num_classes": num_classes}
         self.settings |= {"pretrain": pretrain, "kernel_size": kernel_size, "activation": activation, "seed": seed}
         self.pretrain, self.epochs, self.lr, self.seed = pretrain, epochs, lr, seed
         self.channels, self.dim, self.num_classes = list(widths), widths[-1], num_classes
@@ -134,12 +134,13 @@ class SmallConvNet(Backbone):
             return features, None
         return features, self.classifier(features)
 
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
+    def prepare(self, images: Tensor, labels: Tensor | None, seed: int = 0) -> bool:
         """Trains the net and sets `accuracy`; does nothing for "none" and when trained already.
 
         Args:
             images: [N,C,H,W] in [-1,1]; a seeded tenth (at most 1000) is held out to measure `accuracy`.
             labels: [N] int64; only "classifier" reads them.
+            seed: Of the run, added to the net's own: another one gives another start and other draws.
 
         Raises:
             ValueError: No labels where they are needed, fewer than 10 (without labels 20) images, or a label outside
@@ -156,7 +157,11 @@ class SmallConvNet(Backbone):
             raise ValueError(
                 f"`pretrain='{self.pretrain}'` holds out a tenth of {fewest} images or more, and got {len(images)}"
             )
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).to(images.device)
+        if seed != 0:
+            other = SmallConvNet(**self.settings | {"seed": self.seed + seed})
+            self.load_state_dict(other.state_dict())
+        seed += self.seed
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
         num_held = min(len(images) // 10, 1000)
         held, kept = order[:num_held], order[num_held:]
         if self.pretrain == "classifier":
@@ -168,7 +173,7 @@ class SmallConvNet(Backbone):
                 validation=(images[held], labels[held]),
                 epochs=30 if self.epochs is None else self.epochs,
                 lr=self.lr or 5e-3,
-                seed=self.seed,
+                seed=seed,
             )
         else:
             epochs = math.ceil(250 * min(1.0, math.sqrt(1000 / len(images))))
@@ -178,7 +183,7 @@ class SmallConvNet(Backbone):
                 validation=images[held],
                 epochs=epochs if self.epochs is None else self.epochs,
                 lr=self.lr or 3e-3,
-                seed=self.seed,
+                seed=seed,
             )
         self._accuracy.fill_(accuracy)
         return True

@@ -15,8 +15,9 @@ class DenoiserFeatures(Backbone):
     The map is the output of a U-Net's `mid_block` or of the transformer block halfway, features its mean over
     positions; what comes after is not run. Every image gets the same noise, so that equal images have equal features. A
     class-conditional network is told the class "none" (`Denoiser.null_class`). A denoiser of latents takes latents
-    (SADM's `judged="latents"`). Features of denoisers as a representation: Tang et al. 2023, "Emergent Correspondence
-    from Image Diffusion" (arXiv 2306.03881); the middle block, one noise for all and its level: default (ours).
+    (SADM's `discriminator_input="latents"`). Features of denoisers as a representation: Tang et al. 2023, "Emergent
+    Correspondence from Image Diffusion" (arXiv 2306.03881); the middle block, one noise for all and its level: default
+    (ours).
 
     Args:
         path: Run of sparring, or pipeline folder.
@@ -63,14 +64,14 @@ class DenoiserFeatures(Backbone):
         if images.shape[1] != self.in_channels:
             raise ValueError(
                 f"images have {images.shape[1]} channels and this denoiser takes {self.in_channels}"
-                + ("" if denoiser.space is None else ": it works on latents, so set judged='latents'")
+                + ("" if denoiser.space is None else ": it works on latents, so set discriminator_input='latents'")
             )
         generator = torch.Generator().manual_seed(self.seed)
         eps = torch.randn(1, *images.shape[1:], generator=generator).to(images).expand_as(images)
         t = torch.full((len(images),), self.t, device=images.device)
         x_t = denoiser.process.add_noise(images, eps, t)
         condition = None
-        if denoiser.conditional:
+        if denoiser.takes_labels:
             condition = torch.full((len(images),), denoiser.null_class, device=images.device)
         handle = self.middle().register_forward_hook(_stop)
         try:

@@ -1,4 +1,4 @@
-"""Small spectral-norm heads that trainable judges put on the maps of a frozen backbone."""
+"""Small spectral-norm heads that trainable discriminators put on the maps of a frozen backbone."""
 
 import math
 

@@ -1,19 +1,18 @@
-"""What the judges with trained heads on a frozen backbone share: the siamese one and the projected one."""
+"""What the discriminators with trained heads on a frozen backbone share: the siamese one and the projected one."""
 
-from collections.abc import Sequence
 from typing import Self
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparring.backbones import Backbone, freeze
-from sparring.data import Draws
+from sparring.backbones import Backbone, freeze, images_to_learn
+from sparring.data import Draws, ImageData
 from sparring.discriminators.augment import DiffAugment
+from sparring.discriminators.discriminator import Discriminator, Features, Given
 from sparring.discriminators.heads import SpectralConv2d
 
 
-class OnFrozenBackbone(nn.Module):
-    """A judge that sees augmented images through a frozen backbone; subclasses add heads on its maps.
+class OnFrozenBackbone(Discriminator):
+    """Sees augmented images through a frozen backbone, whose maps are the features; subclasses add heads on them.
 
     Args:
         backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the images.
@@ -31,26 +30,21 @@ class OnFrozenBackbone(nn.Module):
         self.backbone.eval()
         return self
 
+    def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
+        """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
+        return self.backbone.maps(self.augment(x, draws))
+
     @property
     def needs_images(self) -> bool:
-        """Whether `prepare` looks at the images."""
         return self.backbone.needs_images
 
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the backbone where it needs that; once, before training. Returns whether its weights changed."""
-        return self.backbone.prepare(images, labels)
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """Trains the backbone if it needs that; no image is read for one that learns nothing."""
+        if self.needs_images:
+            self.backbone.prepare(*images_to_learn(data), seed)
 
     def after_update(self) -> None:
-        """To be called after each update of this discriminator: one power iteration of the spectral norms."""
+        """One power iteration of the spectral norms."""
         for layer in self.modules():
             if isinstance(layer, SpectralConv2d):
                 layer.advance()
-
-    def feature_maps(self, images: Sequence[Tensor], draws: Draws) -> list[list[Tensor]]:
-        """The backbone's maps of each batch of images, augmented one by one and seen in one pass.
-
-        They are the inputs of the heads, where R1 is cheap.
-        """
-        seen = [self.augment(x, draws) for x in images]
-        parts = [maps.split([len(x) for x in seen]) for maps in self.backbone.maps(torch.cat(seen))]
-        return [list(maps) for maps in zip(*parts, strict=True)]

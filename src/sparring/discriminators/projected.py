@@ -1,4 +1,4 @@
-"""The projected judge: small heads on the maps of a frozen backbone, one logit per position of each map."""
+"""The projected discriminator: small heads on the maps of a frozen backbone, one logit per position of each map."""
 
 import math
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from sparring.backbones import Backbone
-from sparring.data import Draws
+from sparring.discriminators.discriminator import Features, Given
 from sparring.discriminators.heads import Head
 from sparring.discriminators.on_backbone import OnFrozenBackbone
+from sparring.networks.precision import at_least_float32
 
 
 class ProjectedDiscriminator(OnFrozenBackbone):
@@ -42,22 +43,14 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in backbone.channels)
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
 
-    def forward(self, images: Tensor, draws: Draws, labels: Tensor | None = None) -> Tensor:
-        """Logits [B,M], float32, of images [B,C,H,W] in [-1,1]; M counts the positions of all maps."""
-        return self.logits_from_maps(self.feature_maps([images], draws)[0], labels)
-
-    def logits_from_maps(self, maps: list[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Logits [B,M] from the `feature_maps` of a batch.
-
-        For R1 at the heads' inputs: maps with requires_grad=True, then `r1_penalty(logits, maps)`.
-        """
-        if self.classes is not None and labels is None:
-            raise ValueError("`ProjectedDiscriminator(num_classes=...)` judges with labels, but the batch has none")
+    def logits(self, features: Features, given: Given) -> Tensor:
+        """Logits [B, M], float32; M counts the positions of all maps."""
+        if self.classes is not None and given.labels is None:
+            raise ValueError("`ProjectedDiscriminator(num_classes=...)` is conditioned on labels; the batch has none")
         logits = []
-        for head, x in zip(self.heads, maps, strict=True):
-            y = head(x)
-            y = y.to(torch.promote_types(y.dtype, torch.float32))
+        for head, x in zip(self.heads, features, strict=True):
+            y = at_least_float32(head(x))
             if self.classes is not None:
-                y = (y * self.classes(labels)[:, :, None, None]).sum(1) / math.sqrt(y.shape[1])
+                y = (y * self.classes(given.labels)[:, :, None, None]).sum(1) / math.sqrt(y.shape[1])
             logits.append(y.flatten(1))
         return torch.cat(logits, 1)

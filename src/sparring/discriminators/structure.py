@@ -1,68 +1,56 @@
-"""The structure judge of SADM: an encoder in whose eyes the pair-wise relations of two batches differ most."""
+"""The structure discriminator of SADM: an encoder that tells two batches apart by the relations of their images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from sparring.backbones import Backbone
-from sparring.objectives import structure_distance
+from sparring.backbones import Backbone, images_to_learn
+from sparring.data import Draws, ImageData
+from sparring.discriminators.discriminator import Discriminator, Features, Given, identity
+from sparring.networks.precision import at_least_float32
+from sparring.objectives import Scores, structure_distance
+
+START_EVERY = 10  # steps between looks through the encoder as it was at its start
 
 
-def _identity(tensor: Tensor) -> Tensor:
-    return tensor
+class StructureDiscriminator(Discriminator):
+    """An encoder; the logit of a batch of fakes is minus its structure distance S from the real batch it was made from.
 
+    With the Wasserstein objective the generator minimises S and the encoder maximises it, as SADM does. A free encoder
+    wins outright, so it is held near its start: after each update it is pulled back by `pull`, and the `ceiling` of the
+    objective ends its climb. Source: Yang et al. 2024, "Structure-Guided Adversarial Training of Diffusion Models"
+    (comparison of affinity matrices, encoder trained to maximise); distance, pull and anchor: default (ours).
 
-class StructureDiscriminator(nn.Module):
-    """An encoder and the structure distance S it sees between a real and a fake batch; it has no logits.
-
-    The generator minimises S, the encoder maximises it (`losses`). A free encoder wins outright, so it is held near its
-    start: after each update it is pulled back by `pull`, and it stops climbing where S exceeds `ceiling`.
-    Source: Yang et al. 2024, "Structure-Guided Adversarial Training of Diffusion Models" (comparison of affinity
-    matrices, encoder trained to maximise); distances, pull, anchor and ceiling: default (ours).
-
-    One affinity matrix spans what `forward` gets: one micro-batch, times the processes when `gather` is set. Cutting a
-    batch into micro-batches then averages S over smaller matrices, which is not the S of the joined batch; with
-    `structure_batch` the size of the matrices is fixed, and every cut gives the same S.
+    One logit belongs to one affinity matrix. It spans what `logits` gets: one micro-batch, times the processes when
+    `gather` is set. Cutting a batch into micro-batches then averages S over smaller matrices, which is not the S of the
+    joined batch; with `structure_batch` the size of the matrices is fixed, and every cut gives the same mean S.
 
     Args:
         encoder: Images [B,C,H,W] to features [B,d], as a `Backbone` does. BatchNorm stays in eval mode.
         pull: Share of the way back to the start phi_0 that the encoder goes after each update.
         anchor: Factor eta of the penalty `eta * |phi - phi_0|^2` in `losses`.
-        ceiling: S above which the encoder is not pushed further; None: no ceiling.
-        structure_batch: Images per affinity matrix, S being the mean over matrices; None: all that `forward` gets.
-
-    Attributes:
-        gather: Function that joins a [B, ...] tensor with those of other processes into [B_total, ...]; the identity by
-            default. The trainer sets it to a differentiable all-gather whose backward sums the gradients over the
-            processes; then S is the same everywhere, and averaging the parameters' gradients over processes is exact.
+        structure_batch: Images per affinity matrix; None: all that `logits` gets.
 
     Raises:
-        ValueError: `pull` outside [0, 1), negative `anchor`, `structure_batch` below 2; in forward, fewer than two
-            images, or a number that is no multiple of `structure_batch`.
+        ValueError: `pull` outside [0, 1), negative `anchor`, `structure_batch` below 2; in `logits`, no reference,
+            fewer than two images, or a number that is no multiple of `structure_batch`.
     """
 
+    needs_reference = "aligned"
+
     def __init__(
-        self,
-        *,
-        encoder: nn.Module,
-        pull: float = 0.02,
-        anchor: float = 0.0,
-        ceiling: float | None = 0.5,
-        structure_batch: int | None = None,
+        self, *, encoder: nn.Module, pull: float = 0.02, anchor: float = 0.0, structure_batch: int | None = None
     ) -> None:
         super().__init__()
         if structure_batch is not None and structure_batch < 2:
             raise ValueError(f"`structure_batch={structure_batch}`: structure lies in pairs; at least 2")
         if not 0 <= pull < 1 or anchor < 0:
             raise ValueError(f"`pull={pull}`, `anchor={anchor}`: pull is in [0, 1), anchor >= 0")
-        if ceiling is not None and ceiling <= 0:
-            raise ValueError(f"`ceiling={ceiling}` must be above 0, or the encoder would learn nothing")
         self.encoder = encoder
-        self.pull, self.anchor, self.ceiling = pull, anchor, ceiling
+        self.pull, self.anchor = pull, anchor
         self.structure_batch = structure_batch
-        self.gather: Callable[[Tensor], Tensor] = _identity
         self._start_names: dict[str, str] = {}
         if pull > 0 or anchor > 0:
             for name, parameter in encoder.named_parameters():
@@ -79,45 +67,76 @@ class StructureDiscriminator(nn.Module):
                 module.eval()
         return self
 
-    @property
-    def needs_images(self) -> bool:
-        """Whether `prepare` looks at the images."""
-        return isinstance(self.encoder, Backbone) and self.encoder.needs_images
+    def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
+        """The images themselves: the encoder is trained, so it belongs to `logits`."""
+        return [x]
 
-    def prepare(self, images: Tensor, labels: Tensor | None) -> bool:
-        """Trains the encoder where it needs that, and makes the result its start phi_0; once, before training.
+    def logits(self, features: Features, given: Given) -> Tensor:
+        """-S for each affinity matrix, float32 and at most 0; 0 if the images are their own reference."""
+        return self.scores([features], given)[0].logits
 
-        Returns:
-            Whether the weights changed.
-        """
-        changed = isinstance(self.encoder, Backbone) and self.encoder.prepare(images, labels)
-        if changed:
-            for parameter, start in self._pairs():
-                start.copy_(parameter.detach())
-        return changed
-
-    def forward(self, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-        """S, a float32 scalar >= 0, of images [B,C,H,W] in [-1,1] and weights [B].
-
-        With `fake.detach()` only the encoder gets gradient; with a frozen encoder only the fakes.
-        """
+    def scores(self, candidates: Sequence[Features], given: Given) -> list[Scores]:
+        """Scores of each batch of candidates; their reference is encoded once for all."""
+        if given.reference is None:
+            raise ValueError(
+                "`StructureDiscriminator` compares a batch with the real images it was made from: give them"
+            )
+        (real,) = given.reference
         size = self.structure_batch
-        gather = self.gather if size is None or len(real) % size else _identity  # whole matrices need nobody else
-        z_real, z_fake, weight = gather(self.encode(real)), gather(self.encode(fake)), gather(weight)
+        alone = size is not None and len(real) % size == 0  # whole matrices need no other process
+        joined = identity if alone else self.gather
+        z_real = joined(self.encode(real))
+        z_fakes = [z_real if x is real else joined(self.encode(x)) for (x,) in candidates]
+        weight = joined(real.new_ones(len(real)) if given.weight is None else given.weight)
         size = size or len(z_real)
         if len(z_real) % size:
             raise ValueError(
                 f"`structure_batch={size}` does not divide the {len(z_real)} images that are seen at once: give a "
                 "divisor of the batch size over `accumulation`"
             )
-        parts = zip(z_real.split(size), z_fake.split(size), weight.split(size), strict=True)
-        return torch.stack([structure_distance(*part) for part in parts]).mean()
+        found = []
+        for z_fake, features in zip(z_fakes, candidates, strict=True):
+            parts = zip(z_real.split(size), z_fake.split(size), weight.split(size), strict=True)
+            found.append(Scores(-torch.stack([structure_distance(*part) for part in parts]), features))
+        return found
 
     def encode(self, images: Tensor) -> Tensor:
         """Features [B,d], in float32: S is a mean of small differences, which half precision would drown."""
         with torch.autocast(images.device.type, enabled=False):
-            images = images.to(torch.promote_types(images.dtype, torch.float32))
-            return self.encoder(images)
+            return self.encoder(at_least_float32(images))
+
+    def losses(self) -> dict[str, Tensor]:
+        """The penalty "anchor", if it has weight."""
+        return {"anchor": self.anchor * self.anchor_penalty()} if self.anchor > 0 else {}
+
+    def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
+        """`structure`: S of the fakes, now; and, every tenth step, `structure_start`: as the encoder's start saw it."""
+        found = {"structure": real.logits.mean() - fake.logits.mean()}
+        if step % START_EVERY == 0 and self._start_names:
+            with torch.no_grad(), self.at_start():
+                found["structure_start"] = -self.logits(fake.features, given).mean()
+        return found
+
+    @property
+    def needs_images(self) -> bool:
+        return isinstance(self.encoder, Backbone) and self.encoder.needs_images
+
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """Trains the encoder if it needs that, and makes the result its start phi_0."""
+        if not isinstance(self.encoder, Backbone) or not self.needs_images:
+            return
+        if self.encoder.prepare(*images_to_learn(data), seed):
+            for parameter, start in self._pairs():
+                start.copy_(parameter.detach())
+
+    def check(self, batch_size: int) -> None:
+        if batch_size < 2:
+            raise ValueError(
+                f"`batch_size={batch_size}`: StructureDiscriminator compares the pairs of a batch and needs 2 or more"
+            )
+        size = self.structure_batch
+        if size is not None and batch_size % size and size % batch_size:
+            raise ValueError(f"`structure_batch={size}` must divide the {batch_size} images that are seen at once")
 
     @contextmanager
     def at_start(self) -> Iterator[None]:
@@ -132,18 +151,6 @@ class StructureDiscriminator(nn.Module):
             for (parameter, _), data in zip(pairs, now, strict=True):
                 parameter.data = data
 
-    @property
-    def knows_its_start(self) -> bool:
-        """Whether the start phi_0 is kept: `pull` or `anchor` is above 0, and some weight of the encoder is trained."""
-        return bool(self._start_names)
-
-    def losses(self, distance: Tensor) -> dict[str, Tensor]:
-        """What the encoder minimises, given S with gradient to it: "structure" = -min(S, ceiling), "anchor" if used."""
-        losses = {"structure": -(distance if self.ceiling is None else distance.clamp(max=self.ceiling))}
-        if self.anchor > 0:
-            losses["anchor"] = self.anchor * self.anchor_penalty()
-        return losses
-
     def anchor_penalty(self) -> Tensor:
         """Squared distance of the encoder's trainable weights from their start, without the factor `anchor`."""
         pairs = self._pairs()
@@ -154,15 +161,11 @@ class StructureDiscriminator(nn.Module):
         return torch.stack([(parameter.float() - start.float()).square().sum() for parameter, start in pairs]).sum()
 
     @torch.no_grad()
-    def pull_back(self) -> None:
-        """Moves the encoder towards its start: phi <- phi + pull * (phi_0 - phi)."""
+    def after_update(self) -> None:
+        """Pulls the encoder towards its start: phi <- phi + pull * (phi_0 - phi)."""
         if self.pull > 0:
             for parameter, start in self._pairs():
                 parameter.lerp_(start, self.pull)
-
-    def after_update(self) -> None:
-        """To be called after each update of this discriminator: the pull back to the start."""
-        self.pull_back()
 
     def _pairs(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Trainable weights of the encoder, each with its start."""

@@ -123,7 +123,7 @@ class Evaluator:
         if sampler.shape != real.image_shape:
             raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {real.image_shape}")
         labels = None
-        if sampler.generator.conditional and real.num_classes is not None:  # the network may have one more: "none"
+        if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
         samples = sampler(
             n,

@@ -47,7 +47,7 @@ class TextCondition:
 Condition = Tensor | TextCondition | None
 
 
-def joined(first: Condition, second: Condition) -> Condition:
+def concatenate(first: Condition, second: Condition) -> Condition:
     """The rows of one condition, then those of another of the same kind."""
     if isinstance(first, TextCondition) and isinstance(second, TextCondition):
         pooled = None if first.pooled is None or second.pooled is None else torch.cat([first.pooled, second.pooled])
@@ -58,10 +58,10 @@ def joined(first: Condition, second: Condition) -> Condition:
     return torch.cat([first, second])
 
 
-def where(mask: Tensor, first: Condition, second: Condition) -> Condition:
+def select_rows(mask: Tensor, first: Condition, second: Condition) -> Condition:
     """Row by row `first` where the [B] mask is true, and `second` elsewhere."""
     rows = torch.arange(len(mask), device=mask.device)
-    both = joined(first, second)
+    both = concatenate(first, second)
     assert both is not None
     return both[torch.where(mask, rows, rows + len(rows))]
 

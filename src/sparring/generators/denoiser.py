@@ -13,13 +13,15 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, joined, where
+from sparring.generators.condition import Condition, Prompts, TextCondition, concatenate, in_turn, select_rows
 from sparring.generators.generator import Generator
 from sparring.generators.loop import normal_rows, rows_at_once, walk
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.pipeline import write_pipeline
-from sparring.generators.prediction import Prediction, at_least_float32, determinant, mix
+from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.networks.mlp import MLP
+from sparring.networks.modes import checkpointed, eval_mode
+from sparring.networks.precision import at_least_float32
 from sparring.process import (
     EDM,
     VP,
@@ -130,7 +132,7 @@ class Denoiser(Generator):
         return self.text is not None
 
     @property
-    def conditional(self) -> bool:
+    def takes_labels(self) -> bool:
         """Whether the network takes class labels."""
         return self._label_name is not None
 
@@ -138,7 +140,7 @@ class Denoiser(Generator):
     def num_classes(self) -> int | None:
         """How many classes the network was built for, where it says so."""
         config = getattr(self.net, "config", {})
-        if not self.conditional:
+        if not self.takes_labels:
             return None
         for name in ("num_class_embeds", "num_embeds_ada_norm", "num_classes"):
             value = config.get(name) if hasattr(config, "get") else getattr(config, name, None)
@@ -222,12 +224,12 @@ class Denoiser(Generator):
             raise ValueError(f"guidance of {type(self.net).__name__} needs classes or captions, and there are none")
         return torch.full_like(condition, self.null_class)
 
-    def dropped(self, batch: Batch) -> Condition:
+    def condition_with_dropout(self, batch: Batch) -> Condition:
         """The batch's condition, in training mode with a random `condition_dropout` of its rows turned to "none"."""
         if self.condition_dropout == 0 or not self.training:
             return batch.condition
         drop = batch.draws.uniform((len(batch),)) < self.condition_dropout
-        return where(drop, self.unconditional(batch.condition), batch.condition)
+        return select_rows(drop, self.unconditional(batch.condition), batch.condition)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Prediction:
         """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions."""
@@ -282,7 +284,7 @@ class Denoiser(Generator):
             )
         if self.text is None and data.text:
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
-        if self.conditional and data.num_classes is None:
+        if self.takes_labels and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
         self._classes_of_data = data.num_classes or 0
         if self.num_classes is not None and self._classes_of_data > self.num_classes:
@@ -321,22 +323,18 @@ class Denoiser(Generator):
             self.net.register_to_config(sample_size=height if height == width else (height, width))  # type: ignore[operator]
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
-        condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.conditional else None
+        condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.takes_labels else None
         if self.text is not None:
             condition = self.text([""], (image_shape[1], image_shape[2]), device)
-        modes = {module: module.training for module in self.net.modules()}
         images_seen, name = self.images_seen, type(self.net).__name__
-        self.net.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), eval_mode(self.net):
                 output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
         finally:
             self.images_seen = images_seen
-            for module, training in modes.items():
-                module.training = training
         if output.shape != x_t.shape:
             raise ValueError(f"{name} turns images of shape {tuple(image_shape)} into {tuple(output.shape[1:])}")
         if not output.isfinite().all():
@@ -359,7 +357,7 @@ class Denoiser(Generator):
         """
         t = self.process.default_times()(self.process, batch.draws, len(batch))
         eps = batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
-        prediction = self(self.process.add_noise(batch.x_0, eps, t), t, self.dropped(batch))
+        prediction = self(self.process.add_noise(batch.x_0, eps, t), t, self.condition_with_dropout(batch))
         return self.output_error(prediction, batch.x_0, eps)
 
     def networks(self) -> list[nn.Module]:
@@ -367,7 +365,7 @@ class Denoiser(Generator):
 
     def enable_gradient_checkpointing(self) -> None:
         try:
-            self.net.enable_gradient_checkpointing()  # type: ignore[operator]
+            self.net.enable_gradient_checkpointing(checkpointed)  # type: ignore[operator]
         except (AttributeError, ValueError):
             name = type(self.net).__name__
             raise ValueError(f"`gradient_checkpointing`: {name} has none; leave it out") from None
@@ -446,7 +444,7 @@ class Denoiser(Generator):
             return [prompts[i % len(prompts)] for i in range(n)]
         if prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
-        if self.conditional:
+        if self.takes_labels:
             return in_turn(labels, self.num_classes if guidance == 1 else self.null_class, n, self.device)
         if guidance != 1:
             raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
@@ -460,7 +458,7 @@ class Denoiser(Generator):
         if self.text is not None:
             captions = data.captions(min(n, len(data)), seed) or [""]
             condition = [captions[i % len(captions)] for i in range(n)]
-        elif self.conditional:
+        elif self.takes_labels:
             condition = (torch.arange(n) % int(data.num_classes or 1)).to(self.device)
         draws = Draws(seed, phase="samples", device=self.device)
         x_0 = self.generate(
@@ -534,7 +532,7 @@ class Denoiser(Generator):
             with torch.no_grad():
                 none = self.network(x_in, times, unconditional)
         else:
-            both = joined(unconditional, condition)
+            both = concatenate(unconditional, condition)
             none, told = self.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
         none, told = at_least_float32(none), at_least_float32(told)
         return none + guidance * (told - none)

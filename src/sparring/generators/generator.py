@@ -33,7 +33,7 @@ class Generator(nn.Module, ABC):
         """(C, H, W) of the images."""
 
     @property
-    def conditional(self) -> bool:
+    def takes_labels(self) -> bool:
         """Whether it is class-conditional."""
         return False
 

@@ -16,7 +16,8 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
 from sparring.generators.loop import normal_rows, rows_at_once
-from sparring.generators.prediction import at_least_float32
+from sparring.networks.modes import eval_mode
+from sparring.networks.precision import at_least_float32
 from sparring.runs.checkpoint import save_tensors, sync
 from sparring.runs.folder import reason
 
@@ -53,7 +54,7 @@ class LatentGenerator(Generator):
         return self._image_shape
 
     @property
-    def conditional(self) -> bool:
+    def takes_labels(self) -> bool:
         """Whether it is class-conditional."""
         return self.classes is not None
 
@@ -99,21 +100,17 @@ class LatentGenerator(Generator):
     @torch.no_grad()
     def _probe(self) -> tuple[int, int, int]:
         """The shape of one image, found without leaving a trace."""
-        modes = {module: module.training for module in self.net.modules()}
         like = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(0))
         labels = () if self.classes is None else (torch.zeros(1, dtype=torch.long, device=like.device),)
         name = type(self.net).__name__
-        self.net.eval()
         try:
-            image = self.net(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), *labels)
+            with eval_mode(self.net):
+                image = self.net(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), *labels)
         except Exception as error:
             raise ValueError(
                 f"{name} cannot take latents of {self.latent_dim} numbers"
                 f"{' and labels' if labels else ''} ({' '.join(str(error).split()) or type(error).__name__})"
             ) from error
-        finally:
-            for module, training in modes.items():
-                module.training = training
         if not isinstance(image, Tensor) or image.ndim != 4:
             shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise ValueError(f"{name} must give images [B, C, H, W] as a tensor, and gives {shape}")

@@ -101,8 +101,3 @@ class Prediction:
             return self.output
         a, b = mix(kind, self.process, self.t)
         return per_image(a, self.x0) * self.x0 + per_image(b, self.eps) * self.eps
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or as it is where it is finer."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

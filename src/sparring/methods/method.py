@@ -7,8 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from sparring.backbones.fitting import images_to_learn
 from sparring.data import Batch, ImageData
+from sparring.discriminators import Discriminator
 from sparring.generators import Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
 
@@ -18,7 +18,7 @@ graph of the others is freed, which lowers the peak of memory."""
 
 
 class Method(nn.Module, ABC):
-    """One training algorithm: makes a fake, judges it, and says what each player minimises.
+    """One training algorithm: makes a fake and says what each player minimises.
 
     The trainer calls, for every step::
 
@@ -85,17 +85,24 @@ class Method(nn.Module, ABC):
                 part.eval()
         return self
 
-    def prepare(self, data: ImageData) -> None:
-        """Called once before the first step of a new run: every part with a `prepare(images, labels)` gets the data.
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """Called once before the first step of a new run: every discriminator prepares itself with the data.
 
         This is where a small feature network is trained on the training images. A resumed run does not call it.
         """
-        prepare_parts(self, data)
+        for discriminator in self.discriminators():
+            discriminator.prepare(data, seed)
 
     def check(self, batch_size: int) -> None:
-        """Raises ValueError where the settings of the run cannot work for this method."""
+        """Raises ValueError if the settings of the run cannot work for this method or its discriminator."""
         if batch_size < 1:
             raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+        for discriminator in self.discriminators():
+            discriminator.check(batch_size)
+
+    def discriminators(self) -> list[Discriminator]:
+        """Every discriminator in here, trained or frozen."""
+        return [part for part in self.modules() if isinstance(part, Discriminator)]
 
     def generators(self) -> list[Generator]:
         """Every generator in here (the trained one, teacher, reference): a step's cost is counted in their calls."""
@@ -115,20 +122,6 @@ def check_not_negative(**settings: float) -> None:
     for name, value in settings.items():
         if value < 0:
             raise ValueError(f"`{name}={value}` must be 0 or more")
-
-
-def prepare_parts(module: nn.Module, data: ImageData) -> None:
-    """Calls `prepare(images, labels)` of the outermost parts that have it, with `images_to_learn`.
-
-    No image is read for a part whose `needs_images` is False.
-    """
-    for part in module.children():
-        if not getattr(part, "needs_images", True):
-            continue
-        if callable(getattr(part, "prepare", None)):
-            part.prepare(*images_to_learn(data))  # type: ignore[operator]
-        else:
-            prepare_parts(part, data)
 
 
 def frozen_copy(module: Module) -> Module:

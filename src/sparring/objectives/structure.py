@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from sparring.networks.precision import at_least_float32
+
 
 def structure_distance(z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor:
     """Distance between the pair-wise relations (affinity matrices) of two index-aligned batches of features.
@@ -32,7 +34,7 @@ def structure_distance(z_real: Tensor, z_fake: Tensor, weight: Tensor) -> Tensor
     if len(z_real) < 2:
         raise ValueError(f"structure lies in pairs of images, but the batch has {len(z_real)}: use at least 2")
     with torch.autocast(z_real.device.type, enabled=False):
-        z_real, z_fake, weight = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (z_real, z_fake, weight))
+        z_real, z_fake, weight = map(at_least_float32, (z_real, z_fake, weight))
         delta = (cosines(z_real) - cosines(z_fake)).abs()
         root = weight.to(delta.dtype).sqrt()
         return (root[:, None] * root * delta).fill_diagonal_(0).sum() / (len(delta) * (len(delta) - 1))

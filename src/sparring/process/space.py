@@ -7,6 +7,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from sparring.networks.precision import at_least_float32
+
 PIXELS_AT_ONCE = 2**20  # ours: one image of 1024x1024, four of 512x512, in one pass of the autoencoder
 
 
@@ -82,7 +84,7 @@ class Latents:
                 checkpoint(self._decoded, latents[rows], use_reentrant=False) if keeps else self._decoded(latents[rows])
                 for rows in self._parts(latents, self.factor**2)
             ]
-        return torch.cat(images).to(torch.promote_types(images[0].dtype, torch.float32))
+        return at_least_float32(torch.cat(images))
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents, return_dict=False)[0]

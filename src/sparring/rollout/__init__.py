@@ -1,5 +1,6 @@
 """Rollouts: how a fake is made in training."""
 
+from sparring.rollout.compared import DiscriminatorInput, real_and_fake
 from sparring.rollout.few_step import few_step
 from sparring.rollout.one_step import (
     Noised,
@@ -12,9 +13,17 @@ from sparring.rollout.one_step import (
     standard_normal,
 )
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
-from sparring.rollout.simulate import Path, coefficients, draw_path, simulate
+from sparring.rollout.simulate import (
+    Path,
+    coefficients,
+    deterministic_scheduler,
+    draw_path,
+    equalised_scales,
+    simulate,
+)
 
 __all__ = [
+    "DiscriminatorInput",
     "Noised",
     "OneForAll",
     "OneStep",
@@ -23,11 +32,14 @@ __all__ = [
     "coefficients",
     "denoising_error",
     "denoising_loss",
+    "deterministic_scheduler",
     "draw_path",
+    "equalised_scales",
     "few_step",
     "noise",
     "one_step",
     "posterior_step",
+    "real_and_fake",
     "simulate",
     "standard_normal",
 ]

@@ -44,7 +44,7 @@ def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
     In training, `denoiser.condition_dropout` of the labels or captions are left out, for guidance.
     """
     noised = noise(denoiser.process, batch, times(denoiser.process, batch.draws, len(batch)))
-    return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.dropped(batch)))
+    return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.condition_with_dropout(batch)))
 
 
 class OneForAll(Times):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
+from sparring.networks.modes import eval_mode
 from sparring.process import scheduler_input, set_timesteps
 from sparring.rollout.one_step import standard_normal
 
@@ -35,7 +36,7 @@ def draw_path(
     Args:
         draws: random numbers of the step.
         num_steps: length m of the inference path.
-        num_grad_steps: k; all steps carry gradient where fewer than k are walked.
+        num_grad_steps: k; all steps carry gradient if fewer than k are walked.
         choose: which k of the steps that are walked: a random subset, or the last.
         start: "uniform" draws the first step from the path, "noise" walks all of it.
     """
@@ -66,6 +67,8 @@ def simulate(
     the derivative of the final image with respect to f_i: `c_i = b_i prod_{j>i} a_j` for a first-order scheduler with
     steps `x <- a_i x + b_i f_i`, j running over the later steps.
 
+    The network runs in eval mode, as it does in a sampler: without dropout.
+
     Multistep schedulers keep earlier outputs, and gradient passes through these too, at no cost: no call is repeated.
     (Cut off, the extrapolation of DPM-Solver++ would lose its balancing term in every step: over 20 steps of a
     rectified flow the coefficients come out five times too large.) Both calls of a Heun step carry gradient, or none.
@@ -81,22 +84,23 @@ def simulate(
         guidance: scale w of classifier-free guidance, see `Denoiser.network_output`; 1 is none.
 
     Returns:
-        [B, C, H, W] the sampler's final image, or latent where the denoiser works on latents; differentiable with
+        [B, C, H, W] the sampler's final image, or latent if the denoiser works on latents; differentiable with
         respect to the denoiser's parameters.
 
     Raises:
         ValueError: `start` outside the path.
     """
-    scheduler, first = begun(scheduler, num_steps, start, batch.x_0.device)
+    scheduler, first = scheduler_at_step(scheduler, num_steps, start, batch.x_0.device)
     x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
-    for call in range(first, len(scheduler.timesteps)):
-        timestep = scheduler.timesteps[call]
-        carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
-        with torch.set_grad_enabled(carries):
-            output = denoiser.network_output(scheduler, x, timestep, batch.condition, guidance)
-        if carries and grad_scales is not None:
-            output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
-        x = scheduler.step(output, timestep, x, return_dict=False)[0]
+    with eval_mode(denoiser.net):
+        for call in range(first, len(scheduler.timesteps)):
+            timestep = scheduler.timesteps[call]
+            carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
+            with torch.set_grad_enabled(carries):
+                output = denoiser.network_output(scheduler, x, timestep, batch.condition, guidance)
+            if carries and grad_scales is not None:
+                output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
+            x = scheduler.step(output, timestep, x, return_dict=False)[0]
     return x
 
 
@@ -106,7 +110,7 @@ def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
     Found by walking the scheduler itself, which is affine with the same numbers at each pixel, over a single pixel; 0
     for the calls before `start`.
     """
-    scheduler, first = begun(scheduler, num_steps, start)
+    scheduler, first = scheduler_at_step(scheduler, num_steps, start)
     x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     outputs = [torch.zeros_like(x, requires_grad=True) for _ in scheduler.timesteps]
     with torch.enable_grad():
@@ -117,7 +121,7 @@ def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
     return [0.0 if output.grad is None else output.grad.item() for output in outputs]
 
 
-def equalising(c: Sequence[float]) -> list[float]:
+def equalised_scales(c: Sequence[float]) -> list[float]:
     """Factors mean|c| / |c_i| that give all network calls the same share of the gradient (ours).
 
     The mean runs over the coefficients other than 0 (below 1e-6 of the largest counts as 0), whose factor is 1.
@@ -128,7 +132,7 @@ def equalising(c: Sequence[float]) -> list[float]:
     return [sum(counted) / len(counted) / size if size > floor else 1.0 for size in sizes]
 
 
-def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps: int) -> Any:
+def deterministic_scheduler(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps: int) -> Any:
     """The scheduler of that name for `simulate`.
 
     Raises:
@@ -145,8 +149,10 @@ def deterministic(denoiser: Denoiser, name: str, num_steps: int, num_grad_steps:
     return scheduler
 
 
-def begun(scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None) -> tuple[Any, int]:
-    """A scheduler of one's own, about to take step `start` of its path, and the network call with which that begins."""
+def scheduler_at_step(
+    scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None
+) -> tuple[Any, int]:
+    """A copy of the scheduler positioned at step `start`, and the index of its first network call."""
     if not 0 <= start < num_steps:
         raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
     scheduler = copy(scheduler)  # its history belongs to this rollout

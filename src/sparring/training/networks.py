@@ -18,9 +18,8 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
         ValueError: a generator that has no gradient checkpointing.
     """
     if processes.world() > 1:
-        for part in method.modules():
-            if hasattr(part, "gather"):  # a judge of whole batches sees the batch of all processes
-                setattr(part, "gather", processes.gather_rows)  # noqa: B010
+        for discriminator in method.discriminators():
+            discriminator.gather = processes.gather_rows
     if gradient_checkpointing:
         method.generator.enable_gradient_checkpointing()
     if compile:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws, derived_seed
 from sparring.methods.method import Method
+from sparring.networks.precision import at_least_float32
 from sparring.training import processes
 from sparring.training.batches import Micro
 from sparring.training.optimizer import Player
@@ -165,9 +166,9 @@ class Step:
         if not rests:
             if not self.finish(self.discriminator, loss):
                 return None
-            after_update = getattr(self.method.discriminator, "after_update", None)
-            if after_update is not None:
-                after_update()
+            for part in self.method.discriminators():
+                if any(parameter.requires_grad for parameter in part.parameters()):
+                    part.after_update()
         return kept
 
     def generator_update(self, window: list[Batch], rollouts: list[Any]) -> list[Any] | None:
@@ -227,7 +228,7 @@ class Step:
             with self.autocast():
                 values = {name: value() if callable(value) else value for name, value in group.items()}
             group.clear()
-            exact = [value.to(torch.promote_types(value.dtype, torch.float32)) for value in values.values()]
+            exact = [at_least_float32(value) for value in values.values()]
             loss = sum(exact[1:], exact[0]) / num_micro
             self.noted += [(f"{player.role}/{name}", value.detach()) for name, value in values.items()]
             # the parameters of a sharded network exist whole only while it computes and cannot be named; its opponent

@@ -265,7 +265,7 @@ class Trainer:
         if self.main:
             self.folder.create()
         self.accelerator.wait_for_everyone()
-        self.method.prepare(self.data)
+        self.method.prepare(self.data, self.seed)
         everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
         processes.copy_from_first(everything)
         self.count_images_from(0)

@@ -4,7 +4,7 @@ Status: proven, as the baseline of all results (docs/results/index.md).
 
 Source: denoising score matching in any parameterisation (Ho et al. 2020, arXiv 2006.11239, `L_simple`; Karras et al.
 2022, arXiv 2206.00364, for the EDM weighting and noise levels).
-Fake: the one-step prediction of the clean image. Nobody judges it but the squared error.
+Fake: the one-step prediction of the clean image, measured by its squared error; there is no discriminator.
 """
 
 from sparring.data import Batch
@@ -33,5 +33,5 @@ class Diffusion(Method):
     def rollout(self, batch: Batch) -> OneStep:
         return one_step(self.generator, batch, self.times)
 
-    def generator_loss(self, batch: Batch, fake: OneStep) -> Losses:
-        return {"diffusion": denoising_error(self.generator, fake, self.weighting).mean()}
+    def generator_loss(self, batch: Batch, rollout: OneStep) -> Losses:
+        return {"diffusion": denoising_error(self.generator, rollout, self.weighting).mean()}

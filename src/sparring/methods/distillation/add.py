@@ -2,7 +2,7 @@
 
 Status: proven at 1 and 2 NFE on digits (docs/results/add.md).
 
-A few-step student, started from the trained model, is judged by a discriminator on frozen features and pulled to the
+A few-step student, started from the trained model, is opposed by a discriminator on frozen features and pulled to the
 one-step prediction of a frozen teacher:
 
     L_G = adversarial_weight * L_adv(xhat) + distillation_weight * c(t) |xhat - sg x_teacher(x_t, t)|^2
@@ -15,30 +15,33 @@ settings (see docs/methods/add.md).
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import ProjectedDiscriminator
+from sparring.discriminators import Discriminator, Features, Given, leaves
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
-from sparring.objectives import Hinge, Objective, discriminator_statistics, r1_penalty
+from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of, penalty_losses
 from sparring.process import Times, set_timesteps
-from sparring.rollout import OneStep, few_step, noise
+from sparring.rollout import DiscriminatorInput, OneStep, few_step, noise, real_and_fake
 
 
 @dataclass
-class Judged(OneStep):
-    """A student's prediction and what the judge's frozen backbone makes of it and of the real images, once a step.
+class ADDRollout(OneStep):
+    """A student's prediction, and features of it and of the real images; these are empty without a discriminator.
 
     Attributes:
-        fake: feature maps of the prediction, with its graph; empty where nobody judges.
-        real: of the real images.
+        real: features of the real images.
+        fake: of the prediction, with its graph.
+        given: what the logits are conditioned on.
     """
 
-    fake: list[Tensor] = field(default_factory=list)
-    real: list[Tensor] = field(default_factory=list)
+    real: Features = field(default_factory=list)
+    fake: Features = field(default_factory=list)
+    given: Given = field(default_factory=Given)
 
 
 class ADD(Method):
@@ -46,28 +49,36 @@ class ADD(Method):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        discriminator: one-image judge on frozen features.
+        discriminator: the projected discriminator on frozen features, or any other; one that compares gets the real
+            image from which the prediction was made.
         num_student_steps: network calls of the student at sampling time.
-        adversarial_weight: weight of the adversarial term; 0 leaves distillation alone (the control).
+        adversarial_weight: weight of the adversarial term; 0 leaves only distillation (the control).
         distillation_weight: weight lambda of the teacher's term.
-        r1_gamma: strength of R1 on the inputs of the discriminator's heads; 0 switches it off.
-        objective: adversarial loss.
+        r1_gamma: strength of R1 on the inputs of the discriminator's heads, each step; 0 switches it off.
+        discriminator_input: what the discriminator sees as real if the denoiser works on latents: "decoded" latents, as
+            the fakes are, or the "pixels" of the data.
+        objective: adversarial loss; hinge when None.
+        penalty: one penalty or several on the discriminator, beside that of `r1_gamma`.
         times: distribution of the teacher's noise level; the process's own when None.
     """
 
     generator: Denoiser
     sampler = "lcm"
 
+    discriminator: Discriminator | None
+
     def __init__(
         self,
         generator: Denoiser,
-        discriminator: ProjectedDiscriminator,
+        discriminator: Discriminator,
         *,
         num_student_steps: int = 4,
         adversarial_weight: float = 1.0,
         distillation_weight: float = 2.5,
         r1_gamma: float = 0.0,
+        discriminator_input: Literal["decoded", "pixels"] = "decoded",
         objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
         weights = (adversarial_weight, distillation_weight)
@@ -84,43 +95,43 @@ class ADD(Method):
         self.levels = generator.process.t_from_model_time(scheduler.timesteps.float())
         self.adversarial_weight = adversarial_weight
         self.distillation_weight = distillation_weight
-        self.r1_gamma = r1_gamma
+        self.discriminator_input: DiscriminatorInput = discriminator_input
         self.objective = objective or Hinge()
+        self.penalties = penalties_of([*penalties_of(penalty), *([R1(weight=r1_gamma)] if r1_gamma > 0 else [])])
         self.times = times or generator.process.default_times()
 
-    def rollout(self, batch: Batch) -> Judged:
+    def rollout(self, batch: Batch) -> ADDRollout:
         step = few_step(self.generator, batch, self.levels)
         if self.discriminator is None:
-            return Judged(step.noised, step.prediction)
+            return ADDRollout(step.noised, step.prediction)
+        real, fake = real_and_fake(self.generator, batch, step.prediction.x0, self.discriminator_input)
+        given = Given(labels=batch.labels, t=step.noised.t, x_t=step.noised.x_t, condition=batch.condition)
         with torch.no_grad():
-            (real,) = self.judge.feature_maps([batch.images], batch.draws)
-        (fake,) = self.judge.feature_maps([self.generator.decode(step.prediction.x0)], batch.draws)
-        return Judged(step.noised, step.prediction, fake, real)
+            features = self.discriminator.features(real, given, batch.draws)
+            if self.discriminator.needs_reference != "no":
+                given = replace(given, reference=self.discriminator.features(real, given, batch.draws))
+        fakes = self.discriminator.features(fake, given, batch.draws)
+        return ADDRollout(step.noised, step.prediction, features, fakes, given)
 
-    @property
-    def judge(self) -> ProjectedDiscriminator:
-        assert isinstance(self.discriminator, ProjectedDiscriminator)
-        return self.discriminator
-
-    def discriminator_loss(self, batch: Batch, fake: Judged) -> Losses:
-        maps_real = [maps.detach().requires_grad_(self.r1_gamma > 0) for maps in fake.real]
-        logits_real = self.judge.logits_from_maps(maps_real, batch.labels)
-        logits_fake = self.judge.logits_from_maps([maps.detach() for maps in fake.fake], batch.labels)
-        self.log(**discriminator_statistics(logits_real, logits_fake))
-        losses: Losses = {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
-        if self.r1_gamma > 0:
-            losses["r1"] = 0.5 * self.r1_gamma * r1_penalty(logits_real, maps_real)
+    def discriminator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
+        discriminator, given = self.discriminator, rollout.given
+        assert discriminator is not None
+        differentiable = any(penalty.is_due(self.step) for penalty in self.penalties)
+        candidates = [leaves(features, differentiable=differentiable) for features in (rollout.real, rollout.fake)]
+        real, fake = discriminator.scores(candidates, given)
+        self.log(**discriminator.statistics(real, fake, given, self.step))
+        losses: Losses = {"adversarial": self.objective.discriminator(real, fake), **discriminator.losses()}
+        losses |= penalty_losses(self.penalties, self.step, discriminator, real, fake, given, batch.draws)
         return losses
 
-    def generator_loss(self, batch: Batch, fake: Judged) -> Losses:
-        x_0_pred = fake.prediction.x0
+    def generator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
         losses: Losses = {}
         if self.discriminator is not None:
-            seen = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
-            logits = [self.judge.logits_from_maps(maps, batch.labels) for maps in seen]
-            losses["adversarial"] = self.adversarial_weight * self.objective.generator(*logits)
+            candidates = [rollout.fake, rollout.real] if self.objective.needs_real else [rollout.fake]
+            scores = self.discriminator.scores(candidates, rollout.given)
+            losses["adversarial"] = self.adversarial_weight * self.objective.generator(*scores)
         if self.distillation_weight > 0:
-            losses["distillation"] = self.distillation_weight * self.distillation(batch, x_0_pred)
+            losses["distillation"] = self.distillation_weight * self.distillation(batch, rollout.prediction.x0)
         return losses
 
     def distillation(self, batch: Batch, x_0_pred: Tensor) -> Tensor:

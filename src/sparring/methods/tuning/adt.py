@@ -3,64 +3,74 @@
 Status: proven on small images, at 3 to 20 NFE (docs/results/adt.md).
 
 Training sees noised true images in one pass; inference iterates on the model's own outputs. ADT simulates the sampler
-during training and lets a discriminator judge the final image:
+during training and shows the final image to a discriminator:
 
     L_G = adversarial_weight * L_adv(xhat_0, x_0) + diffusion_weight * L_diffusion
     L_D = L_adv(stopgrad(xhat_0), x_0)
 
 Fake: the sampler's final image, started at a level drawn uniformly from the inference path with the real image noised
-to it; the network's input is detached at every step and a subset of k steps carries gradient. Judge: a siamese
-discriminator on a frozen backbone, which compares the fake with the real image it started from or, better in what we
+to it; the network's input is detached at every step and a subset of k steps carries gradient. Discriminator: a siamese
+one on a frozen backbone, which compares the fake with the real image it started from or, better in what we
 measured, with another one. From the paper's abstract and its summaries: simulation, uniform start, siamese network on a
 fixed backbone, the kept diffusion loss, the stopped input and the subset of steps. Ours: hinge loss, similarity,
 weights, k, warm-up (see docs/methods/adt.md).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import SiameseDiscriminator
+from sparring.discriminators import Discriminator, Features, Given, leaves
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.objectives import Hinge, Objective, discriminator_statistics
+from sparring.objectives import Hinge, Objective, Penalty, penalties_of, penalty_losses
 from sparring.process import Times, Weighting
-from sparring.rollout import Noised, coefficients, denoising_loss, draw_path, noise, simulate
-from sparring.rollout.simulate import deterministic, equalising
+from sparring.rollout import (
+    DiscriminatorInput,
+    Noised,
+    coefficients,
+    denoising_loss,
+    deterministic_scheduler,
+    draw_path,
+    equalised_scales,
+    noise,
+    real_and_fake,
+    simulate,
+)
 
 
 @dataclass
-class Simulated:
-    """What the rollout hands to both losses; all but the input of the denoising loss is there for a judge only.
+class ADTRollout:
+    """What both losses take; all but the input of the denoising loss is empty without a discriminator.
 
     Attributes:
         noised: input of the denoising loss.
-        condition: what the network is told there.
-        image: what is judged [B, C, H, W].
-        fake: the judge's feature maps of it, with the graph of the rollout.
-        real: of the real images.
-        reference: of what both are compared with; of no meaning to a judge in mode "single".
+        condition: what the network is conditioned on there.
+        image: the sampler's final image [B, C, H, W].
+        real: features of the real images.
+        fake: of the final image, with the graph of the rollout.
+        given: what the logits are conditioned on, the features of the reference images among it.
     """
 
     noised: Noised
     condition: Condition
     image: Tensor | None = None
-    fake: list[Tensor] = field(default_factory=list)
-    real: list[Tensor] = field(default_factory=list)
-    reference: list[Tensor] = field(default_factory=list)
+    real: Features = field(default_factory=list)
+    fake: Features = field(default_factory=list)
+    given: Given = field(default_factory=Given)
 
 
 class ADT(Method):
     """Adversarial tuning on the simulated sampler.
 
-    A network that predicts x_0 ("x0") gets gradient from the sampler's last step alone: give it `choose="last"`.
+    A network that predicts x_0 ("x0") gets gradient only from the sampler's last step: give it `choose="last"`.
 
     Args:
         generator: a trained denoiser.
-        discriminator: judges (candidate, reference) pairs of images.
+        discriminator: the siamese discriminator, which compares with a reference image, or any other.
         scheduler: the sampler that is simulated, deterministic: "ddim", "dpm", "unipc", "euler", "heun".
         num_steps: length m of the inference path.
         num_grad_steps: k, the number of simulated steps that carry gradient; memory grows with k and not with m.
@@ -68,22 +78,27 @@ class ADT(Method):
         start: "uniform" draws the start from the path, "noise" always begins at its noisiest level.
         normalise_coeff: divide each step's gradient by its coefficient |c_i|, relative to their mean.
         guidance: scale of classifier-free guidance in the rollout, or several to draw one from for each batch.
-        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch.
+        reference: "paired" compares with the image the rollout started from, "unpaired" with another one of the batch;
+            read only with a discriminator that compares.
+        discriminator_input: what the discriminator sees as real if the denoiser works on latents: "decoded" latents, as
+            the fakes are, or the "pixels" of the data.
         adversarial_weight: weight of the adversarial term; 0 is plain diffusion training, bit for bit.
         diffusion_weight: weight of the ordinary denoising loss; 0 switches it off.
         warmup_steps: discriminator-only steps before the generator gets adversarial gradient.
         ramp_steps: steps over which the adversarial term then rises.
-        objective: adversarial loss.
+        objective: adversarial loss; hinge when None.
+        penalty: one penalty or several on the discriminator.
         times: distribution of the noise level of the denoising loss; the process's own when None.
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
     """
 
     generator: Denoiser
+    discriminator: Discriminator | None
 
     def __init__(
         self,
         generator: Denoiser,
-        discriminator: SiameseDiscriminator,
+        discriminator: Discriminator,
         *,
         scheduler: str = "ddim",
         num_steps: int = 20,
@@ -93,11 +108,13 @@ class ADT(Method):
         normalise_coeff: bool = False,
         guidance: float | tuple[float, ...] = 1.0,
         reference: Literal["paired", "unpaired"] = "paired",
+        discriminator_input: Literal["decoded", "pixels"] = "decoded",
         adversarial_weight: float = 0.1,
         diffusion_weight: float = 1.0,
         warmup_steps: int = 200,
         ramp_steps: int = 500,
         objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
@@ -105,8 +122,13 @@ class ADT(Method):
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError("`adversarial_weight={}`, `diffusion_weight={}`: 0 or more, not both 0".format(*weights))
         check_not_negative(warmup_steps=warmup_steps, ramp_steps=ramp_steps)
+        if discriminator.needs_reference == "aligned" and reference == "unpaired":
+            raise ValueError(
+                f"`reference=unpaired`: {type(discriminator).__name__} compares a fake with the image it was made "
+                "from; use `reference=paired`"
+            )
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        self.scheduler = deterministic(generator, scheduler, num_steps, num_grad_steps)
+        self.scheduler = deterministic_scheduler(generator, scheduler, num_steps, num_grad_steps)
         self.sampler = scheduler
         self.num_steps = num_steps
         self.num_grad_steps = num_grad_steps
@@ -114,49 +136,52 @@ class ADT(Method):
         self.start = start
         self.grad_scales: list[list[float]] | None = None
         if normalise_coeff:
-            self.grad_scales = [equalising(coefficients(self.scheduler, num_steps, i)) for i in range(num_steps)]
+            self.grad_scales = [equalised_scales(coefficients(self.scheduler, num_steps, i)) for i in range(num_steps)]
         self.guidance = guidance if isinstance(guidance, tuple) else (guidance,)
         self.check_guidance()
         self.reference = reference
+        self.discriminator_input: DiscriminatorInput = discriminator_input
         self.adversarial_weight = adversarial_weight
         self.diffusion_weight = diffusion_weight
         self.warmup_steps = warmup_steps
         self.ramp_steps = ramp_steps
         self.objective = objective or Hinge()
+        self.penalties = penalties_of(penalty)
         self.times = times or generator.process.default_times()
         self.weighting = weighting
 
     def check(self, batch_size: int) -> None:
         super().check(batch_size)
         self.check_guidance()
-        if self.reference == "unpaired" and batch_size < 2:
+        compares = self.discriminator is not None and self.discriminator.needs_reference != "no"
+        if compares and self.reference == "unpaired" and batch_size < 2:
             raise ValueError(
                 f"`reference=unpaired` needs at least 2 images at once and gets {batch_size}: give a larger "
-                "`batch_size` or a smaller `accumulation`, or judge single images with `discriminator.mode=single`"
+                "`batch_size` or a smaller `accumulation`, or a discriminator of single images (ProjectedDiscriminator)"
             )
 
     def check_guidance(self) -> None:
-        """Raises ValueError where guidance needs a class for "none" and the network has none to spare."""
+        """Raises ValueError if guidance needs a class for "none" and the network has none to spare."""
         if any(scale != 1 for scale in self.guidance) and self.generator.text is None:
             self.generator.null_class  # noqa: B018
 
-    def rollout(self, batch: Batch) -> Simulated:
+    def rollout(self, batch: Batch) -> ADTRollout:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
-        condition = self.generator.dropped(batch)
+        condition = self.generator.condition_with_dropout(batch)
         if self.discriminator is None:
-            return Simulated(noised, condition)
-        image = self.generator.decode(self.simulated(batch))
-        # the frozen backbone sees every image once a step: both pairs and both updates share the maps
-        real = [batch.images]
-        if self.judge.mode == "siamese":
-            real.append(batch.images if self.reference == "paired" else batch.images.roll(1, 0))
+            return ADTRollout(noised, condition)
+        images, image = real_and_fake(self.generator, batch, self.simulated(batch), self.discriminator_input)
+        given = Given(labels=batch.labels, condition=batch.condition)
         with torch.no_grad():
-            maps = self.judge.feature_maps(real, batch.draws)
-        (fake,) = self.judge.feature_maps([image], batch.draws)
-        return Simulated(noised, condition, image, fake, real=maps[0], reference=maps[-1])
+            real = self.discriminator.features(images, given, batch.draws)
+            if self.discriminator.needs_reference != "no":
+                others = images if self.reference == "paired" else images.roll(1, 0)
+                given = replace(given, reference=self.discriminator.features(others, given, batch.draws))
+        fake = self.discriminator.features(image, given, batch.draws)
+        return ADTRollout(noised, condition, image, real, fake, given)
 
     def simulated(self, batch: Batch) -> Tensor:
-        """The end of a drawn path, with a graph where the adversarial term has weight."""
+        """The end of a drawn path, with a graph if the adversarial term has weight."""
         path = draw_path(batch.draws, self.num_steps, self.num_grad_steps, choose=self.choose, start=self.start)
         return simulate(
             self.generator,
@@ -170,29 +195,29 @@ class ADT(Method):
         )
 
     @property
-    def judge(self) -> SiameseDiscriminator:
-        assert isinstance(self.discriminator, SiameseDiscriminator)
-        return self.discriminator
-
-    @property
     def strength(self) -> float:
         """Weight of the adversarial term at this step: 0 during the warm-up of the discriminator, then rising."""
         return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
-    def discriminator_loss(self, batch: Batch, fake: Simulated) -> Losses:
-        candidates = [fake.real, [maps.detach() for maps in fake.fake]]
-        logits_real, logits_fake = self.judge.logits_from_maps(candidates, fake.reference)
-        self.log(**discriminator_statistics(logits_real, logits_fake))
-        return {"adversarial": self.objective.discriminator(logits_real, logits_fake)}
+    def discriminator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
+        discriminator, given = self.discriminator, rollout.given
+        assert discriminator is not None
+        differentiable = any(penalty.is_due(self.step) for penalty in self.penalties)
+        candidates = [leaves(features, differentiable=differentiable) for features in (rollout.real, rollout.fake)]
+        real, fake = discriminator.scores(candidates, given)
+        self.log(**discriminator.statistics(real, fake, given, self.step))
+        losses: Losses = {"adversarial": self.objective.discriminator(real, fake), **discriminator.losses()}
+        losses |= penalty_losses(self.penalties, self.step, discriminator, real, fake, given, batch.draws)
+        return losses
 
-    def generator_loss(self, batch: Batch, fake: Simulated) -> Losses:
+    def generator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
         losses: Losses = {}
         if self.discriminator is not None and self.strength > 0:
-            candidates = [fake.fake, fake.real] if self.objective.needs_real else [fake.fake]
-            logits = self.judge.logits_from_maps(candidates, fake.reference)
-            losses["adversarial"] = self.strength * self.objective.generator(*logits)
+            candidates = [rollout.fake, rollout.real] if self.objective.needs_real else [rollout.fake]
+            scores = self.discriminator.scores(candidates, rollout.given)
+            losses["adversarial"] = self.strength * self.objective.generator(*scores)
         if self.diffusion_weight > 0:
-            noised, condition = fake.noised, fake.condition
+            noised, condition = rollout.noised, rollout.condition
             losses["diffusion"] = lambda: (
                 self.diffusion_weight * denoising_loss(self.generator, noised, condition, self.weighting)
             )

@@ -27,7 +27,7 @@ from sparring.rollout import Noised, OneStep, denoising_error, noise
 
 
 @dataclass
-class Ratio:
+class DDORollout:
     """Implicit logits of the real and of the generated images, [B] each."""
 
     real: Tensor
@@ -41,7 +41,7 @@ class DDO(Method):
         generator: a trained denoiser; its state at the start is the reference.
         beta: scale of the implicit logit, on squared errors averaged over dimensions.
         fake_weight: weight of the generated images' term.
-        num_fakes: how many images the reference generates before the first step.
+        num_fakes: how many images the reference generates before the first step, from the seed of the run.
         scheduler: the sampler that makes them; DDO repairs what this sampler gets wrong.
         num_steps: its network calls per image.
         times: distribution of the noise level; the process's own when None.
@@ -84,12 +84,12 @@ class DDO(Method):
         self.generator.eval()
         return self
 
-    def prepare(self, data: ImageData) -> None:
-        super().prepare(data)
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        super().prepare(data, seed)
         device = self.fakes.device
-        draws = Draws(0, phase="fakes", device=device)
+        draws = Draws(seed, phase="fakes", device=device)
         told: Tensor | list[str] | None = None
-        if self.generator.text is not None or self.generator.conditional:
+        if self.generator.text is not None or self.generator.takes_labels:
             self.generator.check_condition(data)
             n = None if len(data) <= self.num_fakes else self.num_fakes  # labels of a stream cost as much as its images
             real = data.captions(n) if self.generator.text is not None else data.labels(n)
@@ -102,20 +102,20 @@ class DDO(Method):
             self.num_steps,
             latents=draws.normal((self.num_fakes, *self.generator.latent_shape(data.image_shape))),
             condition=told,
-            generator=torch.Generator(device).manual_seed(0),
+            generator=torch.Generator(device).manual_seed(seed),
         )
         self.fakes.data = fakes.clamp(-1, 1) if self.generator.space is None else fakes
 
-    def rollout(self, batch: Batch) -> Ratio:
+    def rollout(self, batch: Batch) -> DDORollout:
         if not len(self.fakes):
             raise ValueError("DDO has no generated images yet: call `prepare(data)` before the first step")
         index = batch.draws.integers(len(self.fakes), (len(batch),))
         fakes = Batch(self.fakes[index], draws=batch.draws)
         if self.generator.text is not None:
             fakes.condition = self.generator.condition(captions(self.fake_labels[index]), fakes.x_0)
-        elif self.generator.conditional:
+        elif self.generator.takes_labels:
             fakes.condition = self.fake_labels[index]
-        return Ratio(real=self.logit(batch), fake=self.logit(fakes))
+        return DDORollout(real=self.logit(batch), fake=self.logit(fakes))
 
     def logit(self, batch: Batch) -> Tensor:
         """[B] surrogate of beta (log p_theta - log p_ref) at one noise level; 0 while the model is the reference."""
@@ -131,9 +131,9 @@ class DDO(Method):
             denoiser, OneStep(noised, denoiser(noised.x_t, noised.t, batch.condition)), self.weighting
         )
 
-    def generator_loss(self, batch: Batch, fake: Ratio) -> Losses:
-        self.log(ratio_real=fake.real.mean(), ratio_fake=fake.fake.mean())
-        return {"real": softplus(-fake.real).mean(), "fake": self.fake_weight * softplus(fake.fake).mean()}
+    def generator_loss(self, batch: Batch, rollout: DDORollout) -> Losses:
+        self.log(ratio_real=rollout.real.mean(), ratio_fake=rollout.fake.mean())
+        return {"real": softplus(-rollout.real).mean(), "fake": self.fake_weight * softplus(rollout.fake).mean()}
 
 
 def characters(texts: list[str]) -> Tensor:
@@ -143,5 +143,5 @@ def characters(texts: list[str]) -> Tensor:
 
 
 def captions(numbers: Tensor) -> list[str]:
-    """What `characters` was given."""
+    """The inverse of `characters`."""
     return ["".join(chr(n) for n in row if n) for row in numbers.tolist()]

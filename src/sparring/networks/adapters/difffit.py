@@ -5,7 +5,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from sparring.networks.adapters.tuning import Tuning, ending
+from sparring.networks.adapters.tuning import Tuning, names_ending_in
 
 BRANCH_ENDS = ("to_out.0", "to_add_out", "ff.net.2", "ff_context.net.2", "conv2")
 """diffusers' names of the last layer of a residual branch: attention, feed-forward, convolutions of a U-Net."""
@@ -28,7 +28,7 @@ class DiffFit(Tuning):
             for own, parameter in module.named_parameters(recurse=False):
                 parameter.requires_grad_(own == "bias" or whole is not None)
         layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        for name in ending(layers, BRANCH_ENDS):
+        for name in names_ending_in(layers, BRANCH_ENDS):
             net.set_submodule(name, Scaled(layers[name]))
         if not any(parameter.requires_grad for parameter in net.parameters()):
             raise ValueError(f"`tuning=DiffFit`: {type(net).__name__} has no bias, norm or known residual branch")

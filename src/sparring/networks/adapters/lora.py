@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from sparring.networks.adapters.tuning import Tuning, ending, no_match
+from sparring.networks.adapters.tuning import Tuning, names_ending_in, no_match
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """diffusers' names of the projections of an attention layer; the last four are the text stream of SD3."""
@@ -48,7 +48,7 @@ class LoRA(Tuning):
     def layers(self, net: nn.Module) -> list[str]:
         """Names of the layers that get an adapter."""
         names = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        found = ending(names, self.targets or ATTENTION)
+        found = names_ending_in(names, self.targets or ATTENTION)
         if not found and self.targets is None:
             found = [name for name, layer in names.items() if isinstance(layer, nn.Conv2d)]
         if not found:

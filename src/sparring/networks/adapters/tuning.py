@@ -45,7 +45,7 @@ class Parts(Tuning):
             named[name].requires_grad_(True)
 
 
-def ending(names: Iterable[str], ends: Iterable[str]) -> list[str]:
+def names_ending_in(names: Iterable[str], ends: Iterable[str]) -> list[str]:
     """The names that are, or end with a dot and, one of `ends`."""
     return [name for name in names if any(f".{name}".endswith(f".{end}") for end in ends)]
 

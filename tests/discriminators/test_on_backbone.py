@@ -1,4 +1,4 @@
-"""The two judges on frozen features: shapes, who gets gradient, spectral norms and exact accumulation."""
+"""The two discriminators on frozen features: shapes, who gets gradient, spectral norms and exact accumulation."""
 
 import copy
 import math
@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones import SmallConvNet
-from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator
+from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator, leaves
 from sparring.discriminators.heads import SpectralConv2d
-from sparring.objectives import Hinge, r1_penalty
+from sparring.objectives import Hinge, Scores, r1_penalty
 
 
 def siamese(backbone, **settings):
@@ -23,16 +23,22 @@ def projected(backbone, **settings):
     return ProjectedDiscriminator(backbone=backbone, width=8, **settings).double()
 
 
-def judge(kind, backbone, **settings):
-    """A judge of any kind and a function (images, draws) -> logits; the reference is made from the images."""
+def discriminator(kind, backbone, **settings):
+    """A discriminator of any kind and a function (images, draws) -> logits; the reference is made from the images."""
     if kind == "projected":
         d = projected(backbone, num_classes=3, **settings)
-        return d, lambda x, draws: d(x, draws, torch.arange(len(x)) % 3)
-    d = siamese(backbone, mode=kind, **settings)
-    return d, lambda x, draws: d(x, x.detach().flip(2), draws)
+        return d, lambda x, draws: d(x, Given(labels=torch.arange(len(x)) % 3), draws)
+    d = siamese(backbone, **settings)
+    return d, lambda x, draws: compared(d, x, x.detach().flip(2), draws)
 
 
-KINDS = ["siamese", "single", "projected"]
+def compared(d, candidate, reference, draws):
+    """Logits of the siamese discriminator for two batches of images."""
+    features = d.features(candidate, Given(), draws)
+    return d.logits(features, Given(reference=d.features(reference, Given(), draws)))
+
+
+KINDS = ["siamese", "projected"]
 
 
 def pictures(b=4, size=8):
@@ -42,7 +48,7 @@ def pictures(b=4, size=8):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 2, 8, 28])
 def test_shapes_and_gradient_to_the_image_only(kind, size, backbone, draws):
-    d, logits_of = judge(kind, backbone)
+    d, logits_of = discriminator(kind, backbone)
     x = pictures(size=size).requires_grad_()
     logits = logits_of(x, draws(4))
     positions = sum(m.shape[2] * m.shape[3] for m in backbone.maps(x))
@@ -59,7 +65,7 @@ def test_shapes_and_gradient_to_the_image_only(kind, size, backbone, draws):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_backbone_stays_in_eval(kind, backbone):
-    d, _ = judge(kind, backbone)
+    d, _ = discriminator(kind, backbone)
     d.train()
     assert d.training
     assert not any(m.training for m in d.backbone.modules())
@@ -68,25 +74,25 @@ def test_backbone_stays_in_eval(kind, backbone):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_has_no_state_and_two_forwards_fit_one_backward(kind, backbone, draws):
-    d, logits_of = judge(kind, backbone)
+    d, logits_of = discriminator(kind, backbone)
     before = {k: v.clone() for k, v in d.state_dict().items()}
     x = pictures()
     first, second = logits_of(x, draws(4)), logits_of(x, draws(4))
     assert torch.equal(first, second)
-    Hinge().discriminator(first, logits_of(-x, draws(4, seed=1))).backward()
+    Hinge().discriminator(Scores(first), Scores(logits_of(-x, draws(4, seed=1)))).backward()
     assert all(torch.equal(v, before[k]) for k, v in d.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_micro_batches_add_up_to_the_whole_batch(kind, backbone, draws):
-    d, logits_of = judge(kind, backbone)
+    d, logits_of = discriminator(kind, backbone)
     x = pictures(8)
     labels = torch.arange(8) % 3
 
     def logits(rows):
         if kind == "projected":
-            return d(x[rows], draws(rows), labels[rows])
-        return d(x[rows], x[rows].flip(2), draws(rows))
+            return d(x[rows], Given(labels=labels[rows]), draws(rows))
+        return compared(d, x[rows], x[rows].flip(2), draws(rows))
 
     F.softplus(logits(list(range(8)))).mean().backward()
     whole = [p.grad.clone() for p in d.parameters() if p.requires_grad]
@@ -99,12 +105,13 @@ def test_micro_batches_add_up_to_the_whole_batch(kind, backbone, draws):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_spectral_norms_hold_after_updates(kind, backbone, draws):
-    d, logits_of = judge(kind, backbone)
+    d, logits_of = discriminator(kind, backbone)
     optimizer = torch.optim.Adam([p for p in d.parameters() if p.requires_grad], lr=1e-2)
     x = pictures()
     losses = []
     for step in range(60):
-        loss = Hinge().discriminator(logits_of(x, draws(4, step)), logits_of(x.tanh() + 0.5, draws(4, step + 1)))
+        real, fake = logits_of(x, draws(4, step)), logits_of(x.tanh() + 0.5, draws(4, step + 1))
+        loss = Hinge().discriminator(Scores(real), Scores(fake))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -120,7 +127,7 @@ def test_spectral_norms_hold_after_updates(kind, backbone, draws):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_gives_float32_logits(kind, draws):
-    d, logits_of = judge(kind, SmallConvNet(in_channels=3, widths=(8, 16), pretrain="none"))
+    d, logits_of = discriminator(kind, SmallConvNet(in_channels=3, widths=(8, 16), pretrain="none"))
     d.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = logits_of(pictures().float(), draws(4))
@@ -130,7 +137,7 @@ def test_half_precision_gives_float32_logits(kind, draws):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_and_state_dicts(kind, backbone, draws):
-    d, logits_of = judge(kind, backbone)
+    d, logits_of = discriminator(kind, backbone)
     other = copy.deepcopy(d)
     with torch.no_grad():
         for p in other.parameters():
@@ -155,8 +162,10 @@ def test_equal_heads_give_the_top_score_to_equal_images(backbone, draws):
     with torch.no_grad():
         d.bias += torch.tensor([1.0, 2.0])
     x = pictures()
-    torch.testing.assert_close(d(x, x, draws(4)), torch.full((4,), 11.5, dtype=torch.float64))  # scale 10 + mean bias
-    assert (d(x, x.flip(0), draws(4)) < 11.5).all()
+    torch.testing.assert_close(
+        compared(d, x, x, draws(4)), torch.full((4,), 11.5, dtype=torch.float64)
+    )  # scale 10 + mean bias
+    assert (compared(d, x, x.flip(0), draws(4)) < 11.5).all()
 
 
 def test_scores_by_hand(backbone, draws):
@@ -171,42 +180,37 @@ def test_scores_by_hand(backbone, draws):
         u, v = u.mean((2, 3)), v.mean((2, 3))
         pooled = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1))
         expected += 10 * (spatial + pooled) / 2 / 2
-    torch.testing.assert_close(d(a, r, draws(4)), expected)
+    torch.testing.assert_close(compared(d, a, r, draws(4)), expected)
 
 
 def test_augmentations_of_candidate_and_reference_are_independent(backbone, draws):
     d = siamese(backbone)
     d.reference_heads = d.candidate_heads
     x = pictures()
-    assert (d(x, x, draws(4)) < 10).all()
+    assert (compared(d, x, x, draws(4)) < 10).all()
 
 
-def test_candidates_share_one_reference_and_one_pass_of_the_backbone(backbone, draws):
-    """Two candidates at once have the logits of each alone, without augmentation and, in the maps, with it."""
+def test_candidates_share_one_reference(backbone, draws):
+    """Two candidates at once have the logits of each by itself; the heads of the reference run once."""
     d = siamese(backbone, augment="")
     a, b, r = pictures(), pictures().tanh(), pictures().roll(1, 0)
-    *candidates, reference = d.feature_maps([a, b, r], draws(4))
-    together = d.logits_from_maps(candidates, reference)
-    for logits, x in zip(together, (a, b), strict=True):
-        torch.testing.assert_close(logits, d(x, r, draws(4)))
-    augmented, one_by_one = siamese(backbone), draws(4)
-    for maps, x in zip(augmented.feature_maps([a, b], draws(4)), (a, b), strict=True):
-        for m, alone in zip(maps, backbone.maps(augmented.augment(x, one_by_one)), strict=True):
-            torch.testing.assert_close(m, alone)
-
-
-def test_single_ignores_the_reference(backbone, draws):
-    d = siamese(backbone, mode="single")
-    x = pictures()
-    assert torch.equal(d(x, x, draws(4)), d(x, None, draws(4)))
-    assert not hasattr(d, "reference_heads")
+    given = Given(reference=d.features(r, Given(), draws(4)))
+    candidates = [d.features(x, given, draws(4)) for x in (a, b)]
+    runs = []
+    d.reference_heads[0].register_forward_hook(lambda *_: runs.append(1))
+    together = d.scores(candidates, given)
+    assert len(runs) == 1
+    for scores, features in zip(together, candidates, strict=True):
+        assert scores.features is features
+        torch.testing.assert_close(scores.logits, d.logits(features, given))
 
 
 def test_reference_errors(backbone, draws):
     d = siamese(backbone)
-    for reference in (None, pictures(3)):
-        with pytest.raises(ValueError, match="one reference each"):
-            d(pictures(4), reference, draws(4))
+    candidate = d.features(pictures(4), Given(), draws(4))
+    for given in (Given(), Given(reference=[]), Given(reference=d.features(pictures(3), Given(), draws(3)))):
+        with pytest.raises(ValueError, match="one reference for each candidate"):
+            d.logits(candidate, given)
 
 
 def test_class_projection_by_hand(backbone, draws):
@@ -215,27 +219,25 @@ def test_class_projection_by_hand(backbone, draws):
     maps = [head(m) for head, m in zip(d.heads, backbone.maps(x), strict=True)]
     assert d.classes is not None
     expected = [torch.einsum("bkhw,bk->bhw", m, d.classes.weight[labels]).flatten(1) / math.sqrt(8) for m in maps]
-    torch.testing.assert_close(d(x, draws(4), labels), torch.cat(expected, 1))
+    torch.testing.assert_close(d(x, Given(labels=labels), draws(4)), torch.cat(expected, 1))
     with pytest.raises(ValueError, match="labels"):
-        d(x, draws(4))
+        d(x, Given(), draws(4))
 
 
-def test_unconditional_projected_judge_ignores_labels(backbone, draws):
+def test_unconditional_projected_discriminator_ignores_labels(backbone, draws):
     d, x = projected(backbone), pictures()
-    assert torch.equal(d(x, draws(4)), d(x, draws(4), torch.arange(4)))
+    assert torch.equal(d(x, Given(), draws(4)), d(x, Given(labels=torch.arange(4)), draws(4)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_r1_at_the_inputs_of_the_heads(kind, backbone, draws):
     """The penalty reaches the heads, its gradient agrees with finite differences along a random direction."""
-    d, _ = judge(kind, backbone)
-    maps = [m.detach().requires_grad_() for m in d.feature_maps([pictures()], draws(4))[0]]
-    reference = [m.detach().flip(0) for m in maps]
+    d, _ = discriminator(kind, backbone)
+    maps = leaves(d.features(pictures(), Given(), draws(4)), differentiable=True)
+    given = Given(labels=torch.arange(4) % 3, reference=[m.detach().flip(0) for m in maps])
 
     def penalty():
-        if kind == "projected":
-            return r1_penalty(d.logits_from_maps(maps, torch.arange(4) % 3), maps)
-        return r1_penalty(d.logits_from_maps([maps], reference)[0], maps)
+        return r1_penalty(d.logits(maps, given), maps)
 
     heads = [p for p in d.parameters() if p.requires_grad]
     grads = torch.autograd.grad(penalty(), heads, allow_unused=True, materialize_grads=True)

@@ -1,0 +1,108 @@
+"""The seam of all discriminators: features of images, and logits of features given what is known beside the images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from sparring.data import Draws, ImageData
+from sparring.objectives import Scores, discriminator_statistics
+
+Features = list[Tensor]
+"""Of a batch of images, each [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of the rows of a batch beside the images; a discriminator reads what it needs.
+
+    Attributes:
+        labels: [B] class numbers.
+        t: [B] times of the noisy images that the fakes were made from.
+        x_t: [B, C, H, W] these noisy images.
+        reference: features of the real images to compare with, row by row.
+        condition: what the generator is conditioned on.
+        weight: [B] weight of each row, >= 0; None: all weigh 1.
+    """
+
+    labels: Tensor | None = None
+    t: Tensor | None = None
+    x_t: Tensor | None = None
+    reference: Features | None = None
+    condition: Any = None
+    weight: Tensor | None = None
+
+
+def identity(tensor: Tensor) -> Tensor:
+    """The tensor itself: the rows of one process are all there are."""
+    return tensor
+
+
+class Discriminator(nn.Module, ABC):
+    """Tells real images from fakes, high logits for real, in two parts.
+
+    `features` is the part that training leaves alone (augmentation, a frozen backbone, or the images themselves), so
+    they are made once a step and serve both players' losses. `logits` is the part that is trained. Penalties attach
+    between the two.
+
+    Attributes:
+        needs_reference: whether logits compare with real images in `Given.reference`: "no"; with "any" real images; or
+            "aligned", row i being the image that fake i was made from.
+        gather: joins a [B, ...] tensor with those of other processes into [B_total, ...]; the identity by default. The
+            trainer sets it to a differentiable all-gather whose backward sums the gradients over the processes. Only a
+            discriminator that relates the rows of a batch calls it.
+    """
+
+    needs_reference: ClassVar[Literal["no", "any", "aligned"]] = "no"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather: Callable[[Tensor], Tensor] = identity
+
+    @abstractmethod
+    def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
+        """What `logits` takes of images [B, C, H, W] in [-1, 1]; differentiable, without a trained weight."""
+
+    @abstractmethod
+    def logits(self, features: Features, given: Given) -> Tensor:
+        """Logits of any shape, float32, of the features of a batch; rows of `given` belong to rows of the features."""
+
+    def scores(self, candidates: Sequence[Features], given: Given) -> list[Scores]:
+        """The scores of several batches of candidates; what depends only on `given` may be computed once for all."""
+        return [Scores(self.logits(features, given), features) for features in candidates]
+
+    def forward(self, x: Tensor, given: Given, draws: Draws) -> Tensor:
+        """Logits of images [B, C, H, W] in [-1, 1]."""
+        return self.logits(self.features(x, given, draws), given)
+
+    def losses(self) -> dict[str, Tensor]:
+        """Terms that this discriminator minimises beside the objective; none by default."""
+        return {}
+
+    def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
+        """What to log of an update in step `step`: by default the mean logits and the accuracy."""
+        return discriminator_statistics(real, fake)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether `prepare` looks at the images."""
+        return False
+
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """Called once before the first step of a new run; a small backbone learns from the training images here."""
+
+    def after_update(self) -> None:
+        """Called after each update of this discriminator (spectral norms, pull-back, clipped weights)."""
+
+    def check(self, batch_size: int) -> None:
+        """Raises ValueError if batches of `batch_size` rows cannot work."""
+
+
+def leaves(features: Features, *, differentiable: bool = False) -> Features:
+    """The features without their graph, for the discriminator's loss; as leaves with gradient if a penalty needs that.
+
+    A tensor that has no graph stays the same object.
+    """
+    return [x.detach().requires_grad_(differentiable) if x.requires_grad or differentiable else x for x in features]
