@@ -26,8 +26,8 @@ def test_a_network_fits_the_images_and_leaves_a_class_for_none(shape, classes, w
     denoiser = Denoiser(network_for(shape, classes), VP(schedule="cosine"), "v")
     labels = None if classes is None else torch.arange(20) % classes
     denoiser.check(StoredImages(torch.zeros(20, *shape), labels, num_classes=classes))
-    assert in_words(denoiser.net, shape, classes if denoiser.conditional else None) == words
-    if denoiser.conditional:
+    assert in_words(denoiser.net, shape, classes if denoiser.takes_labels else None) == words
+    if denoiser.takes_labels:
         assert denoiser.null_class == classes
 
 
