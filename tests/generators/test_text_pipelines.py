@@ -17,7 +17,7 @@ from sparring.data import StoredImages
 from sparring.evaluation import Evaluator, RealImages
 from sparring.generators import Denoiser, load_pipeline
 from sparring.process import VP
-from sparring.samplers import Sampler, Samples
+from sparring.samplers import Sampler, SampleStream
 
 ABSENT = {"sd3": {"text_encoder_3": None, "tokenizer_3": None}}
 PROMPTS = ["a red apple", "zebra"]
@@ -183,9 +183,9 @@ class Recorder:
     def shape(self):
         return self.generator.image_shape
 
-    def __call__(self, n, steps, **settings):
+    def stream(self, n, steps, **settings):
         self.calls.append(settings)
-        return Samples(torch.rand(n, *self.shape) * 2 - 1, "ddim", steps, 1.0)
+        return SampleStream(iter([torch.rand(n, *self.shape) * 2 - 1]), "ddim", steps)
 
 
 def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from made_up_runs import Demo
 
+from sparring.evaluation import Comparison
 from sparring.report import write_comparison
 
 CHROMIUM = shutil.which("chromium")
@@ -46,7 +47,7 @@ document.title = JSON.stringify(found);
 
 
 def test_page_works_in_a_browser(demo: Demo, tmp_path: Path) -> None:
-    out = write_comparison(demo.runs, tmp_path / "report.html", verdicts=demo.verdicts)
+    out = write_comparison(Comparison.of(demo.runs), tmp_path / "report.html", verdicts=demo.verdicts)
     text = out.read_text(encoding="utf-8")
     out.write_text(text.replace("<title>", ERRORS + "<title>", 1).replace("</body>", ACTIONS + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

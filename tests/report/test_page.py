@@ -11,7 +11,7 @@ import pytest
 from made_up_runs import FRECHET, Demo, changed, make_run
 from PIL import Image
 
-from sparring.evaluation import Verdict
+from sparring.evaluation import Comparison, Verdict
 from sparring.report import write_comparison, write_run_report
 
 
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Page:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    made = write_comparison(demo.runs, out, verdicts=demo.verdicts, title="Digits", command="make demo")
+    made = write_comparison(Comparison.of(demo.runs), out, verdicts=demo.verdicts, title="Digits", command="make demo")
     assert made == out
     return Page(out)
 
@@ -113,7 +113,7 @@ def test_seeds_of_one_arm_give_mean_and_spread(tmp_path: Path) -> None:
         for seed, factor in enumerate((0.9, 1.0, 1.1))
         for arm in ("plain", "adt")
     ]
-    page = Page(write_comparison(runs, tmp_path / "c.html"))
+    page = Page(write_comparison(Comparison.of(runs), tmp_path / "c.html"))
     rows = [a for a in page.all("tr") if "data-arm" in a]
     assert len(rows) == 16
     assert "0.940 ±0.094" in page.text
@@ -130,7 +130,7 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
         file.write(json.dumps({"step": 400, f"{evil}/{evil}_fake": 1.0, f"{evil}/{evil}_real": math.nan}) + "\n")
     page = Page(
         write_comparison(
-            [run],
+            Comparison.of([run]),
             tmp_path / "c.html",
             verdicts=[Verdict(evil, evil, "gain", 1)],
             title=evil,
@@ -200,7 +200,7 @@ def test_results_of_one_row_were_measured_alike(tmp_path: Path) -> None:
     plain, adt = make_run(tmp_path / "plain"), make_run(tmp_path / "adt")
     other = replace(adt.results[0], features="pixels", n=200, frechet=0.0123)
     adt = replace(adt, results=(*adt.results, other))
-    page = Page(write_comparison([plain, adt], tmp_path / "c.html"))
+    page = Page(write_comparison(Comparison.of([plain, adt]), tmp_path / "c.html"))
     assert "0.012" not in page.text
     assert "1 result measured in another way than what is shown left out." in page.text
     assert "features: pixels" not in page.text
@@ -216,7 +216,7 @@ def test_the_same_images_are_shown_once_and_words_of_the_house_are_explained(tmp
         for run in runs
     ]
     runs = [replace(run, results=(*other.results, run.results[4])) for run, other in zip(runs, twice, strict=True)]
-    page = Page(write_comparison(runs, tmp_path / "c.html"))
+    page = Page(write_comparison(Comparison.of(runs), tmp_path / "c.html"))
     assert "dpm 2 draws the same images as ddim 2 and is shown once." in page.text
     assert len([a for a in page.all("tr") if "data-arm" in a]) == 8
     for word in ("Arm", "Floor", "NFE", "Log-SNR"):
@@ -227,7 +227,7 @@ def test_the_same_images_are_shown_once_and_words_of_the_house_are_explained(tmp
 def test_a_verdict_without_a_control_is_no_verdict_of_no_gain(tmp_path: Path) -> None:
     run = make_run(tmp_path / "adt")
     nothing = Verdict("adt", "At equal scheduler: nothing to compare.", "not compared", 0)
-    page = Page(write_comparison([run], tmp_path / "c.html", verdicts=[nothing]))
+    page = Page(write_comparison(Comparison.of([run]), tmp_path / "c.html", verdicts=[nothing]))
     assert "Nothing to compare with: adt." in page.text
     assert "○ not compared" in page.text
     assert "No gain" not in page.text

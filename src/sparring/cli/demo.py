@@ -32,11 +32,10 @@ def run(options: argparse.Namespace) -> int:
         return stopped.exit_code
     for folder in folders:
         write_run_report(folder)
-    runs = [summarise(folder) for folder in folders]
-    comparison = Comparison.of(runs)
+    comparison = Comparison.of([summarise(folder) for folder in folders])
     found = verdicts(comparison)
     page = write_comparison(
-        runs,
+        comparison,
         options.out / "report.html",
         verdicts=found,
         title="sparring demo: adversarial training of a diffusion model on real digits",

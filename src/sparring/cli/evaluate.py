@@ -1,24 +1,52 @@
-"""Measure a run, a pipeline or a folder of images against real ones.
+"""Measure runs, pipelines or folders of images against real ones.
+
+Several sources, --steps, --scheduler and --seeds are measured in all combinations, against real images that are read
+once. Results of a run are kept in it, those of a pipeline beside it or in --out; `sparring compare` reads both.
 
 examples:
   sparring evaluate runs/base --steps 10
-  sparring evaluate PIPELINE --reference digits --steps 20 --scheduler dpm --n 1000 --json
+  sparring evaluate runs/base runs/adt-s0 runs/adt-s1 --steps 5 10 --scheduler ddim dpm unipc
+  sparring evaluate PIPELINE --reference runs/base --steps 20 --n 1000 --json
   sparring evaluate images/ --reference test.parquet --train train.parquet --pad 2
 """
 
 import argparse
 import json
+import os
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import add_sampling, add_source, check_sampling
-from sparring.cli.terminal import place, quiet
+from sparring.cli.sampling import add_sampling, check_sampling
+from sparring.cli.terminal import path, place, quiet
+
+if TYPE_CHECKING:
+    from sparring.evaluation import Evaluator
+    from sparring.runs import Result
+
+PLAIN_EVERY_SECONDS = 10.0
+SETTINGS = ("size", "pad", "limit", "text_column", "on_error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source(parser, "RUN|PIPELINE|FOLDER")
+    parser.add_argument("sources", nargs="+", type=path, metavar="RUN|PIPELINE|FOLDER", help="what to measure")
     add_sampling(parser, n=1000)
+    parser.add_argument("--steps", type=int, nargs="+", default=[10], help="sampler steps (default: 10)")
     parser.add_argument(
-        "--reference", type=place, metavar="DATA", help="real images (default: the holdout of the run's data)"
+        "--scheduler",
+        nargs="+",
+        default=[None],
+        help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)",
+    )
+    parser.add_argument(
+        "--seeds", "--seed", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the latents (default: 0)"
+    )
+    parser.add_argument(
+        "--reference",
+        type=place,
+        metavar="DATA|RUN",
+        help="real images, or the run whose held-out images these are (default: those of the run that is measured)",
     )
     parser.add_argument(
         "--train",
@@ -37,48 +65,149 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features_seed", type=int, help="seed of the network behind classifier and self-supervised (default: its own)"
     )
     for name in ("size", "pad", "limit"):
-        parser.add_argument(f"--{name}", type=int, help=f"`{name}` of the data sets given with --reference and --train")
+        parser.add_argument(
+            f"--{name}", type=int, help=f"`{name}` of a folder of images, and of the data of --reference and --train"
+        )
     parser.add_argument("--text_column", help="captions of the data sets, which a text-to-image pipeline is given")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--on_error", choices=["stop", "skip"], help="what to do with images that cannot be read")
+    parser.add_argument("--out", type=path, help="folder for the results of a pipeline (default: the pipeline's own)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON; a list if there are several")
 
 
 def run(options: argparse.Namespace) -> int:
-    check_sampling(options)
-    source = Path(options.source)
-    if not source.exists():
-        raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
+    check_sampling(options, min(options.steps))
+    for source in options.sources:
+        if not source.exists():
+            raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
+    if options.out is not None and len(options.sources) > 1:
+        raise ValueError(f"`out={options.out}` takes the results of one pipeline: measure each by itself")
     quiet()
-    from sparring.evaluation import Evaluator, RealImages
+    from sparring.evaluation.real import check_used
     from sparring.generators import holds_generator
+    from sparring.runs import is_run
+
+    settings = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
+    folders = [source for source in options.sources if not is_run(source) and not holds_generator(source)]
+    if options.out is not None and folders:
+        raise ValueError(f"`out={options.out}` takes the results of a pipeline, and {folders[0]} is a folder of images")
+    check_used(settings, [word for word in (options.reference, options.train, *map(str, folders)) if word is not None])
+    drawn = len(options.sources) - len(folders)
+    total = drawn * len(options.steps) * len(options.scheduler) * len(options.seeds) + len(folders)
+    progress = Progress(total, options.n)
+    evaluators = Evaluators(options, settings)
+    found: list[tuple[Path, Result]] = []
+    for source in options.sources:
+        if source in folders:
+            evaluator = evaluators.of(source, None)
+            progress.next(str(source))
+            found.append((source, evaluator.folder(source, **settings)))
+        else:
+            found += [(source, result) for result in measure(source, options, evaluators, progress)]
+    progress.stop()
+    if options.json:
+        several = [result.to_json() | {"source": str(source)} for source, result in found]
+        print(json.dumps(several if total > 1 else found[0][1].to_json()))
+    else:
+        from sparring.cli.tables import print_result, print_results
+
+        if total == 1:
+            print_result(str(found[0][0]), found[0][1])
+        else:
+            print_results(found)
+    return 0
+
+
+def measure(
+    source: Path, options: argparse.Namespace, evaluators: "Evaluators", progress: "Progress"
+) -> "list[Result]":
+    """The results of one run or pipeline at every setting, which are kept in it or in --out."""
     from sparring.report import write_run_report
     from sparring.runs import is_run
     from sparring.runs.results import keep_result
     from sparring.samplers import Sampler
 
-    names = ("size", "pad", "limit", "text_column")
-    shape = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    real = RealImages.of(options.reference, options.train, source, **shape)
-    evaluator = Evaluator(real, options.features, options.features_seed)
-    if is_run(source) or holds_generator(source):
-        result = evaluator.sampler(
-            Sampler(source),
-            n=options.n,
-            steps=options.steps,
-            scheduler=options.scheduler,
-            seed=options.seed,
-            guidance=options.guidance,
-            batch_size=options.batch_size,
-            pictures=source if is_run(source) else None,
-        )
-        if is_run(source):
-            keep_result(source, result)
-            write_run_report(source)
-    else:
-        result = evaluator.folder(source, **{k: v for k, v in shape.items() if k in ("size", "pad")})
-    if options.json:
-        print(json.dumps(result.to_json()))
-    else:
-        from sparring.cli.tables import print_result
+    sampler = Sampler(source)
+    evaluator = evaluators.of(source, sampler.shape[0])
+    place = options.out or source
+    kept = options.out is not None or is_run(source) or os.access(source, os.W_OK)
+    if not kept:
+        print(f"warning: {source} cannot be written: give --out FOLDER to keep the results", file=sys.stderr)
+    place.mkdir(parents=True, exist_ok=True)
+    results = []
+    for scheduler in options.scheduler:
+        for steps in options.steps:
+            for seed in options.seeds:
+                progress.next(f"{source}, {scheduler or 'own scheduler'}, {steps} steps, seed {seed}")
+                result = evaluator.sampler(
+                    sampler,
+                    n=options.n,
+                    steps=steps,
+                    scheduler=scheduler,
+                    seed=seed,
+                    guidance=options.guidance,
+                    batch_size=options.batch_size,
+                    pictures=place if is_run(source) or options.out is not None else None,
+                    watch=progress.show,
+                )
+                if kept:
+                    keep_result(place, result)
+                results.append(result)
+    if place == source and is_run(source):
+        write_run_report(source)
+    return results
 
-        print_result(str(source), result)
-    return 0
+
+class Evaluators:
+    """Evaluators by what they read, so that sources with the same real images share one."""
+
+    def __init__(self, options: argparse.Namespace, settings: dict[str, Any]):
+        self.options, self.settings = options, settings
+        self.made: dict[str, Evaluator] = {}
+
+    def of(self, source: Path, channels: int | None) -> "Evaluator":
+        """The evaluator for a source with images of so many channels."""
+        from sparring.evaluation import Evaluator, RealImages
+        from sparring.runs import RunFolder, is_run
+
+        options = self.options
+        by_run = is_run(source) and (options.reference is None or options.train is None)
+        key = repr((RunFolder(source).read_config().get("data") if by_run else None, channels))
+        if key not in self.made:
+            real = RealImages.of(options.reference, options.train, source, channels, **self.settings)
+            self.made[key] = Evaluator(real, options.features, options.features_seed)
+        return self.made[key]
+
+
+class Progress:
+    """Where a measurement is, on stderr: a live line on a terminal, else lines."""
+
+    def __init__(self, total: int, n: int):
+        from rich.console import Console
+        from rich.status import Status
+
+        console = Console(stderr=True)
+        self.total, self.n, self.begun, self.what = total, n, 0, ""
+        self.live = Status("", console=console) if console.is_terminal else None
+        self.last_line = time.monotonic()
+
+    def next(self, what: str) -> None:
+        """Another measurement begins."""
+        self.begun += 1
+        self.what = f"[{self.begun}/{self.total}] {what}" if self.total > 1 else what
+        if self.live is not None:
+            self.live.start()
+            self.live.update(self.what)
+        elif self.total > 1:
+            print(self.what, file=sys.stderr, flush=True)
+
+    def show(self, drawn: int) -> None:
+        """So many images are drawn."""
+        if self.live is not None:
+            self.live.update(f"{self.what}: {drawn} of {self.n} images")
+        elif time.monotonic() - self.last_line > PLAIN_EVERY_SECONDS:
+            self.last_line = time.monotonic()
+            print(f"{self.what}: {drawn} of {self.n} images", file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        if self.live is not None:
+            self.live.stop()

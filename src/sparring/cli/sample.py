@@ -12,13 +12,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparring.cli.sampling import add_sampling, add_source, check_sampling
-from sparring.cli.terminal import path, quiet
+from sparring.cli.sampling import add_sampling, check_sampling
+from sparring.cli.terminal import path, place, quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source(parser, "RUN|PIPELINE")
+    parser.add_argument("source", type=place, metavar="RUN|PIPELINE", help="what to sample")
     add_sampling(parser, n=64)
+    parser.add_argument("--steps", type=int, default=10, help="sampler steps (default: 10)")
+    parser.add_argument("--scheduler", help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
     parser.add_argument(
         "--out",
         type=path,
@@ -49,7 +52,7 @@ def check_out(out: Path) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    check_sampling(options)
+    check_sampling(options, options.steps)
     check_out(options.out)
     animated = options.out.suffix.lower() == ".gif"
     if options.training:
@@ -95,7 +98,7 @@ def animate_training(run: Path, out: Path, animated: bool) -> int:
 
 def real_points(source: Path, n: int) -> Any:
     """Points of the data that a run was trained on, to draw its own over; None if they are not there."""
-    from sparring.evaluation.evaluator import data_of_run
+    from sparring.evaluation.real import data_of_run
     from sparring.runs import is_run
 
     try:

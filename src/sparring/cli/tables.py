@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,6 +44,21 @@ def print_result(name: str, result: Result) -> None:
         f"{how}n = {result.n} against {result.n_reference} real images, features: {result.features} "
         f"(a distance in these features is not an FID); floor: {floor.n or '?'} real images"
     )
+    console().print(table)
+
+
+def print_results(found: Sequence[tuple[Path, Result]]) -> None:
+    """Several evaluations, a row each, and what they depend on."""
+    table = Table(caption_justify="left")
+    for heading in ("source", "scheduler, NFE", "seed", "frechet", "floor", "kernel", "precision", "recall"):
+        table.add_column(heading, justify="left" if heading == "source" else "right")
+    for source, result in found:
+        numbers = (result.frechet, (result.floor or Floor()).frechet, result.kernel, result.precision, result.recall)
+        cells = ["" if value is None else f"{value:.4g}" for value in numbers]
+        seed = "" if result.seed is None else str(result.seed)
+        table.add_row(escape(str(source)), str(result.setting or "images"), seed, *cells)
+    how = sorted({(r.n or 0, r.n_reference or 0, r.features or "") for _, r in found})
+    table.caption = "\n".join(f"n = {n} against {of} real images, features: {features}" for n, of, features in how)
     console().print(table)
 
 

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from sparring.runs.results import Result, RunSummary, Setting
@@ -136,12 +137,12 @@ class Comparison:
 
     Attributes:
         arms: in the order of their first runs.
-        left_out: number of results of a run, by its place among `runs`, that were measured in another way.
+        left_out: number of results that were measured in another way, by the folder of the run.
         same: scheduler and NFE that drew the same images as another one, under which they are kept.
     """
 
     arms: tuple[Arm, ...]
-    left_out: Mapping[int, int]
+    left_out: Mapping[Path, int]
     same: Mapping[Setting, Setting]
 
     @classmethod
@@ -161,8 +162,8 @@ class Comparison:
             seen[run.arm, run.seed] = run
         kept = comparable_only(runs)
         left_out = {
-            place: lost
-            for place, (run, less) in enumerate(zip(runs, kept, strict=True))
+            run.folder: lost
+            for run, less in zip(runs, kept, strict=True)
             if (lost := len(run.results) - len(less.results))
         }
         same = same_images(kept)

@@ -1,66 +1,24 @@
 """Evaluates a run, a pipeline or a folder of images against real ones, with everything a number needs beside it."""
 
-from dataclasses import dataclass, replace
-from importlib import import_module
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparring.data import ImageData, from_spec
 from sparring.evaluation.features import cache_folder, default_features, feature_network
+from sparring.evaluation.real import RealImages, data_of
 from sparring.metrics import Reference
-from sparring.runs import RunFolder
-from sparring.runs.pictures import image_grid
-from sparring.runs.results import Result, is_run
+from sparring.metrics.extract import ImageBatches
+from sparring.runs.pictures import POINTS, image_grid, to_uint8
+from sparring.runs.results import Result
 from sparring.samplers import Sampler, save_images
 
-NUM_SHOWN = 64
-
-
-def data_of_run(run: Path) -> ImageData:
-    """The training data of a run, made again from its configuration."""
-    section = RunFolder(run).read_config().get("data")
-    if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
-        raise ValueError(f"{run} does not say how its data was made: give --reference and --train")
-    module, _, name = section["class_path"].rpartition(".")
-    return getattr(import_module(module), name)(**(section.get("init_args") or {}))
-
-
-@dataclass
-class RealImages:
-    """Images to measure against, and, where they are known, those that were trained on."""
-
-    reference: ImageData
-    train: ImageData | None
-
-    @classmethod
-    def of(cls, reference: str | None, train: str | None, source: str | Path, **settings: Any) -> "RealImages":
-        """From the words of the command line; what is left out comes from the run.
-
-        Args:
-            reference: word for the real images; a data set with a holdout stands for its holdout.
-            train: word for the images trained on; None: a run's own, of anything else those that the reference's
-                holdout was taken from.
-            source: what is evaluated.
-            settings: size, pad, channels … of both data sets.
-        """
-        known = data_of_run(Path(source)) if is_run(source) and (reference is None or train is None) else None
-        if reference is None:
-            if known is None:
-                raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
-            if known.holdout() is None:
-                raise ValueError(
-                    f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
-                    "others with --reference DATA, or train with --data.holdout DATA or --data.holdout_share 0.1"
-                )
-            real = known
-        else:
-            real = from_spec(reference, **settings)
-        judged = real.holdout() or real
-        trained = from_spec(train, **settings) if train is not None else real if known is None else known
-        return cls(judged, None if trained is judged else trained)
+NUM_SHOWN, POINTS_SHOWN = 64, 1000
 
 
 class Evaluator:
@@ -77,20 +35,28 @@ class Evaluator:
         self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
         name = features or default_features(real.reference, real.train)
         network = feature_network(name, real.reference, real.train, features_seed)
-        train = real.train.images() if real.train is not None else None
-        self.reference = Reference(real.reference.images(), network, train=train, cache=cache_folder())
+        train = None if real.train is None else ImageBatches(real.train)
+        self.reference = Reference(ImageBatches(real.reference), network, train=train, cache=cache_folder())
 
     def folder(self, path: Path, **settings: Any) -> Result:
-        """Result of a folder (or parquet file) of images, whoever made them."""
+        """Result of a folder (or parquet file) of images, whoever made them.
+
+        Args:
+            path: where they are.
+            settings: size, pad … of their data set, as far as it has them.
+
+        Raises:
+            ValueError: they are larger or smaller than the real images, or in colour while those are grey.
+        """
         channels, height, width = self.real.reference.image_shape
-        images = from_spec(str(path), channels=channels, **settings)
+        images = data_of(str(path), channels, settings)
         if images.image_shape != self.real.reference.image_shape:
             raise ValueError(
                 f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
                 f"{width}x{height}: make them equal with --size or --pad"
             )
         return replace(
-            self.reference.evaluate(images.images()), reference=self.names["reference"], train=self.names["train"]
+            self.reference.evaluate(ImageBatches(images)), reference=self.names["reference"], train=self.names["train"]
         )
 
     def sampler(
@@ -104,12 +70,14 @@ class Evaluator:
         guidance: float = 1.0,
         batch_size: int | None = None,
         pictures: Path | None = None,
+        watch: Callable[[int], None] | None = None,
     ) -> Result:
-        """Result of n samples of a run or a pipeline: of the reference's classes or captions, where it takes some.
+        """Result of n samples of a run or a pipeline: of the reference's classes or captions, if it takes some.
 
-        A scheduler that ran with a guidance of 5 is called "ddim-w5". With `pictures` (a run folder) also the first
-        samples as `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its
-        neighbour, as `neighbours.png`.
+        The samples pass by in batches, so that any number can be measured. A scheduler that ran with a guidance of 5 is
+        called "ddim-w5". With `pictures` (a run folder) also the first samples as
+        `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its neighbour, as
+        `neighbours.png`. `watch` is called with the number of images drawn so far.
 
         Raises:
             ValueError: the model makes other images than the reference holds; it takes captions and the reference has
@@ -125,7 +93,7 @@ class Evaluator:
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
-        samples = sampler(
+        stream = sampler.stream(
             n,
             steps,
             scheduler=scheduler,
@@ -135,27 +103,71 @@ class Evaluator:
             guidance=guidance,
             batch_size=batch_size,
         )
-        name = samples.scheduler if guidance == 1 else f"{samples.scheduler}-w{guidance:g}"
-        result = replace(
-            self.reference.evaluate(samples.images),
-            nfe=samples.nfe,
-            scheduler=name,
-            seed=seed,
-            reference=self.names["reference"],
-            train=self.names["train"],
-            seconds=samples.seconds,
-            images_per_second=n / samples.seconds,
-        )
-        if pictures is not None:
-            save_images(samples.images[:NUM_SHOWN], pictures / "samples" / f"final-{name}-{samples.nfe}.png")
-            self.save_neighbours(samples.images, result, pictures / "neighbours.png")
+        name = stream.scheduler if guidance == 1 else f"{stream.scheduler}-w{guidance:g}"
+        with Passing(stream, watch) as samples:
+            result = replace(
+                self.reference.evaluate(samples),
+                nfe=stream.nfe,
+                scheduler=name,
+                seed=seed,
+                reference=self.names["reference"],
+                train=self.names["train"],
+                seconds=stream.seconds,
+                images_per_second=n / stream.seconds,
+            )
+            if pictures is not None:
+                self.save_pictures(samples, result, pictures)
         return result
 
-    def save_neighbours(self, images: Tensor, result: Result, out: Path) -> None:
-        """A picture of the samples that are nearest to a training image, each above that image."""
-        pairs = result.closest_pairs
-        if not pairs or self.real.train is None:
-            return
-        fakes = images[[fake for fake, _, _ in pairs]]
-        real, _ = self.real.train[[index for _, index, _ in pairs]]
-        image_grid(torch.cat([fakes, real]), columns=len(pairs)).save(out)
+    def save_pictures(self, samples: "Passing", result: Result, folder: Path) -> None:
+        """The first samples (points over real ones), and those nearest to a training image, each above that image."""
+        points = self.real.reference.image_shape == POINTS
+        shown = min(result.n or 0, POINTS_SHOWN if points else NUM_SHOWN)
+        real = self.real.reference.images(min(shown, len(self.real.reference))) if points else None
+        out = folder / "samples" / f"final-{result.scheduler}-{result.nfe}.png"
+        save_images(samples.rows(range(shown)), out, real=real)
+        if result.closest_pairs and self.real.train is not None and not points:
+            near, _ = self.real.train[[index for _, index, _ in result.closest_pairs]]
+            pairs = torch.cat([samples.rows([fake for fake, _, _ in result.closest_pairs]), near])
+            image_grid(pairs, columns=len(near)).save(folder / "neighbours.png")
+
+
+class Passing:
+    """Samples on their way to the features, a batch at a time; for the pictures they lie in a file until it is closed.
+
+    Args:
+        batches: images [B, C, H, W] in [-1, 1]; the file holds them in 8-bit steps, and points as they are.
+        watch: called with the number of images that have passed.
+    """
+
+    def __init__(self, batches: Iterable[Tensor], watch: Callable[[int], None] | None = None):
+        self.batches, self.watch = batches, watch
+        self.shape = POINTS
+        self.passed = 0
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def __enter__(self) -> "Passing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            self.shape = (batch.shape[1], batch.shape[2], batch.shape[3])
+            self.file.write((batch if self.shape == POINTS else to_uint8(batch)).numpy().tobytes())
+            self.passed += len(batch)
+            if self.watch is not None:
+                self.watch(self.passed)
+            yield batch
+
+    def rows(self, indices: Iterable[int]) -> Tensor:
+        """Some of the images [n, C, H, W]."""
+        kind = torch.float32 if self.shape == POINTS else torch.uint8
+        size = math.prod(self.shape) * kind.itemsize
+        found = []
+        for index in indices:
+            self.file.seek(index * size)
+            found.append(torch.frombuffer(bytearray(self.file.read(size)), dtype=kind).view(self.shape))
+        images = torch.stack(found)
+        return images if kind == torch.float32 else images.float() / 127.5 - 1

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -46,33 +47,42 @@ def of_backbone(backbone: Backbone) -> str:
 def load(folder: str | Path, kind: str, key: str) -> dict[str, Tensor] | None:
     """What was stored under this fingerprint, or None."""
     path = _path(folder, kind, key)
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         with safe_open(str(path), "pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             description = json.loads((file.metadata() or {}).get("description", "{}"))
+    except PermissionError:
+        return None
     except SafetensorError as error:
         raise ValueError(f"`cache={folder}`: {path.name} cannot be read ({error}); delete the file") from error
     return stored if description.get("fingerprint") == key else None
 
 
-def save(folder: str | Path, kind: str, key: str, tensors: dict[str, Tensor], **description: str | int) -> Path:
-    """Stores tensors under a fingerprint, with a description as JSON in the file's header; atomic."""
+def save(folder: str | Path, kind: str, key: str, tensors: dict[str, Tensor], **description: str | int) -> None:
+    """Stores tensors under a fingerprint, with a description as JSON in the file's header; atomic.
+
+    If the folder cannot be written, a warning says so and names the variable that gives another.
+    """
     path = _path(folder, kind, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"description": json.dumps({"fingerprint": key, **description})}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        text = f"{folder} cannot be written ({why}): going on without a cache; $SPARRING_CACHE names another"
+        warnings.warn(text, stacklevel=2)
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _path(folder: str | Path, kind: str, key: str) -> Path:

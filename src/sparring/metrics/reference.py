@@ -144,6 +144,8 @@ class Reference:
             if self._train is not None:
                 rows = torch.randperm(len(self._train), generator=shuffle)[:n]
                 real, fake, source = self._real, self._train[rows.to(self._train.device)], "train"
+                if len(fake) <= max(_NEIGHBOURS):
+                    return Floor(n=len(fake), source=source)
                 numbers = _measure(fake, real, self._gaussian, self._radii)
             else:
                 rows = torch.randperm(len(self._real), generator=shuffle).to(self._real.device)

@@ -12,7 +12,7 @@ from sparring.report.folder import Run, read_run
 from sparring.report.images import Embedded, embed, spread_out, within_budget
 from sparring.report.panels import cost_panels, curve_panels, quality_panels
 from sparring.report.table import floor, make_table, measured_with, number
-from sparring.runs.results import RunSummary, Setting, summarise
+from sparring.runs.results import Setting, summarise
 
 COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any
 MOST_STEPS = 12  # training steps on the slider
@@ -44,7 +44,7 @@ def write_run_report(run: Path, out: Path | None = None) -> Path:
 
 
 def write_comparison(
-    runs: Sequence[RunSummary],
+    comparison: Comparison,
     out: Path,
     *,
     verdicts: Sequence[Verdict] = (),
@@ -54,20 +54,19 @@ def write_comparison(
     """Writes the page that compares runs and returns its path.
 
     Args:
-        runs: what was measured of each; runs of one arm are its seeds, and the page shows their mean and deviation.
+        comparison: the arms; of several seeds the page shows mean and deviation.
         out: HTML file to write.
         verdicts: in the order of reading, by arm. An arm may have several; an arm with none is drawn grey, as what the
             others are compared with.
         command: the command line that makes the comparison again.
 
     Raises:
-        ValueError: a folder is missing, or two runs are the same seed of the same arm.
+        ValueError: a folder is missing.
     """
-    comparison = Comparison.of(runs)
     return _write(
         out,
         comparison,
-        [read_run(run.folder) for run in runs],
+        [read_run(run.folder) for arm in comparison.arms for run in arm.runs],
         title=title,
         headline=_headline(verdicts),
         verdicts=list(verdicts),
@@ -126,9 +125,9 @@ def _write(
     arms = comparison.arms
     by_folder = {run.path: run for run in runs}
     files = {arm.number: [by_folder[run.folder] for run in arm.runs] for arm in arms}
-    for place, lost in comparison.left_out.items():
+    for folder, lost in comparison.left_out.items():
         how = "measured in another way than what is shown"
-        runs[place].notes.append(f"{lost} result{'s' * (lost > 1)} {how} left out.")
+        by_folder[folder].notes.append(f"{lost} result{'s' * (lost > 1)} {how} left out.")
     table = make_table(comparison)
     finals, grids, notes = _images(arms, files)
     costs = cost_panels(comparison)

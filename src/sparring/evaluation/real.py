@@ -1,0 +1,103 @@
+"""Real images to measure against, from the words of the command line or from a run."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sparring.data import ImageData, from_spec, named
+from sparring.metrics.extract import ImageBatches
+from sparring.runs import RunFolder, is_run
+
+COLOURED = 0.1  # of a range of 2: what JPEG does to a grey image stays below
+
+
+def data_of_run(run: Path) -> ImageData:
+    """The training data of a run, made again from its configuration."""
+    section = RunFolder(run).read_config().get("data")
+    if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
+        raise ValueError(f"{run} does not say how its data was made: give --reference and --train")
+    module, _, name = section["class_path"].rpartition(".")
+    return getattr(import_module(module), name)(**(section.get("init_args") or {}))
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Images to measure against, and, if they are known, those that were trained on."""
+
+    reference: ImageData
+    train: ImageData | None
+
+    @classmethod
+    def of(
+        cls, reference: str | None, train: str | None, source: str | Path, channels: int | None = None, **settings: Any
+    ) -> "RealImages":
+        """From the words of the command line; what is left out comes from the run.
+
+        Args:
+            reference: word for the real images, or a run; a data set with a holdout stands for its holdout.
+            train: word for the images trained on; None: a run's own, of anything else those that the reference's
+                holdout was taken from.
+            source: what is evaluated.
+            channels: of its images; with 1, grey images in colour files are read as grey.
+            settings: size, pad, limit … of both data sets, as far as they have them.
+
+        Raises:
+            ValueError: nothing to measure against; a word that is no data set; colour images for a grey model.
+        """
+        known = data_of_run(Path(source)) if is_run(source) and (reference is None or train is None) else None
+        if reference is None:
+            if known is None:
+                raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
+            if known.holdout() is None:
+                raise ValueError(
+                    f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
+                    "others with --reference DATA, or train with --data.holdout DATA or --data.holdout_share 0.1"
+                )
+            real = known
+        else:
+            real = data_of(reference, channels, settings)
+        held_out = real.holdout() or real
+        trained = data_of(train, channels, settings) if train is not None else real if known is None else known
+        return cls(held_out, None if trained is held_out else trained)
+
+
+def data_of(word: str, channels: int | None, settings: Mapping[str, Any]) -> ImageData:
+    """The data set of a word, or of a run, with those settings that its class has; grey if `channels` is 1.
+
+    Raises:
+        ValueError: no such data set, or colour images that would have to be made grey.
+    """
+    if is_run(word):
+        return data_of_run(Path(word))
+    own = {name: value for name, value in settings.items() if name in settings_of(word)}
+    data = from_spec(word, **own)
+    if channels != 1 or data.image_shape[0] == 1 or "channels" not in settings_of(word):
+        return data
+    for images in ImageBatches(data):
+        if float((images.amax(1) - images.amin(1)).max()) > COLOURED:
+            raise ValueError(
+                f"{word} holds colour images, and what they are compared with is grey: convert them to grey, or "
+                "measure colour against colour"
+            )
+    return from_spec(word, channels=1, **own)
+
+
+def settings_of(word: str) -> Sequence[str]:
+    """What can be set of the data set that a word names."""
+    return list(inspect.signature(named(word)[0]).parameters)
+
+
+def check_used(settings: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Raises ValueError for a setting that none of the data sets has, since it would have no effect."""
+    known = {name for word in words if not is_run(word) for name in settings_of(word)}
+    for name, value in settings.items():
+        if name not in known:
+            where = (
+                f"{', '.join(words)} {'have' if len(words) > 1 else 'has'} no such setting"
+                if words
+                else ("it is a setting of the data that --reference and --train name, and a run has its own")
+            )
+            raise ValueError(f"`{name}={value}` has no effect: {where}; leave it out")
