@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DModel
 from torch import nn
 
+from sparring.data import StoredImages
 from sparring.generators import Denoiser, Prediction
 from sparring.process import EDM, SNR, VP, EDMWeighting, RectifiedFlow, SNRPlusOne
 
@@ -292,3 +293,40 @@ def test_a_network_that_knows_no_size_learns_it_from_the_data():
     assert net.config.sample_size is None
     Denoiser(net, VP(), "v").check_shape((1, 8, 8))
     assert net.config.sample_size == 8
+
+
+def test_a_denoiser_samples_itself_from_the_noise_of_its_seed():
+    torch.manual_seed(0)
+    blocks = dict(down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False)
+    net = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        num_class_embeds=3,
+        **blocks,
+    )
+    denoiser = Denoiser(net, VP(), "v").train()
+    images = denoiser.sample(16, steps=10)
+    assert images.shape == (16, 1, 8, 8)
+    assert images.abs().max() <= 1
+    assert denoiser.training
+    scheduler = DDIMScheduler.from_config(VP().scheduler("ddim", "v").config)
+    scheduler.set_timesteps(10)
+    x, labels = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
+    net.eval()
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            x = scheduler.step(net(x, time, labels).sample, time, x).prev_sample
+    torch.testing.assert_close(images, x.clamp(-1, 1), rtol=0, atol=1e-5)
+    assert not torch.equal(denoiser.sample(16, steps=10, scheduler="dpm"), images)
+    assert torch.equal(denoiser.sample(2, steps=10, labels=[2]), denoiser.sample(2, steps=10, labels=[2, 2]))
+
+
+def test_a_network_without_configuration_learns_the_size_of_its_images_from_the_data():
+    denoiser = Denoiser(Plain(), VP(), "v")
+    with pytest.raises(ValueError, match="has no `sample_size`"):
+        denoiser.sample(1)
+    denoiser.check(StoredImages(torch.zeros(2, 1, 6, 6)))
+    assert denoiser.sample(3, steps=2).shape == (3, 1, 6, 6)
