@@ -1,12 +1,15 @@
 """Backbones: sizes, frozen behaviour, gradients to the images, and the small classifier's accuracy."""
 
 import math
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sparring.backbones import CifarResNet, DINOv2, SmallConvNet, fit_classifier, freeze
+from sparring.backbones.backbone import imagenet_input
 from sparring.discriminators import StructureDiscriminator
 
 
@@ -228,6 +231,46 @@ def test_a_file_without_weights_is_refused(tmp_path):
 def test_images_of_other_channels_are_refused():
     with pytest.raises(ValueError, match="`in_channels=1` of SmallConvNet, but the images have 3"):
         SmallConvNet(in_channels=1, pretrain="none")(torch.zeros(1, 3, 8, 8))
+
+
+def test_dinov2_with_registers_is_its_own_network_and_its_maps_are_the_patches(tmp_path):
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=32, patch_size=8)
+    torch.manual_seed(0)
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(tmp_path)
+    net = freeze(DINOv2(path=str(tmp_path), image_size=32))
+    assert type(net.model) is Dinov2WithRegistersModel
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    states = net.model(imagenet_input(images, 32), output_hidden_states=True).hidden_states
+    assert states[-1].shape == (2, 1 + 3 + 16, 32)
+    maps = net(images)
+    assert [tuple(m.shape) for m in maps] == [(2, 32, 4, 4)] * 2
+    torch.testing.assert_close(maps[-1].flatten(2).transpose(1, 2), states[-1][:, 4:])
+
+
+def test_dinov2_whose_weights_do_not_fit_is_refused(dino_path, tmp_path):
+    shutil.copytree(dino_path, tmp_path / "dino")
+    file = tmp_path / "dino" / "model.safetensors"
+    state = load_file(file)
+    save_file(state | {"classifier.weight": torch.zeros(2, 2)}, file, {"format": "pt"})  # a head may follow
+    DINOv2(path=str(tmp_path / "dino"), image_size=32)
+    save_file(state | {"embeddings.register_tokens": torch.zeros(1, 4, 32)}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="holds `embeddings.register_tokens`, which Dinov2Model does not have"):
+        DINOv2(path=str(tmp_path / "dino"), image_size=32)
+    del state["layernorm.weight"]
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks `layernorm.weight`"):
+        DINOv2(path=str(tmp_path / "dino"), image_size=32)
+
+
+def test_a_resnet_whose_weights_do_not_fit_is_refused(tmp_path):
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(16, 3, 3, 3)}}, tmp_path / "few.th")
+    with pytest.raises(ValueError, match="few.th` lacks `bn1.bias` and .* more weights$"):
+        CifarResNet(path=str(tmp_path / "few.th"))
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.th")
+    with pytest.raises(ValueError, match="other.th` does not fit CifarResNet: size mismatch"):
+        CifarResNet(path=str(tmp_path / "other.th"))
 
 
 def test_dinov2_errors(dino_path, tmp_path):

@@ -136,6 +136,7 @@ import sys
 from diffusers import DiffusionPipeline
 for kind in sys.argv[2:]:
     absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3" else {}
+    absent |= {"trust_remote_code": True} if kind == "dit" else {}
     pipe = DiffusionPipeline.from_pretrained(f"{sys.argv[1]}/{kind}", **absent)
     pipe.set_progress_bar_config(disable=True)
     told = {"class_labels": [0]} if kind == "dit" else {"prompt": "a red apple"}
@@ -156,7 +157,7 @@ def test_what_was_saved_runs_in_a_process_without_sparring(tiny, tmp_path):
         "sd15 StableDiffusionPipeline (32, 32)",
         "sdxl StableDiffusionXLPipeline (32, 32)",
         "sd3 StableDiffusion3Pipeline (32, 32)",
-        "dit DiTPipeline (16, 16)",
+        "dit DenoiserPipeline (16, 16)",
     ]
 
 

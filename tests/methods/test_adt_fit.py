@@ -51,7 +51,7 @@ def fit(init: Path, images: Path, dinov2: Path, out: Path, *flags: str) -> dict[
     assert main(["fit", "adt", *where, *backbone, *short, *small, *flags]) == 0
     ends = []
     for folder in (init, out / "pipeline"):
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
         ends.append((pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet).state_dict())
     moved: dict[str, list[str]] = {"yes": [], "no": []}
     for name, start in ends[0].items():

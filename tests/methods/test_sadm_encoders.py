@@ -150,7 +150,7 @@ def test_user_errors(pipelines, base, tmp_path):
         DenoiserFeatures(path=str(pipelines("sd15")))
     with pytest.raises(ValueError, match="`t=1.0`"):
         DenoiserFeatures(path=str(base), t=1.0)
-    with pytest.raises(ValueError, match="has no AutoencoderKL"):
+    with pytest.raises(ValueError, match="cannot be read as AutoencoderKL .it holds no weights"):
         AutoencoderFeatures(path=str(tmp_path))
     with pytest.raises(ValueError, match="images have 2 channels and this autoencoder takes 3"):
         AutoencoderFeatures(path=str(pipelines("dit")))(torch.zeros(1, 2, 16, 16))

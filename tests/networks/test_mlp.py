@@ -49,7 +49,7 @@ def test_a_shipped_mlp_is_the_same_network(tmp_path, process, prediction, classe
     with torch.no_grad():
         assert torch.equal(denoiser(x, t, labels).x0, again.eval()(x, t, labels).x0)
     assert again.num_classes == classes
-    assert DiffusionPipeline.from_pretrained(tmp_path).unet.config.width == 16
+    assert DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True).unet.config.width == 16
 
 
 def test_time_and_class_matter():

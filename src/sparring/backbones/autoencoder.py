@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones.backbone import Backbone
+from sparring.networks.loading import load_network
 
 
 class AutoencoderFeatures(Backbone):
@@ -25,10 +26,9 @@ class AutoencoderFeatures(Backbone):
         from diffusers import AutoencoderKL
 
         folder = Path(path) / "vae" if (Path(path) / "vae").is_dir() else Path(path)
-        try:
-            vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
-        except Exception as error:  # whatever a damaged folder makes diffusers raise
-            raise ValueError(f"`path={path}` has no AutoencoderKL ({str(error).splitlines()[0]})") from None
+        if not folder.is_dir():
+            raise ValueError(f"`path={path}` is no folder: give that of an autoencoder, or of a pipeline that has one")
+        vae = load_network(AutoencoderKL, folder, f"`path={path}`", torch.float32)
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
         self.in_channels, self.pool = vae.config["in_channels"], pool
         self.channels = [vae.config["latent_channels"]]

@@ -9,24 +9,28 @@ import torch
 from torch import Tensor
 
 from sparring.backbones.backbone import Backbone, imagenet_input
+from sparring.networks.loading import first_line, load_network
 
 
 class DINOv2(Backbone):
-    """DINOv2 vision transformer: maps are the patch tokens after chosen blocks, features the normalised class token.
+    """DINOv2 vision transformer, with registers or without.
 
+    Maps are the patch tokens after chosen blocks, features the normalised class token.
     Images (grey or RGB) are resized, antialiased, and normalised with gradient. Fused attention has no
     second derivative: penalise gradients at the feature maps (R1 on the heads' inputs), not at the images.
     Source: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supervision".
 
     Args:
-        path: Folder or Hugging Face name of a `Dinov2Model`, for example "facebook/dinov2-small".
+        path: Folder or Hugging Face name of a `Dinov2Model` or `Dinov2WithRegistersModel`, for example
+            "facebook/dinov2-small".
         blocks: Transformer blocks, from 0, whose outputs are the maps; None: four evenly spaced (2, 5, 8, 11 of 12).
         image_size: Side in pixels the images are resized to; a multiple of the patch size.
         interpolation: How they are resized; "bicubic" as for published evaluations (a Frechet distance on DINOv2 is
             proposed in Stein et al. 2023).
 
     Raises:
-        ValueError: No such model, `image_size` no multiple of the patch size, or a block that the model does not have.
+        ValueError: No such model, weights that do not fit it, `image_size` no multiple of the patch size, or a block
+            that the model does not have.
     """
 
     def __init__(
@@ -38,16 +42,22 @@ class DINOv2(Backbone):
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         super().__init__()
-        from transformers import Dinov2Model  # seconds to import, so only where it is used
+        from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel  # seconds to import: only here
 
         try:
-            loaded: Any = Dinov2Model.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-        except OSError as error:
-            raise ValueError(f"`path={path}` is no DINOv2 model: {str(error).splitlines()[0]}") from error
-        self.model, info = loaded
-        if info["missing_keys"]:
-            raise ValueError(f"`path={path}` is no DINOv2 model: it lacks {len(info['missing_keys'])} of its weights")
-        config: Any = self.model.config
+            config: Any = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"`path={path}` is no DINOv2 model: {first_line(error)} (give its folder, or take an encoder of your "
+                "own images: `sparring encoder DATA --out encoder.safetensors` and the class FileEncoder)"
+            ) from None
+        kinds = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
+        if config.model_type not in kinds:
+            raise ValueError(f"`path={path}` is no DINOv2 model but a {config.model_type}; known: {', '.join(kinds)}")
+        self.model = load_network(
+            kinds[config.model_type], path, f"`path={path}`", torch.float32, ignored="classifier."
+        )
+        self.before = 1 + (config.num_register_tokens if config.model_type == "dinov2_with_registers" else 0)
         depth, patch = config.num_hidden_layers, config.patch_size
         if blocks is None:
             blocks = sorted({math.ceil((k + 1) * depth / 4) - 1 for k in range(4)})
@@ -64,7 +74,7 @@ class DINOv2(Backbone):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         states = self.model(self._input(images), output_hidden_states=True).hidden_states
-        tokens = [states[block + 1][:, 1:] for block in self.blocks]  # states[0] is the patch embedding
+        tokens = [states[block + 1][:, self.before :] for block in self.blocks]  # states[0] is the patch embedding
         return [t.transpose(1, 2).unflatten(2, (self.grid, self.grid)) for t in tokens]
 
     def features(self, images: Tensor) -> Tensor:

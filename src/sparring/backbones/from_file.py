@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparring.backbones.convnet import SmallConvNet
+from sparring.networks.loading import put_weights
 
 METADATA = "sparring encoder"
 
@@ -36,12 +37,7 @@ class FileEncoder(SmallConvNet):
         super().__init__(**settings)
         self.register_buffer("mean", torch.zeros(self.dim))
         self.register_buffer("std", torch.ones(self.dim))
-        try:
-            self.load_state_dict(state)
-        except RuntimeError:
-            raise ValueError(
-                f"`path={path}`: the weights are not those of the network that the file describes"
-            ) from None
+        put_weights(self, state, f"`path={path}`")
 
 
 def save_encoder(net: SmallConvNet, path: str | Path, images: Tensor, **description: Any) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones.backbone import Backbone, imagenet_input
+from sparring.networks.loading import put_weights
 
 
 class _ResidualBlock(nn.Module):
@@ -53,7 +54,7 @@ class CifarResNet(Backbone):
         self.layer2 = self._layer(16, 32, 2, num_blocks)
         self.layer3 = self._layer(32, 64, 2, num_blocks)
         self.linear = nn.Linear(64, 10).requires_grad_(False)  # no player's loss reaches it
-        self.load_state_dict(state)
+        put_weights(self, state, f"`path={path}`")
         self.eval()
 
     @staticmethod

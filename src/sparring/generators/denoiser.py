@@ -32,6 +32,7 @@ from sparring.process import (
     scheduler_input,
     scheduler_name,
     set_timesteps,
+    takes_variance,
 )
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
@@ -236,12 +237,14 @@ class Denoiser(Generator):
         output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
         return Prediction(at_least_float32(output), at_least_float32(x_t), t, self.prediction, self.process)
 
-    def network(self, x_in: Tensor, model_time: Tensor | float, condition: Condition = None) -> Tensor:
+    def network(
+        self, x_in: Tensor, model_time: Tensor | float, condition: Condition = None, *, variance: bool = False
+    ) -> Tensor:
         """The raw output [B, C, H, W] for images and times already in the network's own terms.
 
         What a diffusers sampling loop calls: `x_in = scheduler.scale_model_input(x, time)`, `model_time = time` (one
         number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
-        in float32. `images_seen` grows by B.
+        in float32. `images_seen` grows by B. With `variance`, a variance that the network learned is kept: 2C channels.
         """
         if condition is None and self._needs_labels:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
@@ -258,7 +261,8 @@ class Denoiser(Generator):
             output = self.net(x_in.to(dtype), time, **kwargs)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
-        return output[:, : x_in.shape[1]] if output.shape[1] == 2 * x_in.shape[1] else output
+        learned = output.shape[1] == 2 * x_in.shape[1]
+        return output[:, : x_in.shape[1]] if learned and not variance else output
 
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network's output should be, [B, C, H, W], for clean images x_0, noise eps and times t [B]."""
@@ -521,21 +525,24 @@ class Denoiser(Generator):
 
         With a guidance w other than 1 it is f(none) + w (f(condition) - f(none)), both of one pass over a joined batch
         (Ho and Salimans, arXiv 2207.12598, in the form of diffusers' pipelines). Gradient passes to f(condition) only
-        (our choice), and then f(none) has a pass of its own without a graph, which halves the memory of the step.
+        (our choice), and then f(none) has a pass of its own without a graph, which halves the memory of the step. If
+        the scheduler takes a variance that the network learned, that of f(condition) follows in as many channels.
         """
+        variance = takes_variance(scheduler)
         x_in, times = scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x))
         if guidance == 1.0:
-            return at_least_float32(self.network(x_in, times, condition))
+            return at_least_float32(self.network(x_in, times, condition, variance=variance))
         unconditional = self.unconditional(condition)
         if torch.is_grad_enabled():
-            told = self.network(x_in, times, condition)
+            told = self.network(x_in, times, condition, variance=variance)
             with torch.no_grad():
-                none = self.network(x_in, times, unconditional)
+                none = self.network(x_in, times, unconditional, variance=variance)
         else:
             both = concatenate(unconditional, condition)
-            none, told = self.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both).chunk(2)
+            none, told = self.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both, variance=variance).chunk(2)
         none, told = at_least_float32(none), at_least_float32(told)
-        return none + guidance * (told - none)
+        guided = none + guidance * (told - none)
+        return torch.cat([guided[:, : x.shape[1]], told[:, x.shape[1] :]], dim=1) if variance else guided
 
     # -- folders -------------------------------------------------------------------------------------------------------
 
@@ -558,6 +565,12 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
         needs = f"needs {', '.join(required)}" if required else "takes no time"
         raise ValueError(
             f"{type(net).__name__} {needs}; it is called as net(x, time), with {'/'.join(LABEL_NAMES)} if any"
+        )
+    config: Any = net.config if isinstance(net, UNet2DModel) else {}
+    if (embedded := config.get("class_embed_type")) is not None:
+        raise ValueError(
+            f"UNet2DModel with class_embed_type={embedded!r} takes numbers in place of classes, and no pipeline of "
+            "diffusers passes them: leave it out, and for classes give num_class_embeds"
         )
     if name is None or (isinstance(net, (UNet2DModel, MLP)) and net.class_embedding is None):
         return None, False

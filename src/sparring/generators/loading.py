@@ -1,6 +1,7 @@
 """Generators from folders: what `--init`, `sample` and `evaluate` read."""
 
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ from sparring.generators.condition import Prompts
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.generator import Generator
 from sparring.generators.latent import CONFIG, load_latent_generator
-from sparring.process import Latents, from_scheduler
+from sparring.generators.pipeline import OWN
+from sparring.networks.loading import first_line, load_network
+from sparring.networks.mlp import MLP
+from sparring.process import Latents, from_scheduler, takes_variance
 
 
 def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
@@ -48,28 +52,18 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     """The denoiser and the scheduler of a pipeline folder, or of a run's `pipeline/`.
 
     Known are pipelines of one UNet2DModel; of a DiT, with an autoencoder or without; and Stable Diffusion 1, 2, XL, 3.
+    Code in a folder is never run.
 
     Args:
         folder: pipeline folder, or run.
         frozen: precision of the text encoders and the autoencoder; the network is read in float32.
 
     Raises:
-        ValueError: nothing there, not a pipeline, or a pipeline whose network is of no known kind.
+        ValueError: nothing there, not a pipeline, a part that is missing or whose weights do not fit, or a pipeline
+            whose network is of no known kind.
     """
-    from diffusers import DiffusionPipeline
-
     path = pipeline_of(folder)
-    if not (path / "model_index.json").is_file():
-        raise ValueError(f"{folder} is neither a run of sparring with a pipeline nor a diffusers pipeline folder")
-    try:
-        parts = json.loads((path / "model_index.json").read_text())
-        absent = {name: None for name, of in parts.items() if isinstance(of, list) and of[0] is None}
-        dtypes = {"unet": torch.float32, "transformer": torch.float32, "default": frozen}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` is the name that all versions know
-            pipe = DiffusionPipeline.from_pretrained(path, local_files_only=True, torch_dtype=dtypes, **absent)
-    except Exception as error:  # whatever a damaged folder makes diffusers raise
-        raise ValueError(f"{folder} could not be opened as a diffusers pipeline ({first_line(error)})") from None
+    pipe = open_pipeline(path, read_index(path), frozen)
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if net is None:
         raise ValueError(f"{folder} is a {type(pipe).__name__} without a `unet` or `transformer`")
@@ -77,12 +71,111 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
         raise ValueError(f"{folder} is a {type(pipe).__name__}: an autoencoder with a codebook is unknown here")
     vae = getattr(pipe, "vae", None)
     text = Prompts(pipe) if "text_encoder" in pipe.components else None
+    check_channels(net, vae, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
     denoiser = Denoiser(net, process, prediction, None if vae is None else Latents(vae), text)
     denoiser.own_scheduler = pipe.scheduler
     return denoiser, pipe.scheduler
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def read_index(path: Path) -> dict[str, Any]:
+    """The model_index.json of a pipeline folder.
+
+    Raises:
+        ValueError: no such folder, or something else, with what would make a pipeline folder of it.
+    """
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a single file: write it as a folder with StableDiffusionPipeline.from_single_file("
+            f"{str(path)!r}).save_pretrained(FOLDER) (or StableDiffusionXLPipeline, StableDiffusion3Pipeline), and "
+            "give FOLDER"
+        )
+    if (path / "model_index.json").is_file():
+        try:
+            index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} could not be opened as a diffusers pipeline ({first_line(error)})") from None
+        if not isinstance(index, dict) or "_class_name" not in index:
+            raise ValueError(f"{path} could not be opened as a diffusers pipeline: its model_index.json names no class")
+        return index
+    if (path / "pytorch_lora_weights.safetensors").is_file() or (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{path} holds adapters (LoRA) and not their pipeline: open that, call load_lora_weights({str(path)!r}), "
+            "fuse_lora() and unload_lora_weights(), save it with save_pretrained(FOLDER), and give FOLDER"
+        )
+    if (path.absolute().parent / "model_index.json").is_file():
+        raise ValueError(f"{path} is one part of a pipeline: give the whole folder {path.absolute().parent}")
+    raise ValueError(f"{path} is neither a run of sparring with a pipeline nor a diffusers pipeline folder")
+
+
+def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any:
+    """The pipeline of a folder; its networks in float32 (the denoising one) or `frozen`, every weight checked."""
+    import diffusers
+
+    from sparring.generators.denoiser_pipeline import DenoiserPipeline
+
+    cls = DenoiserPipeline if index["_class_name"] == [OWN, DenoiserPipeline.__name__] else None
+    if cls is None:
+        name = index["_class_name"]
+        if not isinstance(name, str):
+            raise ValueError(f"{path} is a pipeline with code of its own ({name[0]}.py), which is not run")
+        cls = getattr(diffusers, name, None)
+        if cls is None:
+            raise ValueError(f"{path} is a {name}, which this version of diffusers does not have")
+    parts: dict[str, Any] = {}
+    for name, of in index.items():
+        if name.startswith("_") or not (isinstance(of, list) and len(of) == 2):
+            continue
+        library, kind = of
+        if library is None:
+            parts[name] = None
+            continue
+        if not (path / name).is_dir():
+            without = f", or put [null, null] in its place in {path / 'model_index.json'} to do without"
+            optional = name in cls._optional_components
+            raise ValueError(
+                f"{path}: its part `{name}` ({kind}) is not there: download it{without if optional else ''}"
+            )
+        network = network_class(library, kind)
+        if network is not None:
+            dtype = torch.float32 if name in ("unet", "transformer") else frozen
+            parts[name] = load_network(network, path / name, f"`{path / name}`", dtype)
+    try:
+        if cls is DenoiserPipeline:
+            scheduler = getattr(diffusers, index["scheduler"][1])
+            return DenoiserPipeline(scheduler.from_pretrained(path / "scheduler"), **parts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return cls.from_pretrained(path, local_files_only=True, **parts)
+    except Exception as error:  # whatever a damaged folder makes diffusers raise
+        raise ValueError(f"{path} could not be opened as a diffusers pipeline ({first_line(error)})") from None
+
+
+def network_class(library: str, kind: str) -> Any:
+    """The class of a part if it is a network; None for tokenizers, schedulers and the like."""
+    import diffusers
+    import transformers
+
+    homes = {"diffusers": diffusers, "transformers": transformers, MLP.__module__: sys.modules[MLP.__module__]}
+    cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
+    known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
+    return cls if known else None
+
+
+def check_channels(net: Any, vae: Any, scheduler: Any) -> None:
+    """Raises ValueError where a network does not take what is diffused, or gives something else back."""
+    kind, takes = type(net).__name__, net.config.in_channels
+    gives = net.config.get("out_channels") or takes
+    diffused = takes if vae is None else vae.config.latent_channels
+    if takes != diffused:
+        raise ValueError(
+            f"{kind} takes {takes} channels and its autoencoder makes {diffused}: a network that sees more than the "
+            "noisy image, as for inpainting, is unknown here"
+        )
+    if gives not in (takes, 2 * takes):
+        raise ValueError(f"{kind} takes {takes} channels and gives {gives}: it must give as many, or twice as many")
+    if takes_variance(scheduler) and gives == takes:
+        raise ValueError(
+            f"{type(scheduler).__name__} has variance_type={scheduler.config['variance_type']!r} and {kind} gives no "
+            "variance (twice as many channels): write 'fixed_small' into scheduler/scheduler_config.json"
+        )

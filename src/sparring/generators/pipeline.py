@@ -1,7 +1,11 @@
 """A denoising network as a diffusers pipeline folder: what a run ships."""
 
+import json
 import os
+import shutil
+import sys
 from copy import copy, deepcopy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +16,52 @@ from sparring.generators.condition import Prompts
 from sparring.networks.mlp import MLP
 from sparring.process import Latents
 
+OWN = "denoiser_pipeline"
+"""The module of `DenoiserPipeline`, which is shipped as a file if no pipeline of diffusers runs a network as we do."""
+
 
 def pipeline_class(
     net: nn.Module, scheduler: Any, space: Latents | None, text: Prompts | None
 ) -> tuple[type, str] | None:
-    """The diffusers pipeline that runs this network, and the name it gives the network; None if there is none."""
+    """The pipeline that draws with this network what we draw, and the name it gives the network; None if there is none.
+
+    One of diffusers where it does: DDPMPipeline passes no classes and neither scales the network's input nor its noise;
+    ConsistencyModelPipeline does all of this, for square images; DiTPipeline takes class 1000 as "none". Both pass a
+    generator to every scheduler, which not all of them take, and none knows the times of a rectified flow.
+    """
     from diffusers import ConsistencyModelPipeline, DDPMPipeline, DiTPipeline, DiTTransformer2DModel, UNet2DModel
+
+    from sparring.generators.denoiser_pipeline import DenoiserPipeline
 
     if text is not None:
         return type(text.pipe), "transformer" if "transformer" in text.pipe.components else "unet"
-    if isinstance(net, DiTTransformer2DModel):
-        return DiTPipeline, "transformer"
-    if not isinstance(net, (UNet2DModel, MLP)) or space is not None:
+    if not isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP)):
         return None
-    # DDPMPipeline neither scales the network's input nor passes classes; the consistency pipeline does both, and runs
-    # whatever scheduler it is given.
-    scales = type(scheduler).__name__.startswith("EDM")
+    is_flow = type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+    scales = "Euler" in type(scheduler).__name__ or type(scheduler).__name__.startswith(("EDM", "Heun"))
     config: Any = net.config
-    return (ConsistencyModelPipeline if scales or config.num_class_embeds is not None else DDPMPipeline), "unet"
+    if isinstance(net, DiTTransformer2DModel):
+        vae = None if space is None else space.vae.config
+        plain = vae is not None and not any(vae.get(name) for name in ("shift_factor", "latents_mean", "latents_std"))
+        stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales
+        return (DiTPipeline if stock else DenoiserPipeline), "transformer"
+    learned = isinstance(net, UNet2DModel) and config.out_channels != config.in_channels
+    takes_generator = "generator" in signature(scheduler.step).parameters
+    if space is not None or learned or is_flow or not takes_generator:
+        return DenoiserPipeline, "unet"
+    if not scales and config.num_class_embeds is None:
+        return DDPMPipeline, "unet"
+    return (ConsistencyModelPipeline if isinstance(config.sample_size, int) else DenoiserPipeline), "unet"
 
 
 def write_pipeline(
     folder: Path, net: nn.Module, scheduler: Any, space: Latents | None = None, text: Prompts | None = None
 ) -> bool:
     """Writes a folder that `DiffusionPipeline.from_pretrained` opens.
+
+    If the pipeline is ours (see `pipeline_class`), it lies in the folder as a file, and `from_pretrained` wants
+    `trust_remote_code=True`. A scheduler that diffusers does not have (Heun's method for EDM) is replaced by the one
+    that it extends (Euler's).
 
     Args:
         folder: written anew, or, if it holds this pipeline already, only its weights are replaced (atomically).
@@ -47,6 +73,8 @@ def write_pipeline(
     Returns:
         False if the network is no diffusers model, so that there is no pipeline for it.
     """
+    stock: Any = next(kind for kind in type(scheduler).__mro__ if kind.__module__.startswith("diffusers."))
+    scheduler = scheduler if type(scheduler) is stock else stock.from_config(scheduler.config)
     found = pipeline_class(net, scheduler, space, text)
     if found is None:
         return False
@@ -65,10 +93,14 @@ def write_pipeline(
             scheduler.register_to_config(steps_offset=1)
         pipe.register_modules(**parts | {k: in_float32(part) for k, part in pipe.components.items() if k not in parts})
     else:
-        if name == "transformer":  # in pixel space it has none, and opens with `from_pretrained(folder, vae=None)`
-            parts["vae"] = None if space is None else in_float32(space.vae)
+        if space is not None:
+            parts["vae"] = in_float32(space.vae)
         pipe = cls(**parts)
     pipe.save_pretrained(folder)
+    if cls.__module__.endswith(OWN):
+        shutil.copyfile(sys.modules[cls.__module__].__file__ or "", folder / f"{OWN}.py")
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": [OWN, cls.__name__]}, indent=2))
     return True
 
 

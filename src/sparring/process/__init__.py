@@ -3,7 +3,14 @@ much (`weighting`), and in which space it happens (`space`)."""
 
 from sparring.process.gaussian import EDM, VP, RectifiedFlow, from_scheduler
 from sparring.process.process import Process, Times, per_image
-from sparring.process.schedulers import Kind, initial_sample, scheduler_input, scheduler_name, set_timesteps
+from sparring.process.schedulers import (
+    Kind,
+    initial_sample,
+    scheduler_input,
+    scheduler_name,
+    set_timesteps,
+    takes_variance,
+)
 from sparring.process.space import Latents
 from sparring.process.times import LogitNormal, LogNormal, Uniform
 from sparring.process.weighting import (
@@ -46,4 +53,5 @@ __all__ = [
     "scheduler_input",
     "scheduler_name",
     "set_timesteps",
+    "takes_variance",
 ]

@@ -242,6 +242,11 @@ def scheduler_input(scheduler: Any, sample: Tensor, time: Tensor) -> Tensor:
     return scheduler.scale_model_input(sample, time) if hasattr(scheduler, "scale_model_input") else sample
 
 
+def takes_variance(scheduler: Any) -> bool:
+    """Whether a scheduler's `step` wants the variance that a network learned beside its output, in as many channels."""
+    return type(scheduler).__name__.startswith("DDPM") and scheduler.config["variance_type"].startswith("learned")
+
+
 def read_scheduler(scheduler: Any) -> tuple[Literal["vp", "edm", "flow"], dict[str, Any], Kind]:
     """What a diffusers scheduler says of its process: the family, its numbers, and what the network predicts."""
     config, name = scheduler.config, type(scheduler).__name__

@@ -1,0 +1,123 @@
+"""The pipeline that is shipped as a file beside networks that no pipeline of diffusers runs; needs torch and diffusers.
+
+It draws what `sparring sample` draws. Open its folder with
+
+    pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    image = pipe(class_labels=[3], num_inference_steps=20, guidance_scale=2.0).images[0]
+"""
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class DenoiserPipeline(DiffusionPipeline):
+    """Images of a U-Net or transformer, in pixels or latents, with any scheduler and with guidance by classes.
+
+    Args:
+        scheduler: a scheduler of diffusers.
+        unet: a network called as `unet(x, time, class_labels=...)`, or None.
+        transformer: a DiT, or None.
+        vae: the autoencoder of its latents; None: it works on pixels.
+    """
+
+    scheduler: Any
+    unet: Any
+    transformer: Any
+    vae: Any
+    _optional_components = ["unet", "transformer", "vae"]
+    model_cpu_offload_seq: Any = "unet->transformer->vae"
+
+    def __init__(self, scheduler: Any, unet: Any = None, transformer: Any = None, vae: Any = None):
+        super().__init__()
+        self.register_modules(scheduler=scheduler, unet=unet, transformer=transformer, vae=vae)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int | None = None,
+        class_labels: list[int] | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
+        generator: Any = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Draws images.
+
+        Args:
+            batch_size: number of images; None: one for each of `class_labels`, or one.
+            class_labels: their classes; None: class after class. Only for a network that takes classes.
+            num_inference_steps: steps of the scheduler.
+            guidance_scale: scale of classifier-free guidance; 1 is none.
+            generator: torch.Generator of the noise.
+            output_type: "pil", "np" [n, H, W, C] or "pt" [n, C, H, W], both in [0, 1].
+            return_dict: an `ImagePipelineOutput`, or a tuple of the images.
+        """
+        net, scheduler, device = self.unet or self.transformer, self.scheduler, self._execution_device
+        classes, null = self.classes()
+        n = batch_size or len(class_labels or [0])
+        labels = None
+        if classes is not None:
+            chosen = class_labels or list(range(null if guidance_scale != 1 else classes))
+            labels = torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=device)
+        size = net.config.sample_size
+        shape = (n, net.config.in_channels, *((size, size) if isinstance(size, int) else size))
+        self.set_timesteps(num_inference_steps, device)
+        x = randn_tensor(shape, generator=generator, device=device, dtype=net.dtype)
+        x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+        extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
+        for time in self.progress_bar(scheduler.timesteps):
+            x_in = scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x
+            output = self.output(x_in, time, labels)
+            if guidance_scale != 1 and labels is not None:
+                none = self.output(x_in, time, torch.full_like(labels, null))
+                output = none + guidance_scale * (output - none)
+            x = scheduler.step(output, time, x, return_dict=False, **extra)[0]
+        images: Any = (self.decoded(x) / 2 + 0.5).clamp(0, 1)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).float().numpy()
+            images = self.numpy_to_pil(images) if output_type == "pil" else images
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def classes(self) -> tuple[int | None, int]:
+        """How many classes the network has, and the one that says "none"."""
+        if self.unet is None:
+            total = self.transformer.config.num_embeds_ada_norm
+            return total, total
+        total = self.unet.config.num_class_embeds
+        return total, (total or 1) - 1
+
+    def output(self, x_in: torch.Tensor, time: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        """What the network says of x, without the variance of networks that learned one."""
+        net = self.unet or self.transformer
+        told = {} if labels is None else {"class_labels": labels}
+        output = net(x_in.to(net.dtype), time.to(x_in.device).expand(len(x_in)), **told, return_dict=False)[0]
+        return output[:, : x_in.shape[1]].to(x_in.dtype)
+
+    def set_timesteps(self, num_steps: int, device: Any) -> None:
+        """The scheduler's grid; of a rectified flow the times 1, ..., 1/m, which are not rounded to integers."""
+        scheduler, config = self.scheduler, self.scheduler.config
+        name, flow_sigmas = type(scheduler).__name__, bool(config.get("use_flow_sigmas"))
+        if name == "FlowMatchEulerDiscreteScheduler" or (name == "UniPCMultistepScheduler" and flow_sigmas):
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device)
+        else:
+            scheduler.set_timesteps(num_steps, device=device)
+        if flow_sigmas:
+            scheduler.timesteps = scheduler.sigmas[:-1].to(device) * 1000.0
+
+    def decoded(self, x: torch.Tensor) -> torch.Tensor:
+        """Images of latents, or the images themselves."""
+        if self.vae is None:
+            return x
+        config = self.vae.config
+        shift = config.get("latents_mean") or [config.get("shift_factor") or 0.0]
+        scale = config.get("latents_std") or [1.0]
+        shift, scale = (torch.tensor(value).view(1, -1, 1, 1).to(x) for value in (shift, scale))
+        x = x / (config.scaling_factor / scale) + shift
+        return self.vae.decode(x.to(self.vae.dtype), return_dict=False)[0].float()
