@@ -244,7 +244,7 @@ def test_dinov2_with_registers_is_its_own_network_and_its_maps_are_the_patches(t
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     states = net.model(imagenet_input(images, 32), output_hidden_states=True).hidden_states
     assert states[-1].shape == (2, 1 + 3 + 16, 32)
-    maps = net(images)
+    maps = net.maps(images)
     assert [tuple(m.shape) for m in maps] == [(2, 32, 4, 4)] * 2
     torch.testing.assert_close(maps[-1].flatten(2).transpose(1, 2), states[-1][:, 4:])
 
