@@ -217,7 +217,7 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (["fit", "{tiny}", "--out", "{new}", "--denoiser.net.sample_size=16"], ["(1, 16, 16)", "(1, 8, 8)"]),
         (
             ["fit", "sadm", "--on", "digits", "--init", "{run}", "--out", "{new}", "--trainer.batch_size=1"],
-            ["needs 2 images or more"],
+            ["needs 2 or more"],
         ),
         (
             ["fit", "adt", "--on", "digits", "--init", "{run}", "--out", "{new}", "--method.num_grad_steps=9"],

@@ -37,7 +37,7 @@ def test_one_seed_is_judged_by_its_bootstrap_interval_and_says_so():
     assert near[0].verdict == "no gain"
     for verdict in far:
         assert (verdict.verdict, verdict.headline, verdict.seeds) == ("gain", "gain, one seed", 1)
-        assert "(one seed, so the spread over trainings is unknown)" in verdict.sentence
+        assert "(one seed: spread over trainings unknown)" in verdict.sentence
     assert far[0].comparisons[0].note == "one seed: spread of the samples only"
 
 

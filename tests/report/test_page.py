@@ -71,7 +71,7 @@ def test_ids_are_unique_and_references_resolve(page: Page) -> None:
 def test_verdicts_and_then_samples_come_before_the_table(page: Page, demo: Demo) -> None:
     places = ["No gain: sadm.", 'class="verdict"', 'id="samples"', '<table id="results">']
     assert sorted(places, key=page.html.index) == places
-    assert "From one seed and" in page.text
+    assert "From one seed, with ddim at NFE 10." in page.text
     for verdict in demo.verdicts:
         assert verdict.sentence in page.text
     chips = [a["class"] for a in page.all("span") if str(a.get("class")).startswith("chip")]

@@ -10,6 +10,7 @@ from sparring.evaluation.comparison import Arm, Comparison
 from sparring.runs.results import Setting
 
 LEVEL = 0.05
+NAMED = 3  # settings in a sentence, beside the clearest
 Word = Literal["gain", "no gain", "worse", "not compared"]
 
 
@@ -142,9 +143,14 @@ class Verdict:
     comparisons: tuple[At, ...] = ()
 
     @property
+    def word(self) -> str:
+        """The verdict, and "mixed" if some settings gain and others lose."""
+        return "mixed" if {"gain", "worse"} <= {one.verdict for one in self.comparisons} else self.verdict
+
+    @property
     def headline(self) -> str:
         """The word, and the number of seeds unless there are three or more."""
-        return self.verdict if self.seeds not in (1, 2) else f"{self.verdict}, {seeds_in_words(self.seeds)}"
+        return self.word if self.seeds not in (1, 2) else f"{self.word}, {seeds_in_words(self.seeds)}"
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of `sparring compare --json`."""
@@ -201,7 +207,7 @@ def verdicts(
             for nfe in numbers
         ]
         found.append(sentence(arm, "At equal scheduler", note, same, at))
-        found.append(sentence(arm, "Against the best scheduler for each number of calls", note, best, at))
+        found.append(sentence(arm, "Against the best scheduler at each NFE", note, best, at))
     return found
 
 
@@ -275,9 +281,7 @@ def sentence(arm: Arm, heading: str, note: str, found: Sequence[At | None], at: 
         replace(one, verdict=one.alone if p < LEVEL else "no gain") for one, p in zip(known, corrected, strict=True)
     ]
     seeds = min(one.seeds for one in known)
-    rests = [
-        seeds_in_words(seeds) if seeds > 2 else f"{seeds_in_words(seeds)}, so the spread over trainings is unknown"
-    ]
+    rests = [seeds_in_words(seeds) + (": spread over trainings unknown" if seeds < 3 else "")]
     if at is not None:
         rests.append(f"{at} fixed beforehand" if known[0].scheduler != "any" else f"{at.nfe} calls fixed beforehand")
     elif len(known) > 1:
@@ -293,8 +297,6 @@ def sentence(arm: Arm, heading: str, note: str, found: Sequence[At | None], at: 
         parts.append(f"no gain at the other {rest}" if rest > 1 else "no gain at the other")
     if by_itself := [one.place for one in known if one.alone == "gain" and one.verdict == "no gain"]:
         parts.append(f"{' and '.join(by_itself[:2])} would be a gain only without the correction")
-    if gains and losses:
-        parts.append("so it depends on the setting")
     word: Word = "gain" if gains and not losses else "worse" if losses and not gains else "no gain"
     return Verdict(arm.name, f"{heading}{note} ({'; '.join(rests)}): {'; '.join(parts)}.", word, seeds, tuple(known))
 
@@ -302,4 +304,6 @@ def sentence(arm: Arm, heading: str, note: str, found: Sequence[At | None], at: 
 def places(ones: Sequence[At]) -> str:
     """Settings in words, the one with the largest ratio first and with its numbers."""
     first = max(ones, key=lambda one: abs(math.log(max(one.frechet, 1e-12) / max(one.control, 1e-12))))
-    return ", ".join([first.numbers, *(one.place for one in ones if one is not first)])
+    others = [one.place for one in ones if one is not first]
+    more = [f"{len(others) - NAMED} more"] if len(others) > NAMED + 1 else others[NAMED:]
+    return ", ".join([first.numbers, *others[:NAMED], *more])

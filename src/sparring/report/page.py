@@ -1,5 +1,6 @@
 """Puts the page together: a run or a comparison of runs as one HTML file that needs nothing else."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,13 @@ def _headline(verdicts: Sequence[Verdict]) -> str:
     """What helped, in a line: arms by their words, on how many seeds and settings it rests."""
     words: dict[str, set[str]] = {}
     for verdict in verdicts:
-        words.setdefault(verdict.name, set()).add(verdict.verdict)
+        words.setdefault(verdict.name, set()).add(verdict.word)
     found = {name: next(iter(kinds)) if len(kinds) == 1 else "mixed" for name, kinds in words.items()}
     parts = [
         f"{label}: {', '.join(names)}."
         for kind, label in (
             ("gain", "Helps"),
-            ("mixed", "Depends on the comparison"),
+            ("mixed", "Depends on the setting"),
             ("no gain", "No gain"),
             ("worse", "Worse"),
             ("not compared", "Nothing to compare with"),
@@ -94,12 +95,14 @@ def _headline(verdicts: Sequence[Verdict]) -> str:
     if not parts:
         return "No verdict: nothing was named to compare with."
     seeds = sorted({verdict.seeds for verdict in verdicts if verdict.seeds})
-    if not seeds:
+    named = [one for verdict in verdicts for one in verdict.comparisons if one.scheduler != "any"]
+    if not seeds or not named:
         return " ".join(parts)
-    settings = max(len(verdict.comparisons) for verdict in verdicts)
+    schedulers, calls = sorted({one.scheduler for one in named}), sorted({one.nfe for one in named})
+    span = f"NFE {calls[0]}" if len(calls) == 1 else f"NFE {calls[0]} to {calls[-1]}"
     counts = seeds_in_words(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     doubt = " Fewer than three seeds say nothing about the spread between trainings." if seeds[0] < 3 else ""
-    return f"{' '.join(parts)} From {counts} and {settings} setting{'s' * (settings > 1)}.{doubt}"
+    return f"{' '.join(parts)} From {counts}, with {', '.join(schedulers)} at {span}.{doubt}"
 
 
 def _run_headline(arm: Arm) -> str:
@@ -161,7 +164,7 @@ def _write(
         flat=flat,
         costs_default=_fullest([case["arms"] for case in costs]),
         finals=finals,
-        finals_default=_fullest([len(case["images"]) for case in finals]),
+        finals_default=_telling(finals),
         grids=grids,
         steps=sorted({step for grid in grids.values() for step in grid}),
         neighbours=[
@@ -227,6 +230,12 @@ def _images(
         cases.append({"setting": setting, "images": images})
     cases.sort(key=lambda case: case["setting"])
     return cases, {arm.number: grid for arm, grid in zip(arms, kept, strict=True) if grid}, notes
+
+
+def _telling(cases: Sequence[dict[str, Any]]) -> int:
+    """Index of the grids shown first: those of most arms, and of these at the NFE nearest to ten."""
+    keys = [(-len(case["images"]), abs(math.log(case["setting"].nfe / 10))) for case in cases]
+    return min(range(len(keys)), key=keys.__getitem__, default=0)
 
 
 def _fullest(sizes: Sequence[int]) -> int:

@@ -48,8 +48,8 @@ COLUMNS = (
     Column("memorisation", "Nearness", 0, COPIES),
     Column("train_share", "Nearer to\N{NO-BREAK SPACE}training", 0, COPIES),
     CostColumn("seconds_per_step", "Seconds a\N{NO-BREAK SPACE}step"),
-    CostColumn("network_calls", "Training NFE"),
-    CostColumn("network_calls_before", "NFE of its\N{NO-BREAK SPACE}start"),
+    CostColumn("network_calls", "Training calls"),
+    CostColumn("network_calls_before", "Calls of its\N{NO-BREAK SPACE}start"),
     Column("images_per_second", "Images a\N{NO-BREAK SPACE}second", 0, COSTS),
 )
 
@@ -106,7 +106,8 @@ def _values(column: Column | CostColumn, arm: Arm, setting: Setting) -> list[flo
 
 
 def _known(column: Column | CostColumn, arm: Arm, setting: Setting) -> bool:
-    return any(value is not None for value in _values(column, arm, setting))
+    values = _values(column, arm, setting)
+    return any(values) if isinstance(column, CostColumn) else any(value is not None for value in values)
 
 
 def _cell(column: Column | CostColumn, arm: Arm, setting: Setting) -> Cell:
