@@ -92,8 +92,11 @@ def test_a_network_without_configuration_has_no_folder(tmp_path):
         (lambda p: (p / "generator.json").write_text("{"), "generator.json is damaged"),
         (lambda p: (p / "generator.safetensors").write_bytes(b"x"), "could not be opened"),
         (lambda p: (p / "generator.safetensors").unlink(), "could not be opened"),
-        (lambda p: rename(p, "foreign.Net"), "foreign.Net, which is of none of the packages .* add --allow foreign"),
-        (lambda p: rename(p, "sparring.networks.Nothing"), "could not be opened"),
+        (
+            lambda p: rename(p, "foreign.Net"),
+            "foreign.Net is of .foreign. and none of the packages .* add --allow foreign",
+        ),
+        (lambda p: rename(p, "sparring.networks.Nothing"), "cannot be made"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_one_line(tmp_path, damage, words):

@@ -126,7 +126,7 @@ def measure(
     from sparring.runs.results import keep_result
     from sparring.samplers import Sampler
 
-    sampler = Sampler(source)
+    sampler = Sampler(source, allow=options.allow)
     evaluator = evaluators.of(source, sampler.shape[0])
     place = options.out or source
     kept = options.out is not None or is_run(source) or os.access(source, os.W_OK)
@@ -173,7 +173,7 @@ class Evaluators:
         by_run = is_run(source) and (options.reference is None or options.train is None)
         key = repr((RunFolder(source).read_config().get("data") if by_run else None, channels))
         if key not in self.made:
-            real = RealImages.of(options.reference, options.train, source, channels, **self.settings)
+            real = RealImages.of(options.reference, options.train, source, channels, options.allow, **self.settings)
             self.made[key] = Evaluator(real, options.features, options.features_seed)
         return self.made[key]
 

@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sparring.cli.sampling import add_allow
 from sparring.cli.terminal import path, place, quiet
-from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 
 
@@ -40,13 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume_step", type=int, metavar="STEP", help="go on from this checkpoint; later ones are dropped"
     )
-    parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="trust this package: the recipe may use its classes (repeatable)",
-    )
+    add_allow(parser)
     parser.add_argument("--settings", action="store_true", help="show every setting of the recipe and stop")
     parser.add_argument("--dry_run", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--json", action="store_true", help="print the run's row of `compare` when done")
@@ -59,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(options: argparse.Namespace) -> int:
+    from sparring.recipes import recipe
+
     settings = compose(options.recipe, options.on, tuned=options.init is not None)
     started_from = settings.pop("init", None)  # in the configuration of a run that tuned
     init = options.init or started_from
@@ -75,6 +71,8 @@ def start(options: argparse.Namespace) -> int:
 
 
 def resume(options: argparse.Namespace) -> int:
+    from sparring.recipes import recipe
+
     out = options.out
     if not (out / "config.yaml").is_file():
         raise ValueError(f"nothing to resume: {out} is not a run of sparring (give it with --out)")
@@ -105,6 +103,7 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
         print(f"sparring: {stopped}", file=sys.stderr)
         return stopped.exit_code
     if trainer.accelerator.is_main_process:
+        from sparring.generators import holds_generator
         from sparring.report import write_run_report
 
         page = write_run_report(folder)
@@ -113,5 +112,8 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
 
             print(json.dumps(summarise(folder).to_json()))
         else:
-            print(f"run: {folder}\npage: {page}\nnext: sparring evaluate {shlex.quote(str(folder))} --steps 10")
+            print(f"run: {folder}\npage: {page}")
+            if holds_generator(folder / "pipeline"):
+                allow = "".join(f" --allow {shlex.quote(module)}" for module in options.allow)
+                print(f"next: sparring evaluate {shlex.quote(str(folder))} --steps 10{allow}")
     return 0

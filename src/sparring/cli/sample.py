@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from sparring.runs.pictures import POINTS
     from sparring.samplers import Sampler, save_animation, save_images
 
-    sampler = Sampler(options.source, size=options.size)
+    sampler = Sampler(options.source, size=options.size, allow=options.allow)
     states: list[Any] = []
     samples = sampler(
         options.n,
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
     shown: Any = states if animated else samples.images
-    real = real_points(Path(options.source), options.n) if sampler.shape == POINTS else None
+    real = real_points(Path(options.source), options.n, options.allow) if sampler.shape == POINTS else None
     written = (save_animation if animated else save_images)(shown, options.out, scale=scale, real=real)
     print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
     return 0
@@ -96,12 +96,12 @@ def animate_training(run: Path, out: Path, animated: bool) -> int:
     return 0
 
 
-def real_points(source: Path, n: int) -> Any:
+def real_points(source: Path, n: int, allow: list[str]) -> Any:
     """Points of the data that a run was trained on, to draw its own over; None if they are not there."""
     from sparring.evaluation.real import data_of_run
     from sparring.runs import is_run
 
     try:
-        return data_of_run(source).images(n) if is_run(source) else None
+        return data_of_run(source, allow).images(n) if is_run(source) else None
     except ValueError:
         return None

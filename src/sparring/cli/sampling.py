@@ -10,6 +10,17 @@ def add_sampling(parser: argparse.ArgumentParser, n: int) -> None:
         "--guidance", type=float, default=1.0, help="scale of classifier-free guidance (default: 1, none)"
     )
     parser.add_argument("--batch_size", type=int, help="images at once (default: 256, or fewer of large ones)")
+    add_allow(parser)
+
+
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="trust this package, or this module of the working folder: its classes may be named (repeatable)",
+    )
 
 
 def check_sampling(options: argparse.Namespace, steps: int) -> None:

@@ -3,24 +3,37 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sparring.data import ImageData, from_spec, named
 from sparring.metrics.extract import ImageBatches
 from sparring.runs import RunFolder, is_run
+from sparring.runs.classes import make
 
 COLOURED = 0.1  # of a range of 2: what JPEG does to a grey image stays below
 
 
-def data_of_run(run: Path) -> ImageData:
-    """The training data of a run, made again from its configuration."""
+def data_of_run(run: Path, allow: Sequence[str] = ()) -> ImageData:
+    """The training data of a run, made again from its configuration.
+
+    Args:
+        run: run folder.
+        allow: packages whose classes it may name, beside those of the library.
+
+    Raises:
+        ValueError: it does not say; a class of another package; what the class refuses.
+    """
     section = RunFolder(run).read_config().get("data")
-    if not isinstance(section, dict) or not str(section.get("class_path", "")).startswith("sparring.data."):
+    if not isinstance(section, dict) or "class_path" not in section:
         raise ValueError(f"{run} does not say how its data was made: give --reference and --train")
-    module, _, name = section["class_path"].rpartition(".")
-    return getattr(import_module(module), name)(**(section.get("init_args") or {}))
+    try:
+        data = make(section, allow)
+    except ValueError as error:
+        raise ValueError(f"{error}; or give --reference and --train") from None
+    if not isinstance(data, ImageData):
+        raise ValueError(f"{run} was trained on a {type(data).__name__}, which is no data set: give --reference")
+    return data
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,13 @@ class RealImages:
 
     @classmethod
     def of(
-        cls, reference: str | None, train: str | None, source: str | Path, channels: int | None = None, **settings: Any
+        cls,
+        reference: str | None,
+        train: str | None,
+        source: str | Path,
+        channels: int | None = None,
+        allow: Sequence[str] = (),
+        **settings: Any,
     ) -> "RealImages":
         """From the words of the command line; what is left out comes from the run.
 
@@ -42,12 +61,13 @@ class RealImages:
                 holdout was taken from.
             source: what is evaluated.
             channels: of its images; with 1, grey images in colour files are read as grey.
+            allow: packages whose classes a run may name, beside those of the library.
             settings: size, pad, limit … of both data sets, as far as they have them.
 
         Raises:
             ValueError: nothing to measure against; a word that is no data set; colour images for a grey model.
         """
-        known = data_of_run(Path(source)) if is_run(source) and (reference is None or train is None) else None
+        known = data_of_run(Path(source), allow) if is_run(source) and (reference is None or train is None) else None
         if reference is None:
             if known is None:
                 raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
@@ -58,20 +78,22 @@ class RealImages:
                 )
             real = known
         else:
-            real = data_of(reference, channels, settings)
+            real = data_of(reference, channels, settings, allow)
         held_out = real.holdout() or real
-        trained = data_of(train, channels, settings) if train is not None else real if known is None else known
+        trained = real if known is None else known
+        if train is not None:
+            trained = data_of(train, channels, settings, allow)
         return cls(held_out, None if trained is held_out else trained)
 
 
-def data_of(word: str, channels: int | None, settings: Mapping[str, Any]) -> ImageData:
+def data_of(word: str, channels: int | None, settings: Mapping[str, Any], allow: Sequence[str] = ()) -> ImageData:
     """The data set of a word, or of a run, with those settings that its class has; grey if `channels` is 1.
 
     Raises:
         ValueError: no such data set, or colour images that would have to be made grey.
     """
     if is_run(word):
-        return data_of_run(Path(word))
+        return data_of_run(Path(word), allow)
     own = {name: value for name, value in settings.items() if name in settings_of(word)}
     data = from_spec(word, **own)
     if channels != 1 or data.image_shape[0] == 1 or "channels" not in settings_of(word):

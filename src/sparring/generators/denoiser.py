@@ -1,6 +1,7 @@
 """A network that sees through noise: a torch module, its noising process, and what its output means."""
 
 import inspect
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,8 @@ from sparring.generators.condition import Condition, Prompts, TextCondition, con
 from sparring.generators.generator import Generator
 from sparring.generators.loop import normal_rows, rows_at_once, walk
 from sparring.generators.merging import lora_weights, merged_network
-from sparring.generators.pipeline import write_pipeline
+from sparring.generators.own import write_own
+from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
@@ -547,9 +549,17 @@ class Denoiser(Generator):
     # -- folders -------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
-        """Writes a folder that `DiffusionPipeline.from_pretrained` opens, with adapters multiplied into the weights."""
-        scheduler = self.process.scheduler(sampler, self.prediction)
-        return write_pipeline(folder, merged_network(self.net), scheduler, self.space, self.text)
+        """Writes a folder that `DiffusionPipeline.from_pretrained` opens, with adapters multiplied into the weights.
+
+        A network of another kind is written as its class, arguments and weights, if those make it again.
+        """
+        scheduler, net = self.process.scheduler(sampler, self.prediction), merged_network(self.net)
+        if write_pipeline(folder, net, scheduler, self.space, self.text):
+            return True
+        if self.space is not None or self.text is not None:
+            return False
+        settings = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
+        return write_own(folder, net, scheduler=json.loads(stock_scheduler(scheduler).to_json_string()), **settings)
 
     def adapters(self) -> dict[str, Tensor]:
         return lora_weights(self.net)

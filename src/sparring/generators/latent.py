@@ -1,28 +1,18 @@
 """The generator of a GAN: one network call from noise to an image, or to a point as an image of shape (2, 1, 1)."""
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
 from sparring.generators.loop import normal_rows, rows_at_once
+from sparring.generators.own import write_own
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
-from sparring.runs.checkpoint import save_tensors, sync
-from sparring.runs.folder import reason
-
-CONFIG, WEIGHTS = "generator.json", "generator.safetensors"
-ALLOWED = ("sparring", "torch", "diffusers", "transformers")
 
 
 class LatentGenerator(Generator):
@@ -30,8 +20,8 @@ class LatentGenerator(Generator):
 
     Args:
         net: called as `net(z)` or, with `num_classes`, `net(z, labels)`, z [B, latent_dim] standard normal, labels [B];
-            gives images [B, C, H, W]. To be saved in a folder it must be a diffusers `ConfigMixin`, whose
-            configuration makes it again.
+            gives images [B, C, H, W]. A folder can hold it if its class and arguments make it again
+            (`describe`).
         latent_dim: numbers in z.
         num_classes: classes that it is conditioned on; None: none.
 
@@ -183,51 +173,4 @@ class LatentGenerator(Generator):
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
         """Writes generator.json, which says how to make the network again, and generator.safetensors."""
-        from diffusers import ConfigMixin
-
-        if not isinstance(self.net, ConfigMixin):
-            return False
-        kind = type(self.net)
-        settings = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
-        net = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": settings}
-        config = {"net": net, "latent_dim": self.latent_dim, "num_classes": self.classes}
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in (
-            (WEIGHTS, lambda path: save_tensors(path, self.net.state_dict())),
-            (CONFIG, lambda path: path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")),
-        ):
-            draft = folder / f".{name}"
-            write(draft)
-            sync(draft)
-            os.replace(draft, folder / name)
-        return True
-
-
-def load_latent_generator(folder: Path, allow: Sequence[str] = ()) -> LatentGenerator:
-    """What `LatentGenerator.save` wrote.
-
-    Args:
-        folder: the folder.
-        allow: packages whose networks it may name, beside sparring, torch, diffusers and transformers.
-
-    Raises:
-        ValueError: damaged, or a network of another package.
-    """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        class_path, settings = str(config["net"]["class_path"]), dict(config["net"]["init_args"])
-        latent_dim, num_classes = config["latent_dim"], config["num_classes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged ({type(error).__name__}: {error})") from None
-    module, _, name = class_path.rpartition(".")
-    if module.partition(".")[0] not in (*ALLOWED, *allow):
-        raise ValueError(
-            f"{folder} holds a {class_path}, which is of none of the packages {', '.join(ALLOWED)}; if you trust it, "
-            f"add --allow {module.partition('.')[0]}"
-        )
-    try:
-        net: Any = getattr(import_module(module), name)(**settings)
-        net.load_state_dict(load_file(folder / WEIGHTS))
-    except (ImportError, AttributeError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} could not be opened ({' '.join(reason(error).split())[:200]})") from None
-    return LatentGenerator(net, latent_dim, num_classes)
+        return write_own(folder, self.net, latent_dim=self.latent_dim, num_classes=self.classes)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
 from sparring.generators.condition import Prompts
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.generator import Generator
-from sparring.generators.latent import CONFIG, load_latent_generator
+from sparring.generators.latent import LatentGenerator
+from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
@@ -30,7 +32,32 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         ValueError: nothing there, of no known kind, or damaged.
     """
     path = pipeline_of(folder)
-    return load_latent_generator(path, allow) if (path / CONFIG).is_file() else load_pipeline(folder)[0]
+    if not (path / CONFIG).is_file():
+        return load_pipeline(folder)[0]
+    net, settings = read_own(path, allow)
+    try:
+        if "scheduler" not in settings:
+            return LatentGenerator(net, settings["latent_dim"], settings["num_classes"])
+        scheduler = settings["scheduler"]
+        scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
+        process, prediction = from_scheduler(scheduler)
+        denoiser = Denoiser(net, process, prediction, condition_dropout=settings["condition_dropout"])
+        denoiser.own_scheduler = scheduler
+        if settings["image_shape"] is not None:
+            denoiser.check_shape(tuple(settings["image_shape"]))
+        return denoiser
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / CONFIG} is damaged ({type(error).__name__}: {error})") from None
+
+
+def load_denoiser(folder: str | Path, frozen: torch.dtype = torch.float32, allow: Sequence[str] = ()) -> Denoiser:
+    """The denoiser of a run or of a pipeline folder; see `load_generator` and `load_pipeline`."""
+    if not (pipeline_of(folder) / CONFIG).is_file():
+        return load_pipeline(folder, frozen)[0]
+    generator = load_generator(folder, allow)
+    if not isinstance(generator, Denoiser):
+        raise ValueError(f"{folder} holds a {type(generator).__name__} and no denoiser")
+    return generator
 
 
 def holds_generator(folder: str | Path) -> bool:
@@ -105,13 +132,16 @@ def read_index(path: Path) -> dict[str, Any]:
         )
     if (path.absolute().parent / "model_index.json").is_file():
         raise ValueError(f"{path} is one part of a pipeline: give the whole folder {path.absolute().parent}")
-    raise ValueError(f"{path} is neither a run of sparring with a pipeline nor a diffusers pipeline folder")
+    if (path / "config.yaml").is_file():
+        raise ValueError(
+            f"{path} is a run whose network could not be kept: sample it in the program that made it, or give it "
+            "attributes that are called like its arguments and train again"
+        )
+    raise ValueError(f"{path} is neither a run of sparring nor a diffusers pipeline folder")
 
 
 def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any:
     """The pipeline of a folder; its networks in float32 (the denoising one) or `frozen`, every weight checked."""
-    import diffusers
-
     from sparring.generators.denoiser_pipeline import DenoiserPipeline
 
     cls = DenoiserPipeline if index["_class_name"] == [OWN, DenoiserPipeline.__name__] else None
@@ -153,7 +183,6 @@ def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any
 
 def network_class(library: str, kind: str) -> Any:
     """The class of a part if it is a network; None for tokenizers, schedulers and the like."""
-    import diffusers
     import transformers
 
     homes = {"diffusers": diffusers, "transformers": transformers, MLP.__module__: sys.modules[MLP.__module__]}

@@ -73,8 +73,7 @@ def write_pipeline(
     Returns:
         False if the network is no diffusers model, so that there is no pipeline for it.
     """
-    stock: Any = next(kind for kind in type(scheduler).__mro__ if kind.__module__.startswith("diffusers."))
-    scheduler = scheduler if type(scheduler) is stock else stock.from_config(scheduler.config)
+    scheduler = stock_scheduler(scheduler)
     found = pipeline_class(net, scheduler, space, text)
     if found is None:
         return False
@@ -102,6 +101,12 @@ def write_pipeline(
         index = json.loads((folder / "model_index.json").read_text())
         (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": [OWN, cls.__name__]}, indent=2))
     return True
+
+
+def stock_scheduler(scheduler: Any) -> Any:
+    """The scheduler, or the one of diffusers that it extends."""
+    stock: Any = next(kind for kind in type(scheduler).__mro__ if kind.__module__.startswith("diffusers."))
+    return scheduler if type(scheduler) is stock else stock.from_config(scheduler.config)
 
 
 def in_float32(part: Any) -> Any:

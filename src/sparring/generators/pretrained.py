@@ -1,12 +1,13 @@
 """The denoiser that a recipe tunes: a run or pipeline folder, with a choice of what of it is trained."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
 from sparring.generators.denoiser import Denoiser
-from sparring.generators.loading import load_pipeline
+from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.frozen import frozen_tensors
 
@@ -21,6 +22,7 @@ class Pretrained(Denoiser):
             weights; "bf16" halves their memory.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
+        allow: further packages whose networks the folder may name.
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class Pretrained(Denoiser):
         tuning: Tuning | None = None,
         frozen: Literal["fp32", "bf16"] = "fp32",
         condition_dropout: float | None = None,
+        allow: Sequence[str] = (),
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
-        loaded = load_pipeline(path, dtype)[0]
+        loaded = load_denoiser(path, dtype, allow)
         dropout = loaded.condition_dropout if condition_dropout is None else condition_dropout
         super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout)
         self.path = path

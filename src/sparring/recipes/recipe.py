@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from glob import glob
 from importlib.util import find_spec
 from inspect import signature
@@ -15,11 +15,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from sparring.recipes.compose import SECTIONS
+from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
-ALLOWED = ("sparring", "torch", "diffusers", "transformers", "peft")
 
-
-def check_classes(recipe: dict[str, Any], allow: list[str]) -> None:
+def check_classes(recipe: dict[str, Any], allow: Sequence[str]) -> None:
     """Refuses any class outside the packages that a recipe may name, before anything is imported.
 
     A class stands under `class_path`, or as a plain string where one is expected. There, the name of a file and YAML
@@ -33,6 +32,7 @@ def check_classes(recipe: dict[str, Any], allow: list[str]) -> None:
         ValueError: a class of another package, or settings from a further file or inside a string.
     """
     allowed = (*ALLOWED, *allow)
+    add_working_folder(allow)
     foreign = []
     for path, value in strings(recipe):
         named = path[-1:] == ("class_path",)
@@ -134,13 +134,13 @@ def parser(tuned: bool, section: str = "denoiser") -> Any:
         description="Every setting of a recipe, as a flag.",
     )
     options.add_argument("--config", action="config", help="the recipe")
-    options.add_subclass_arguments(ImageData, "data", required=True)
+    options.add_subclass_arguments(ImageData, "data", required=True, fail_untyped=False)
     if section == "generator":
-        options.add_subclass_arguments(Generator, section, required=True)
+        options.add_subclass_arguments(Generator, section, required=True, fail_untyped=False)
     else:
         skip = set() if tuned else {"space", "text"}
-        options.add_class_arguments(Pretrained if tuned else Denoiser, section, skip=skip)
-    options.add_subclass_arguments(Method, "method", required=True)
+        options.add_class_arguments(Pretrained if tuned else Denoiser, section, skip=skip, fail_untyped=False)
+    options.add_subclass_arguments(Method, "method", required=True, fail_untyped=False)
     options.link_arguments(section, "method.init_args.generator", apply_on="instantiate")
     options.add_class_arguments(Trainer, "trainer", skip={"method", "data", "out", "config"}, instantiate=False)
     return options
@@ -201,13 +201,9 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     Raises:
         ValueError: an unknown class or setting, a value of the wrong type or one that cannot work; in one line.
     """
-    import torch
-
-    from sparring.training import Trainer
-
     section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
-        recipe = {**recipe, section: section_of(recipe, init)}
+        recipe = {**recipe, section: section_of(recipe, init, header.get("allow", []))}
     elif recipe.get("start") == "trained" or not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
@@ -216,13 +212,10 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
             "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
         )
     options, parsed = parse(recipe, flags, tuned=init is not None)
-    config = header | resolved(options, parsed)
-    torch.manual_seed(parsed.trainer.seed)  # initial weights
-    objects = instantiate(options, parsed)
-    return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
+    return trainer_of(options, parsed, out, header | resolved(options, parsed))
 
 
-def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
+def rebuild(run: Path, flags: list[str], allow: Sequence[str] = ()) -> Any:
     """The trainer of an existing run, from its config.yaml, to go on with it.
 
     Args:
@@ -231,17 +224,15 @@ def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
         allow: further packages that the user trusts; those that config.yaml names as trusted do not count, since a run
             may come from somebody else.
     """
-    import torch
-
-    from sparring.training import Trainer
-
     config = read_config(run)
     recipe = {name: config[name] for name in SECTIONS if name in config}
-    check_classes(recipe, allow or [])
+    check_classes(recipe, allow)
     section, tuned = of_generator(recipe), config.get("init") is not None
     whole = tuned and not recipe[section].get("tuning")  # the run's own pipeline/ has all of the network
     if whole:
-        recipe[section] = section_of(recipe, str(run))
+        recipe[section] = section_of(recipe, str(run), allow)
+    elif tuned:
+        recipe[section] = section_of(recipe, recipe[section]["path"], allow)
     options, parsed = parse(recipe, flags, tuned)
     if tuned and not whole and not Path(parsed.denoiser.path).exists():
         raise ValueError(
@@ -251,9 +242,24 @@ def rebuild(run: Path, flags: list[str], allow: list[str] | None = None) -> Any:
     changed = config | resolved(options, parsed)
     if whole:
         changed[section] = config[section]
-    torch.manual_seed(parsed.trainer.seed)
+    return trainer_of(options, parsed, run, changed)
+
+
+def trainer_of(options: Any, parsed: Any, out: Path, config: dict[str, Any]) -> Any:
+    """The trainer of a namespace; its network is remembered as the configuration says it."""
+    import torch
+
+    from sparring.generators import Denoiser, LatentGenerator
+    from sparring.training import Trainer
+
+    torch.manual_seed(parsed.trainer.seed)  # initial weights
     objects = instantiate(options, parsed)
-    return Trainer(objects.method, objects.data, out=run, config=changed, **objects.trainer.as_dict())
+    section = config[of_generator(config)]
+    net = section.get("net") or (section.get("init_args") or {}).get("net")
+    generator = objects.method.generator
+    if isinstance(net, dict) and isinstance(generator, Denoiser | LatentGenerator):
+        remember(generator.net, net)
+    return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -293,15 +299,17 @@ def resolved(options: Any, parsed: Any) -> dict[str, Any]:
     return config | {"data": with_absolute_paths(config["data"])}
 
 
-def section_of(recipe: dict[str, Any], init: str) -> dict[str, Any]:
-    """The section of what is trained when it is read from a folder: a recipe's, without the network it would build."""
+def section_of(recipe: dict[str, Any], init: str, allow: Sequence[str]) -> dict[str, Any]:
+    """The section of what is trained when it is read from a folder: a recipe's, without the network it would build.
+
+    What the folder may name is never taken from the recipe.
+    """
     folder = os.path.abspath(init) if os.path.exists(init) else init
     if of_generator(recipe) == "generator":
-        return {"class_path": "sparring.generators.load_generator", "init_args": {"folder": folder}}
-    settings = recipe.get("denoiser") or {}
-    return {key: value for key, value in settings.items() if key not in ("net", "process", "prediction")} | {
-        "path": folder
-    }
+        settings = {"folder": folder, "allow": list(allow)}
+        return {"class_path": "sparring.generators.load_generator", "init_args": settings}
+    kept = {k: v for k, v in (recipe.get("denoiser") or {}).items() if k not in ("net", "process", "prediction")}
+    return kept | {"path": folder, "allow": list(allow)}
 
 
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:

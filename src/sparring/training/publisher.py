@@ -1,5 +1,6 @@
 """The average of a run on its way out: shipped as a folder, sampled for pictures, measured on held-out images."""
 
+import warnings
 from copy import deepcopy
 
 import torch
@@ -47,6 +48,7 @@ class EmaPublisher:
         self.num_samples = num_samples
         self.main = main
         self.whole: Generator | None = None
+        self.said = False
 
     def will_be_sharded(self) -> None:
         """Keeps a whole copy on the CPU of the main process, through which the average is shipped from then on."""
@@ -68,7 +70,15 @@ class EmaPublisher:
                 shipped = self.whole
         if self.main:
             with writing("the pipeline", self.folder.pipeline):
-                shipped.save(self.folder.pipeline, self.sampler)
+                saved = shipped.save(self.folder.pipeline, self.sampler)
+            if not saved and not self.said:
+                self.said = True
+                warnings.warn(
+                    f"{self.folder.pipeline} is not written: the network cannot be made again from its class and "
+                    "arguments. Give it attributes that are called like its arguments; from Python "
+                    "`generator.sample(16)` works as it is",
+                    stacklevel=2,
+                )
             self.folder.save_lora(self.generator.adapters())
 
     def draw(self, step: int) -> None:

@@ -12,6 +12,7 @@ from sparring.data import BatchStream, ImageData
 from sparring.methods.method import Method
 from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
+from sparring.runs.classes import describe, make
 from sparring.runs.folder import writing
 from sparring.training import processes
 from sparring.training.batches import Micro, micro_batches, worker_error
@@ -276,6 +277,8 @@ class Trainer:
         self.publisher.ship()
         self.publisher.draw(0)
         if self.main:
+            if "data" not in self.config and (made_of := description_of(self.data)) is not None:
+                self.config["data"] = made_of
             hardware = dict(processes=self.world, device=device_name(self.device))
             self.folder.write_config(self.config, **hardware, data=self.data.fingerprint())
 
@@ -417,3 +420,16 @@ class Trainer:
 
 def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def description_of(data: ImageData) -> dict[str, Any] | None:
+    """Class and arguments of a data set that a program made, if they make the same one again."""
+    description = describe(data)
+    if description is None:
+        return None
+    try:
+        twin = make(description, kind=type(data))
+    except (ValueError, OSError):
+        return None
+    same = twin.name == data.name and twin.image_shape == data.image_shape
+    return description if same and twin.fingerprint() == data.fingerprint() else None
