@@ -10,7 +10,7 @@ from torch import nn
 
 from sparring.cli.main import main
 from sparring.generators import Denoiser, LatentGenerator, load_generator
-from sparring.process import VP, RectifiedFlow
+from sparring.process import EDM, VP, RectifiedFlow
 from sparring.runs.classes import describe, make
 
 SHORT = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=1", "--trainer.tracker=null"]
@@ -76,10 +76,10 @@ def test_arguments_are_attributes_of_the_same_name(own):
     assert describe(make(describe(nn.Linear(3, 2)))) is not None
 
 
-@pytest.mark.parametrize("process", [VP(schedule="cosine"), RectifiedFlow()])
-def test_a_denoiser_of_an_own_network_is_opened_as_it_was(own, tmp_path, process):
+@pytest.mark.parametrize(("process", "kind"), [(VP(schedule="cosine"), "v"), (RectifiedFlow(), "flow"), (EDM(), "edm")])
+def test_a_denoiser_of_an_own_network_is_opened_as_it_was(own, tmp_path, process, kind):
     torch.manual_seed(0)
-    denoiser = Denoiser(own.Remembering(3, scale=0.5), process, "v" if isinstance(process, VP) else "flow")
+    denoiser = Denoiser(own.Remembering(3, scale=0.5), process, kind)
     denoiser.check_shape((1, 8, 8))
     assert denoiser.save(tmp_path / "kept")
     with pytest.raises(ValueError, match="if you trust it, add --allow ownparts"):
