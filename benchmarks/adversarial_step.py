@@ -55,7 +55,7 @@ class Unattached(SADM):
         if self.detaches:
             return super().discriminator_loss(batch, fake)
         assert self.discriminator is not None
-        real, attached = self.discriminator.scores([fake.real, fake.fake], fake.given)
+        real, attached = self.discriminator.scores([fake.views.real, fake.views.fake], fake.views.given)
         return {"structure": self.objective.discriminator(real, attached)}
 
 

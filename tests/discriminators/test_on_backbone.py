@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones import SmallConvNet
-from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator, leaves
+from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator
 from sparring.discriminators.heads import SpectralConv2d
 from sparring.objectives import Hinge, Scores, r1_penalty
 
@@ -233,7 +233,7 @@ def test_unconditional_projected_discriminator_ignores_labels(backbone, draws):
 def test_r1_at_the_inputs_of_the_heads(kind, backbone, draws):
     """The penalty reaches the heads, its gradient agrees with finite differences along a random direction."""
     d, _ = discriminator(kind, backbone)
-    maps = leaves(d.features(pictures(), Given(), draws(4)), differentiable=True)
+    maps = [m.detach().requires_grad_() for m in d.features(pictures(), Given(), draws(4))]
     given = Given(labels=torch.arange(4) % 3, reference=[m.detach().flip(0) for m in maps])
 
     def penalty():

@@ -153,10 +153,10 @@ def test_the_backbone_sees_every_image_once_a_step(monkeypatch):
     method.discriminator_loss(batch_of(phase="discriminator"), rollout)
     method.generator_loss(batch_of(phase="generator"), rollout)
     assert [maps[0].requires_grad for maps in seen] == [False, False, True]
-    for maps, kept in zip(seen, (rollout.real, rollout.given.reference, rollout.fake), strict=True):
+    for maps, kept in zip(seen, (rollout.views.real, rollout.views.given.reference, rollout.views.fake), strict=True):
         assert maps is kept
-    assert not torch.equal(rollout.real[0], rollout.given.reference[0])  # augmented each by itself
-    assert ADT(denoiser(), projected(), num_steps=4).rollout(batch_of()).given.reference is None
+    assert not torch.equal(rollout.views.real[0], rollout.views.given.reference[0])  # augmented each by itself
+    assert ADT(denoiser(), projected(), num_steps=4).rollout(batch_of()).views.given.reference is None
     assert len(seen) == 5
 
 

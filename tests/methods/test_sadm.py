@@ -49,12 +49,12 @@ def test_equal_batches_have_distance_and_gradient_zero():
     """A prediction that is the real image: S = 0 for both players, and no gradient that is NaN."""
     method = sadm()
     rollout = method.rollout(batch_of())
-    rollout.fake = [images_of().requires_grad_()]
+    rollout.views.fake = [images_of().requires_grad_()]
     loss = method.discriminator_loss(batch_of(phase="discriminator"), rollout)["structure"]
     assert loss.item() == 0
     structural = method.generator_loss(batch_of(phase="generator"), rollout)["structure"]
     assert structural.item() == 0
-    (grad,) = torch.autograd.grad(structural, rollout.fake)
+    (grad,) = torch.autograd.grad(structural, rollout.views.fake)
     assert grad.abs().max().item() == 0
 
 
@@ -165,10 +165,10 @@ def test_rows_are_coupled_through_their_pairs():
     gradient = []
     for value in (None, 0.3):
         rollout = method.rollout(batch_of())
-        fake = rollout.fake[0].detach().clone()
+        fake = rollout.views.fake[0].detach().clone()
         if value is not None:
             fake[1] = value
-        rollout.fake = [fake.requires_grad_()]
+        rollout.views.fake = [fake.requires_grad_()]
         loss = method.generator_loss(batch_of(), rollout)["structure"]
         gradient.append(torch.autograd.grad(loss, fake)[0][0])
     assert not torch.allclose(*gradient)

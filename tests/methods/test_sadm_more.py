@@ -33,7 +33,7 @@ def test_one_noise_level_for_all_images_of_a_batch():
     method = sadm(shared_t=True)
     whole = method.rollout(batch_of())
     (level,) = whole.step.noised.t.unique().tolist()
-    torch.testing.assert_close(whole.given.weight, whole.given.weight[:1].expand(6))
+    torch.testing.assert_close(whole.views.given.weight, whole.views.given.weight[:1].expand(6))
     for rows in (slice(0, 2), slice(2, 6)):  # micro-batches and processes have the same one
         part = Batch(images_of()[rows], draws=Draws(0, phase="rollout", rows=rows, total=6))
         assert method.rollout(part).step.noised.t.unique().tolist() == [level]
@@ -84,12 +84,12 @@ def test_what_is_compared_of_latents(space):
     latents = latent_sadm(space, 3, discriminator_input="latents")
     batch = latent_batch(decoded)
     rollouts = [method.rollout(latent_batch(method)) for method in (decoded, pixels, latents)]
-    torch.testing.assert_close(rollouts[0].real[0], space.decode(batch.x_0))
-    assert not rollouts[0].real[0].requires_grad
-    assert torch.equal(rollouts[1].real[0], batch.images)
-    assert torch.equal(rollouts[2].real[0], batch.x_0)
+    torch.testing.assert_close(rollouts[0].views.real[0], space.decode(batch.x_0))
+    assert not rollouts[0].views.real[0].requires_grad
+    assert torch.equal(rollouts[1].views.real[0], batch.images)
+    assert torch.equal(rollouts[2].views.real[0], batch.x_0)
     for rollout in rollouts[:2]:
-        torch.testing.assert_close(rollout.fake[0], space.decode(rollouts[2].fake[0]))
+        torch.testing.assert_close(rollout.views.fake[0], space.decode(rollouts[2].views.fake[0]))
     for method, rollout in zip((decoded, pixels, latents), rollouts, strict=True):
         with opponent_frozen(method):
             method.generator_loss(batch, rollout)["structure"].backward()

@@ -7,8 +7,8 @@ import torch
 from small_runs import METHODS, TWO_PLAYERS, TinyNet, assert_same_checkpoint, method, trainer
 from torch import nn
 
-from sparring.discriminators import discriminator
 from sparring.generators import Prediction
+from sparring.objectives import adversarial as objectives
 from sparring.objectives import structure as affinity
 from sparring.training.state import changing_tensors
 
@@ -39,7 +39,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         outside.extend(x.dtype for x in (self.output, self.x_t, self.x0, self.eps))
 
     monkeypatch.setattr(Prediction, "__init__", prediction)
-    cosines, statistics = affinity.cosines, discriminator.discriminator_statistics
+    cosines, statistics = affinity.cosines, objectives.discriminator_statistics
 
     def see_affinities(z):
         found = cosines(z)
@@ -51,7 +51,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
         return statistics(real, fake)
 
     monkeypatch.setattr(affinity, "cosines", see_affinities)
-    monkeypatch.setattr(discriminator, "discriminator_statistics", see_logits)
+    monkeypatch.setattr(objectives, "discriminator_statistics", see_logits)
     windows = run.micro_batches()
     for step in range(2):
         taken, noted = run.alternate(next(windows), step)

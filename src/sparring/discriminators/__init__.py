@@ -1,7 +1,9 @@
 """Discriminators: of single images, of pairs and of batches."""
 
 from sparring.discriminators.augment import DiffAugment
-from sparring.discriminators.discriminator import Discriminator, Features, Given, leaves
+from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
+from sparring.discriminators.losses import discriminator_losses, generator_loss
+from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.siamese import SiameseDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
@@ -11,8 +13,11 @@ __all__ = [
     "Discriminator",
     "Features",
     "Given",
+    "PlainDiscriminator",
     "ProjectedDiscriminator",
     "SiameseDiscriminator",
     "StructureDiscriminator",
-    "leaves",
+    "Views",
+    "discriminator_losses",
+    "generator_loss",
 ]

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from sparring.data import Draws, ImageData
-from sparring.objectives import Scores, discriminator_statistics
+from sparring.objectives import Scores
 
 Features = list[Tensor]
 """Of a batch of images, each [B, ...]."""
@@ -33,6 +34,21 @@ class Given:
     reference: Features | None = None
     condition: Any = None
     weight: Tensor | None = None
+
+
+@dataclass
+class Views:
+    """What a discriminator sees in a step, made once for both players; empty without a discriminator.
+
+    Attributes:
+        real: features of the real images, without a graph.
+        fake: features of the fakes, with the graph of their rollout.
+        given: what is known beside the images, the features of the reference among it.
+    """
+
+    real: Features = field(default_factory=list)
+    fake: Features = field(default_factory=list)
+    given: Given = field(default_factory=Given)
 
 
 def identity(tensor: Tensor) -> Tensor:
@@ -73,6 +89,20 @@ class Discriminator(nn.Module, ABC):
         """The scores of several batches of candidates; what depends only on `given` may be computed once for all."""
         return [Scores(self.logits(features, given), features) for features in candidates]
 
+    def views(self, real: Tensor, fake: Tensor, given: Given, draws: Draws, reference: Tensor | None = None) -> Views:
+        """The features of real images and fakes [B, C, H, W] and, if it compares, of the reference images.
+
+        Raises:
+            ValueError: no reference images for a discriminator that compares.
+        """
+        with torch.no_grad():
+            features = self.features(real, given, draws)
+            if self.needs_reference != "no":
+                if reference is None:
+                    raise ValueError(f"{type(self).__name__} compares fakes with real images, which this method lacks")
+                given = replace(given, reference=self.features(reference, given, draws))
+        return Views(features, self.features(fake, given, draws), given)
+
     def forward(self, x: Tensor, given: Given, draws: Draws) -> Tensor:
         """Logits of images [B, C, H, W] in [-1, 1]."""
         return self.logits(self.features(x, given, draws), given)
@@ -82,8 +112,8 @@ class Discriminator(nn.Module, ABC):
         return {}
 
     def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
-        """What to log of an update in step `step`: by default the mean logits and the accuracy."""
-        return discriminator_statistics(real, fake)
+        """What to log of an update in step `step`, beside the objective's statistics; nothing by default."""
+        return {}
 
     @property
     def needs_images(self) -> bool:
@@ -98,11 +128,3 @@ class Discriminator(nn.Module, ABC):
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if batches of `batch_size` rows cannot work."""
-
-
-def leaves(features: Features, *, differentiable: bool = False) -> Features:
-    """The features without their graph, for the discriminator's loss; as leaves with gradient if a penalty needs that.
-
-    A tensor that has no graph stays the same object.
-    """
-    return [x.detach().requires_grad_(differentiable) if x.requires_grad or differentiable else x for x in features]

@@ -110,7 +110,7 @@ class StructureDiscriminator(Discriminator):
         return {"anchor": self.anchor * self.anchor_penalty()} if self.anchor > 0 else {}
 
     def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
-        """`structure`: S of the fakes, now; and, every tenth step, `structure_start`: as the encoder's start saw it."""
+        """`structure`: S of the fakes; and, every tenth step, `structure_start`: what the encoder saw at its start."""
         found = {"structure": real.logits.mean() - fake.logits.mean()}
         if step % START_EVERY == 0 and self._start_names:
             with torch.no_grad(), self.at_start():

@@ -15,7 +15,6 @@ from sparring.objectives.penalties import (
     GradientPenalty,
     Penalty,
     penalties_of,
-    penalty_losses,
     r1_penalty,
 )
 from sparring.objectives.structure import structure_distance
@@ -33,7 +32,6 @@ __all__ = [
     "Wasserstein",
     "discriminator_statistics",
     "penalties_of",
-    "penalty_losses",
     "r1_penalty",
     "structure_distance",
 ]

@@ -42,6 +42,10 @@ class Objective(ABC):
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
         """Scalar that the generator minimises; `real` is read only if `needs_real`."""
 
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """What to log of the discriminator's scores."""
+        return discriminator_statistics(real, fake)
+
 
 class NonSaturating(Objective):
     """Softplus losses: `mean sp(-r) + mean sp(f)` for the discriminator, `mean sp(-f)` for the generator.
@@ -93,6 +97,10 @@ class Wasserstein(Objective):
 
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
         return -at_least_float32(fake.logits).mean()
+
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """`gap`, which falls as the fakes get better. These logits have no zero, so there is no accuracy."""
+        return {"gap": real.logits.float().mean() - fake.logits.float().mean()}
 
 
 class Relativistic(Objective):

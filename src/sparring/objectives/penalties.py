@@ -117,23 +117,6 @@ def penalties_of(penalty: Penalty | Sequence[Penalty] | None) -> list[Penalty]:
     return penalties
 
 
-def penalty_losses(
-    penalties: Sequence[Penalty],
-    step: int,
-    discriminator: Scoring,
-    real: Scores,
-    fake: Scores,
-    given: Any,
-    draws: Draws,
-) -> dict[str, Tensor]:
-    """The terms of the penalties that are due in this step, weighted, by name; arguments as for a `Penalty`."""
-    return {
-        penalty.name: penalty.weight * penalty.every * penalty(discriminator, real, fake, given, draws)
-        for penalty in penalties
-        if penalty.is_due(step)
-    }
-
-
 def r1_penalty(logits: Tensor, x: Tensor | Sequence[Tensor]) -> Tensor:
     """Mean squared gradient norm of the discriminator at real samples, without the gamma/2 factor.
 

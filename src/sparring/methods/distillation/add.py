@@ -21,27 +21,19 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Features, Given, leaves
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
-from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of, penalty_losses
+from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of
 from sparring.process import Times, set_timesteps
 from sparring.rollout import DiscriminatorInput, OneStep, few_step, noise, real_and_fake
 
 
 @dataclass
 class ADDRollout(OneStep):
-    """A student's prediction, and features of it and of the real images; these are empty without a discriminator.
+    """A student's prediction, and what the discriminator sees of it and of the real images."""
 
-    Attributes:
-        real: features of the real images.
-        fake: of the prediction, with its graph.
-        given: what the logits are conditioned on.
-    """
-
-    real: Features = field(default_factory=list)
-    fake: Features = field(default_factory=list)
-    given: Given = field(default_factory=Given)
+    views: Views = field(default_factory=Views)
 
 
 class ADD(Method):
@@ -106,30 +98,21 @@ class ADD(Method):
             return ADDRollout(step.noised, step.prediction)
         real, fake = real_and_fake(self.generator, batch, step.prediction.x0, self.discriminator_input)
         given = Given(labels=batch.labels, t=step.noised.t, x_t=step.noised.x_t, condition=batch.condition)
-        with torch.no_grad():
-            features = self.discriminator.features(real, given, batch.draws)
-            if self.discriminator.needs_reference != "no":
-                given = replace(given, reference=self.discriminator.features(real, given, batch.draws))
-        fakes = self.discriminator.features(fake, given, batch.draws)
-        return ADDRollout(step.noised, step.prediction, features, fakes, given)
+        return ADDRollout(step.noised, step.prediction, self.discriminator.views(real, fake, given, batch.draws, real))
 
     def discriminator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
-        discriminator, given = self.discriminator, rollout.given
-        assert discriminator is not None
-        differentiable = any(penalty.is_due(self.step) for penalty in self.penalties)
-        candidates = [leaves(features, differentiable=differentiable) for features in (rollout.real, rollout.fake)]
-        real, fake = discriminator.scores(candidates, given)
-        self.log(**discriminator.statistics(real, fake, given, self.step))
-        losses: Losses = {"adversarial": self.objective.discriminator(real, fake), **discriminator.losses()}
-        losses |= penalty_losses(self.penalties, self.step, discriminator, real, fake, given, batch.draws)
-        return losses
+        assert self.discriminator is not None
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
 
     def generator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
         losses: Losses = {}
         if self.discriminator is not None:
-            candidates = [rollout.fake, rollout.real] if self.objective.needs_real else [rollout.fake]
-            scores = self.discriminator.scores(candidates, rollout.given)
-            losses["adversarial"] = self.adversarial_weight * self.objective.generator(*scores)
+            adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
+            losses["adversarial"] = self.adversarial_weight * adversarial
         if self.distillation_weight > 0:
             losses["distillation"] = self.distillation_weight * self.distillation(batch, rollout.prediction.x0)
         return losses

@@ -16,17 +16,16 @@ fixed backbone, the kept diffusion loss, the stopped input and the subset of ste
 weights, k, warm-up (see docs/methods/adt.md).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Features, Given, leaves
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.objectives import Hinge, Objective, Penalty, penalties_of, penalty_losses
+from sparring.objectives import Hinge, Objective, Penalty, penalties_of
 from sparring.process import Times, Weighting
 from sparring.rollout import (
     DiscriminatorInput,
@@ -50,17 +49,13 @@ class ADTRollout:
         noised: input of the denoising loss.
         condition: what the network is conditioned on there.
         image: the sampler's final image [B, C, H, W].
-        real: features of the real images.
-        fake: of the final image, with the graph of the rollout.
-        given: what the logits are conditioned on, the features of the reference images among it.
+        views: features of the real images, of the final image, and of the reference images.
     """
 
     noised: Noised
     condition: Condition
     image: Tensor | None = None
-    real: Features = field(default_factory=list)
-    fake: Features = field(default_factory=list)
-    given: Given = field(default_factory=Given)
+    views: Views = field(default_factory=Views)
 
 
 class ADT(Method):
@@ -172,13 +167,9 @@ class ADT(Method):
             return ADTRollout(noised, condition)
         images, image = real_and_fake(self.generator, batch, self.simulated(batch), self.discriminator_input)
         given = Given(labels=batch.labels, condition=batch.condition)
-        with torch.no_grad():
-            real = self.discriminator.features(images, given, batch.draws)
-            if self.discriminator.needs_reference != "no":
-                others = images if self.reference == "paired" else images.roll(1, 0)
-                given = replace(given, reference=self.discriminator.features(others, given, batch.draws))
-        fake = self.discriminator.features(image, given, batch.draws)
-        return ADTRollout(noised, condition, image, real, fake, given)
+        reference = images if self.reference == "paired" else images.roll(1, 0)
+        views = self.discriminator.views(images, image, given, batch.draws, reference)
+        return ADTRollout(noised, condition, image, views)
 
     def simulated(self, batch: Batch) -> Tensor:
         """The end of a drawn path, with a graph if the adversarial term has weight."""
@@ -200,22 +191,17 @@ class ADT(Method):
         return self.adversarial_weight * self.ramp(self.ramp_steps, self.warmup_steps)
 
     def discriminator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
-        discriminator, given = self.discriminator, rollout.given
-        assert discriminator is not None
-        differentiable = any(penalty.is_due(self.step) for penalty in self.penalties)
-        candidates = [leaves(features, differentiable=differentiable) for features in (rollout.real, rollout.fake)]
-        real, fake = discriminator.scores(candidates, given)
-        self.log(**discriminator.statistics(real, fake, given, self.step))
-        losses: Losses = {"adversarial": self.objective.discriminator(real, fake), **discriminator.losses()}
-        losses |= penalty_losses(self.penalties, self.step, discriminator, real, fake, given, batch.draws)
-        return losses
+        assert self.discriminator is not None
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
 
     def generator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
         losses: Losses = {}
         if self.discriminator is not None and self.strength > 0:
-            candidates = [rollout.fake, rollout.real] if self.objective.needs_real else [rollout.fake]
-            scores = self.discriminator.scores(candidates, rollout.given)
-            losses["adversarial"] = self.strength * self.objective.generator(*scores)
+            losses["adversarial"] = self.strength * generator_loss(self.discriminator, rollout.views, self.objective)
         if self.diffusion_weight > 0:
             noised, condition = rollout.noised, rollout.condition
             losses["diffusion"] = lambda: (

@@ -14,36 +14,30 @@ discriminator tells the predictions from the real images in its place. The paper
 encoder, weight, schedule and the weighting over noise levels are our choices (see docs/methods/sadm.md).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from sparring.backbones import freeze, images_to_learn
 from sparring.data import Batch, ImageData, StoredImages
-from sparring.discriminators import Discriminator, Features, Given, leaves
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.objectives import Objective, Penalty, Wasserstein, penalties_of, penalty_losses
+from sparring.objectives import Objective, Penalty, Wasserstein, penalties_of
 from sparring.process import Sigmoid, Times, Weighting
 from sparring.rollout import DiscriminatorInput, OneForAll, OneStep, denoising_error, one_step, real_and_fake
 
 
 @dataclass
 class SADMRollout:
-    """What both losses take; all but the step is empty without a discriminator.
+    """The one-step predictions of a batch, and what the discriminator sees of them and of the real images.
 
-    Attributes:
-        step: the one-step predictions of the batch.
-        real: features of the real images.
-        fake: of the predictions, with the graph of the rollout.
-        given: what the logits are conditioned on; a pair of images has the geometric mean of their two weights.
+    A pair of images has the geometric mean of the two weights in `views.given`.
     """
 
     step: OneStep
-    real: Features = field(default_factory=list)
-    fake: Features = field(default_factory=list)
-    given: Given = field(default_factory=Given)
+    views: Views = field(default_factory=Views)
 
 
 class SADM(Method):
@@ -127,11 +121,7 @@ class SADM(Method):
         weight = self.structure_weighting(self.generator.process.log_snr(noised.t))
         given = Given(labels=batch.labels, t=noised.t, x_t=noised.x_t, condition=batch.condition, weight=weight)
         real, fake = real_and_fake(self.generator, batch, step.prediction.x0, self.discriminator_input)
-        with torch.no_grad():
-            features = self.opponent.features(real, given, batch.draws)
-            if self.opponent.needs_reference != "no":
-                given = replace(given, reference=self.opponent.features(real, given, batch.draws))
-        return SADMRollout(step, features, self.opponent.features(fake, given, batch.draws), given)
+        return SADMRollout(step, self.opponent.views(real, fake, given, batch.draws, real))
 
     @property
     def strength(self) -> float:
@@ -139,20 +129,21 @@ class SADM(Method):
         return self.structure_weight * self.ramp(self.ramp_steps, self.delay_steps)
 
     def discriminator_loss(self, batch: Batch, rollout: SADMRollout) -> Losses:
-        discriminator, given = self.discriminator, rollout.given
-        assert discriminator is not None
-        differentiable = any(penalty.is_due(self.step) for penalty in self.penalties)
-        candidates = [leaves(features, differentiable=differentiable) for features in (rollout.real, rollout.fake)]
-        real, fake = discriminator.scores(candidates, given)
-        self.log(**discriminator.statistics(real, fake, given, self.step))
-        losses: Losses = {"structure": self.objective.discriminator(real, fake), **discriminator.losses()}
-        losses |= penalty_losses(self.penalties, self.step, discriminator, real, fake, given, batch.draws)
-        return losses
+        assert self.discriminator is not None
+        losses, statistics = discriminator_losses(
+            self.discriminator,
+            rollout.views,
+            self.objective,
+            self.penalties,
+            step=self.step,
+            draws=batch.draws,
+            name="structure",
+        )
+        self.log(**statistics)
+        return {**losses}
 
     def generator_loss(self, batch: Batch, rollout: SADMRollout) -> Losses:
         losses: Losses = {"diffusion": denoising_error(self.generator, rollout.step, self.weighting).mean()}
         if self.opponent is not None and self.strength > 0:
-            candidates = [rollout.fake, rollout.real] if self.objective.needs_real else [rollout.fake]
-            scores = self.opponent.scores(candidates, rollout.given)
-            losses["structure"] = self.strength * self.objective.generator(*scores)
+            losses["structure"] = self.strength * generator_loss(self.opponent, rollout.views, self.objective)
         return losses

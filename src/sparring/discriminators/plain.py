@@ -1,0 +1,49 @@
+"""A discriminator that is one network, trained from scratch: for points, and for small images."""
+
+import torch
+from torch import Tensor, nn
+
+from sparring.data import Draws
+from sparring.discriminators.augment import DiffAugment
+from sparring.discriminators.discriminator import Discriminator, Features, Given
+from sparring.networks.precision import at_least_float32
+
+
+class PlainDiscriminator(Discriminator):
+    """Logits of single images by a network of your own; the features are the images, so penalties attach to these.
+
+    Args:
+        net: Images [B, C, H, W] to logits [B, ...], for example a `Perceptron`. No batch statistics: they would tell
+            real from fake by the company of an image.
+        augment: Policy of `DiffAugment`; "" for none.
+        clip: After each update every trained weight is clipped to [-clip, clip] (Arjovsky et al. 2017, "Wasserstein
+            GAN", algorithm 1, where it is 0.01); None: it is not.
+
+    Raises:
+        ValueError: A `clip` that is not above 0, or a network with batch normalisation.
+    """
+
+    def __init__(self, *, net: nn.Module, augment: str = "", clip: float | None = None) -> None:
+        super().__init__()
+        if clip is not None and clip <= 0:
+            raise ValueError(f"`clip={clip}` must be above 0; leave it out to clip nothing")
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
+            raise ValueError(f"{type(net).__name__} has batch normalisation, which would couple the rows of a batch")
+        self.net = net
+        self.augment = DiffAugment(policy=augment)
+        self.clip = clip
+
+    def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
+        """The augmented images themselves."""
+        return [self.augment(x, draws)]
+
+    def logits(self, features: Features, given: Given) -> Tensor:
+        """Logits [B, ...], float32, as the network gives them."""
+        return at_least_float32(self.net(features[0]))
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Clips the weights, with `clip`."""
+        if self.clip is not None:
+            for parameter in self.parameters():
+                parameter.clamp_(-self.clip, self.clip)

@@ -1,0 +1,1 @@
+"""Methods that train a generator from noise against a discriminator."""
