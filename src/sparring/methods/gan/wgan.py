@@ -1,4 +1,4 @@
-"""WGAN: Wasserstein GAN (Arjovsky et al., arXiv 1701.07875)
+"""WGAN: Wasserstein GAN (Arjovsky et al., arXiv 1701.07875).
 
 Status: unproven.
 
