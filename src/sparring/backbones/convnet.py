@@ -98,7 +98,7 @@ class SmallConvNet(Backbone):
     def accuracy(self) -> float:
         """What `prepare` saw on held-out images; NaN before. Saved with the weights.
 
-        "classifier": the share that is classified rightly. "self-supervised": the share of views whose nearest one
+        "classifier": the share that is classified correctly. "self-supervised": the share of views whose nearest one
         among all others is of the same image.
         """
         return math.nan if self._accuracy < 0 else float(self._accuracy)

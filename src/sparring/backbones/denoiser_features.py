@@ -14,7 +14,7 @@ class DenoiserFeatures(Backbone):
 
     The map is the output of a U-Net's `mid_block` or of the transformer block halfway, features its mean over
     positions; what comes after is not run. Every image gets the same noise, so that equal images have equal features. A
-    class-conditional network is told the class "none" (`Denoiser.null_class`). A denoiser of latents takes latents
+    class-conditional network gets the class "none" (`Denoiser.null_class`). A denoiser of latents takes latents
     (SADM's `discriminator_input="latents"`). Features of denoisers as a representation: Tang et al. 2023, "Emergent
     Correspondence from Image Diffusion" (arXiv 2306.03881); the middle block, one noise for all and its level: default
     (ours).

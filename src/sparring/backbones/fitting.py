@@ -42,7 +42,7 @@ def fit_classifier(
         seed: Seed of the order of the images.
 
     Returns:
-        Share of `validation` classified rightly, in [0, 1].
+        Share of `validation` classified correctly, in [0, 1].
 
     Raises:
         ValueError: A label outside the net's classes.

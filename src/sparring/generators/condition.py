@@ -1,4 +1,4 @@
-"""What a network is told of an image beside its noise: class labels as they are, captions as embeddings."""
+"""What a network is conditioned on: class labels as they are, captions as embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

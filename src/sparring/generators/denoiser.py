@@ -310,7 +310,7 @@ class Denoiser(Generator):
         """One image of shape (C, H, W) through the network, without gradients; such images are sampled from now on.
 
         A text-to-image network may be tuned at another size than its configuration says. A network whose configuration
-        has no `sample_size` is told that of the data: a pipeline of it could not sample without.
+        has no `sample_size` gets that of the data: a pipeline of it could not sample without.
 
         Raises:
             ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.

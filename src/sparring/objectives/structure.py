@@ -1,4 +1,4 @@
-"""How the images of a batch are related in the eyes of an encoder, and how far two batches differ in that."""
+"""How the images of a batch are related in an encoder's features, and how far two batches differ in that."""
 
 import torch
 from torch import Tensor

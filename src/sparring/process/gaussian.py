@@ -175,7 +175,7 @@ class EDM(Process):
 
 
 class RectifiedFlow(Process):
-    """The linear path x_t = (1 - t) x_0 + t eps of rectified flow and flow matching. The network is told 1000 t.
+    """The linear path x_t = (1 - t) x_0 + t eps of rectified flow and flow matching. The network's time is 1000 t.
 
     Args:
         shift: moves sampling (and `LogitNormal` training times) towards noise, t -> shift t / (1 + (shift - 1) t), for

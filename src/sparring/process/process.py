@@ -20,7 +20,7 @@ def per_image(value: Tensor, images: Tensor) -> Tensor:
 
 
 class Process(ABC):
-    """How images turn into noise, and what its networks are told about it."""
+    """How images turn into noise, and which time and input its networks get."""
 
     shift: float = 1.0
 
@@ -38,7 +38,7 @@ class Process(ABC):
 
     @abstractmethod
     def model_time(self, t: Tensor) -> Tensor:
-        """What the network is told instead of t."""
+        """The network's time for t."""
 
     @abstractmethod
     def t_from_model_time(self, model_time: Tensor) -> Tensor:
