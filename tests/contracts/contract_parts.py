@@ -17,9 +17,9 @@ ROWS = 6
 PHASES = ("rollout", "discriminator", "generator")
 
 
-def build(name: str, start: Path, out: Path, *flags: str) -> Trainer:
-    """The trainer of a recipe on `tiny`; one that needs a trained generator gets `start`."""
-    tuned = read(name).get("start") == "trained"
+def build(name: str, start: Path, out: Path, *flags: str, tuned: bool = False) -> Trainer:
+    """The trainer of a recipe on `tiny`; one that needs a trained generator (or `tuned`) gets `start`."""
+    tuned = tuned or read(name).get("start") == "trained"
     init = str(start) if tuned else None
     header = {"recipe": name, "setting": "tiny", "init": init, "allow": []}
     return recipe.build(compose(name, "tiny", tuned=tuned), list(flags), out=out, init=init, header=header)
@@ -28,8 +28,8 @@ def build(name: str, start: Path, out: Path, *flags: str) -> Trainer:
 class Case:
     """A method ready for a step: prepared, in float64, its generator a little way from its start."""
 
-    def __init__(self, name: str, start: Path, out: Path):
-        trainer = build(name, start, out)
+    def __init__(self, name: str, start: Path, out: Path, tuned: bool = False):
+        trainer = build(name, start, out, tuned=tuned)
         trainer.method.prepare(trainer.data)
         self.method: Method = trainer.method.double().train()
         random = torch.Generator().manual_seed(0)

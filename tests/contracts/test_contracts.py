@@ -9,7 +9,7 @@ from contract_parts import PHASES, ROWS, Case, PermutedDraws, build, tensors_in,
 from sparring.data import Draws
 from sparring.generators import Denoiser
 from sparring.recipes import recipe
-from sparring.recipes.compose import shipped
+from sparring.recipes.compose import compose, shipped
 from sparring.runs.checkpoint import read_checkpoint
 from sparring.samplers import Sampler
 
@@ -83,6 +83,21 @@ def test_what_is_frozen_stays_in_eval_mode(name, start, tmp_path):
             if own and not any(p.requires_grad for p in own):
                 assert not module.training
     assert method.training
+
+
+@EACH
+def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes, tmp_path):
+    if "generator" in compose(name, "tiny"):
+        pytest.skip("of another kind")
+    case = Case(name, start_with_classes, tmp_path, tuned=True)
+    denoisers = case.method.generators()
+    seen = [[] for _ in denoisers]
+    for denoiser, labels in zip(denoisers, seen, strict=True):
+        denoiser.net.class_embedding.register_forward_pre_hook(lambda _, given, labels=labels: labels.append(given[0]))
+    case.losses(*map(case.batch, PHASES))
+    for labels in seen:
+        assert any(torch.equal(given, case.labels) for given in labels)
+        assert all(given.shape == case.labels.shape for given in labels)
 
 
 @EACH

@@ -1,6 +1,7 @@
 """A new method is one file and one recipe: it is listed, fitted and held to the contracts by existing."""
 
 import shutil
+from inspect import signature
 
 import pytest
 import test_contracts
@@ -54,9 +55,10 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("check", CONTRACTS, ids=lambda check: check.__name__)
-def test_a_new_method_is_held_to_every_contract(check, package, start, tmp_path):
+def test_a_new_method_is_held_to_every_contract(check, package, request, tmp_path):
     assert compose.shipped("methods")["toy"] == "A toy."
-    check("toy", start, tmp_path / "run")
+    _, start, _ = signature(check).parameters  # name, one of the starts, folder
+    check("toy", request.getfixturevalue(start), tmp_path / "run")
 
 
 def test_a_method_that_breaks_a_contract_is_found(package, start, tmp_path):

@@ -9,12 +9,9 @@ from sparring.backbones import SmallConvNet
 from sparring.data import Batch, Draws
 from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
 from sparring.generators import Denoiser
-from sparring.methods.denoising.diffusion import Diffusion
-from sparring.methods.distillation.add import ADD
 from sparring.methods.method import Method
 from sparring.methods.tuning.adt import ADT
 from sparring.methods.tuning.ddo import DDO
-from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP, Process
 
 
@@ -92,23 +89,6 @@ def ddo(generator: Denoiser, num_fakes: int = 12, **settings) -> DDO:
     return method
 
 
-def moved_ddo(generator: Denoiser) -> DDO:
-    """DDO some way from its start, where its logits are 0."""
-    method = ddo(generator)
-    for parameter in method.generator.parameters():
-        parameter.data += 0.1
-    return method
-
-
-METHODS = {
-    "diffusion": Diffusion,
-    "sadm": lambda generator: SADM(generator, structure()),
-    "adt": adt,
-    "ddo": moved_ddo,
-    "add": lambda generator: ADD(generator, projected(), r1_gamma=0.1),
-}
-
-
 def images_of(n: int = 6, seed: int = 0) -> Tensor:
     return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
 
@@ -117,17 +97,6 @@ def batch_of(n: int = 6, phase: str = "rollout", labels: bool = False, draws: Dr
     """The same images every time, with fresh draws of one phase of step 0."""
     classes = torch.arange(n) % 10 if labels else None
     return Batch(images_of(n), classes, draws or Draws(0, phase=phase))
-
-
-class PermutedDraws(Draws):
-    """Draws whose rows come in another order."""
-
-    def __init__(self, order: Tensor, phase: str):
-        super().__init__(0, phase=phase)
-        self.order = order
-
-    def _local(self, full: Tensor) -> Tensor:
-        return full[self.order]
 
 
 def evaluated(losses) -> dict[str, Tensor]:
@@ -173,15 +142,6 @@ def touched(module: nn.Module | None) -> set[str]:
 
 def trained(module: nn.Module) -> set[str]:
     return {name for name, p in module.named_parameters() if p.requires_grad}
-
-
-def tensors_in(value) -> list[Tensor]:
-    """Every tensor in nested dataclasses and lists."""
-    if isinstance(value, Tensor):
-        return [value]
-    if dataclasses.is_dataclass(value):
-        return [t for field in dataclasses.fields(value) for t in tensors_in(getattr(value, field.name))]
-    return [t for item in value for t in tensors_in(item)] if isinstance(value, list) else []
 
 
 def play(method: Method, batches, *, lr: float, discriminator_lr: float = 1e-3, mean_from: int | None = None) -> None:

@@ -162,6 +162,20 @@ def test_prepare_gives_a_conditional_network_classes_of_the_data():
         method.prepare(StoredImages(torch.zeros(40, 1, 4, 4)))
 
 
+def test_a_generated_image_comes_with_its_own_label():
+    """In the rollout's calls first the reals, then the fakes."""
+    net = ClassNet()
+    method = ddo(denoiser(net))
+    method.rollout(batch_of(labels=True))
+    own = method.fake_labels[Draws(0, phase="rollout").integers(12, (6,))]
+    for network in (method.generator.net, method.reference.net):
+        assert [labels.tolist() for labels in network.labels] == [list(range(6)), own.tolist()]
+
+
+def test_the_model_is_trained_in_eval_mode_as_the_reference_is():
+    assert not ddo(denoiser(Net(dropout=0.5))).train().generator.training
+
+
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="num_fakes=0"):
         DDO(denoiser(), num_fakes=0)

@@ -8,19 +8,16 @@ from torch import Tensor, nn
 
 from sparring.backbones import SmallConvNet
 from sparring.data import Digits, StoredImages
-from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
-from sparring.generators import Denoiser
-from sparring.methods.denoising.diffusion import Diffusion
-from sparring.methods.distillation.add import ADD
+from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Method
-from sparring.methods.tuning.adt import ADT
-from sparring.methods.tuning.ddo import DDO
-from sparring.methods.tuning.sadm import SADM
 from sparring.process import VP
+from sparring.recipes.compose import compose, shipped
+from sparring.runs.classes import make
 from sparring.training import AdamW, Trainer
 
-METHODS = ("diffusion", "sadm", "sadm-frozen", "adt", "ddo", "add")
-TWO_PLAYERS = ("sadm", "adt", "add")
+METHODS = (*shipped("methods"), "sadm-frozen")
+OF_DENOISERS = [name for name in shipped("methods") if "generator" not in compose(name, "tiny")]
+VARIANTS: dict[str, dict[str, Any]] = {"sadm-frozen": {"mode": "frozen"}}
 
 
 class TinyNet(nn.Module):
@@ -47,23 +44,18 @@ def backbone(**settings: Any) -> SmallConvNet:
 
 
 def method(name: str, net: nn.Module | None = None, seed: int = 0, **settings: Any) -> Method:
-    """A method on a tiny network, from the same weights every time."""
+    """A method of a recipe on `tiny`, on a network of a few hundred weights, from the same weights every time."""
     torch.manual_seed(seed)
-    denoiser = Denoiser(net or TinyNet(), VP(), "v")
-    if name == "diffusion":
-        return Diffusion(denoiser, **settings)
-    if name.startswith("sadm"):
-        size = 4 if name == "sadm-fixed" else settings.pop("structure_batch", None)
-        judge = StructureDiscriminator(encoder=backbone(), structure_batch=size)
-        mode = "frozen" if name == "sadm-frozen" else "adversarial"
-        return SADM(denoiser, judge, **{"mode": mode, "structure_weight": 1.0, **settings})
-    if name == "adt":
-        judge = SiameseDiscriminator(backbone=backbone(), width=8)
-        chosen = {"num_steps": 3, "num_grad_steps": 2, "warmup_steps": 0, "ramp_steps": 0, "adversarial_weight": 0.5}
-        return ADT(denoiser, judge, **{**chosen, **settings})
-    if name == "ddo":
-        return DDO(denoiser, **{"num_fakes": 48, "num_steps": 2, **settings})
-    return ADD(denoiser, ProjectedDiscriminator(backbone=backbone(), width=8), **{"r1_gamma": 0.1, **settings})
+    composed = compose(name.partition("-")[0], "tiny")
+    own = composed.get("generator")
+    generator = make(own) if own is not None and net is None else Denoiser(net or TinyNet(), VP(), "v")
+    return method_of(composed, generator, **{**VARIANTS.get(name, {}), **settings})
+
+
+def method_of(composed: dict[str, Any], generator: Generator, **settings: Any) -> Method:
+    """The method of a composed recipe on this generator."""
+    chosen = {**composed["method"]["init_args"], "generator": generator, **settings}
+    return make({"class_path": composed["method"]["class_path"], "init_args": chosen})
 
 
 class ExactDigits(StoredImages):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from small_runs import METHODS, TWO_PLAYERS, TinyNet, assert_same_checkpoint, method, trainer
+from small_runs import METHODS, OF_DENOISERS, TinyNet, assert_same_checkpoint, method, trainer
 from torch import nn
 
 from sparring.generators import Prediction
@@ -156,7 +156,7 @@ def unet():
     )
 
 
-@pytest.mark.parametrize("name", ["diffusion", *TWO_PLAYERS])
+@pytest.mark.parametrize("name", OF_DENOISERS)
 def test_gradient_checkpointing_changes_nothing_but_the_number_of_forward_passes(tmp_path, name):
     runs, calls = [], []
     for keep in (True, False):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from small_runs import METHODS, TinyNet, checkpoint
+from small_runs import METHODS, OF_DENOISERS, TinyNet, checkpoint
 
 from sparring.runs.checkpoint import steps_in
 
@@ -47,10 +47,10 @@ def launch(launcher: str, *arguments: object) -> None:
 @pytest.mark.parametrize(("launcher", "accumulation"), [("torchrun", 1), ("accelerate", 2)])
 def test_two_processes_equal_one(tiny, tmp_path, launcher, accumulation):
     """The second launch also cuts the half batches into micro-batches, and spreads the generator (FSDP2)."""
-    names = (*METHODS, "captions") if launcher == "torchrun" else ("diffusion", "sadm-fixed", "adt", "ddo", "add")
+    names = (*METHODS, "captions") if launcher == "torchrun" else METHODS
     shutil.copytree(tiny("sd15"), tmp_path / "sd15")
     two_processes.run(tmp_path / "one", 1, list(names))
-    sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in names]
+    sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in OF_DENOISERS]
     if sharded:  # a run may also go on in another number of processes
         shutil.copytree(tmp_path / "one/adt", tmp_path / "two/moved")
         two_processes.go_on(tmp_path / "one/adt")
