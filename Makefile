@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo baseline test lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -12,6 +12,13 @@ BIN := .venv/bin
 
 demo: .venv/.installed
 	$(BIN)/sparring demo
+
+# The trained denoiser in the package, from which `sparring demo` starts: plain diffusion on the setting digits.
+baseline: .venv/.installed
+	$(BIN)/sparring fit diffusion --on digits --trainer.steps 2000 --trainer.seed 0 --out runs/baseline
+	rm -rf src/sparring/recipes/baselines/digits
+	mkdir -p src/sparring/recipes/baselines
+	cp -r runs/baseline/pipeline src/sparring/recipes/baselines/digits
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -30,6 +30,18 @@ def shipped(kind: str) -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
 
 
+def baseline_of(setting: str) -> Path:
+    """The pipeline folder of plain diffusion, trained on a setting, that the package holds (`make baseline`).
+
+    Raises:
+        ValueError: it holds none for this setting.
+    """
+    folder = HERE / "baselines" / setting
+    if not folder.is_dir():
+        raise ValueError(f"the package holds no trained baseline for the setting {setting}")
+    return folder
+
+
 def read(name: str, kind: str = "methods") -> dict[str, Any]:
     """The file of that name in the package, or a YAML file of the user's, as it stands.
 
