@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo baseline test lint clean
+.PHONY: demo baseline study test lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ baseline: .venv/.installed
 	rm -rf src/sparring/recipes/baselines/digits
 	mkdir -p src/sparring/recipes/baselines
 	cp -r runs/baseline/pipeline src/sparring/recipes/baselines/digits
+
+study: .venv/.installed
+	$(BIN)/sparring study smoke
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -10,12 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-from rollout_parts import Tiny, batch_of
-
-from sparring.generators import Denoiser
-from sparring.process import VP
-from sparring.rollout import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -104,14 +98,6 @@ def test_memory_is_flat_in_the_number_of_steps_and_grows_without_the_cut(smoke):
     assert four[one_step] <= 1.02 * two[one_step]
     assert four[two_steps] <= 1.02 * two[two_steps]
     assert four[naive] > 1.1 * two[naive]
-
-
-def test_the_figure_of_adt_shows_the_rollout_that_is_trained():
-    denoiser = Denoiser(Tiny(), VP(), "v")
-    states = load("adt_figures").walk(denoiser, batch_of(), 4, 1)
-    image = simulate(denoiser, batch_of(), VP().scheduler("ddim", "v"), num_steps=4, start=1)
-    assert len(states) == 4
-    assert torch.equal(states[-1], image)
 
 
 def test_both_samplers_make_the_same_images(smoke):

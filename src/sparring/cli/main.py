@@ -4,10 +4,10 @@ import argparse
 import sys
 from importlib.metadata import version
 
-from sparring.cli import compare, demo, encoder, evaluate, fit, recipes, sample, systems
+from sparring.cli import compare, demo, encoder, evaluate, fit, recipes, sample, study, systems
 from sparring.cli.terminal import fail
 
-COMMANDS = (systems, recipes, fit, encoder, sample, evaluate, compare, demo)
+COMMANDS = (systems, recipes, fit, encoder, sample, evaluate, compare, study, demo)
 DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 
@@ -18,6 +18,7 @@ Train, tune and distil diffusion models with a discriminator in the loop.
   sparring sample runs/adt-digits --n 64 --out grid.png  look at it
   sparring evaluate runs/adt-digits --steps 10           measure it
   sparring compare runs/*                                one table, one page
+  sparring study smoke                                   arms over seeds: tables, verdicts, a page
   sparring demo                                          all of this on real digits, in minutes
 """
 

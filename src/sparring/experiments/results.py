@@ -3,10 +3,12 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+
+from sparring.report.export import LATEX
 
 SAMPLED = re.compile(r"[\w-]+ \d+")
 """A heading that names a scheduler and network calls, such as "ddim 5"."""
@@ -107,20 +109,16 @@ class Table:
         lines = [
             rf"\begin{{tabular}}{{{places}}}",
             r"\toprule",
-            " & ".join(map(_tex, self.columns)) + r" \\",
+            " & ".join(name.translate(LATEX) for name in self.columns) + r" \\",
             r"\midrule",
         ]
         for row, cells in enumerate(self.rows):
             shown = [
-                rf"\textbf{{{_tex(cell)}}}" if (row, column) in best else _tex(cell)
+                rf"\textbf{{{cell.translate(LATEX)}}}" if (row, column) in best else cell.translate(LATEX)
                 for column, cell in enumerate(cells)
             ]
             lines.append(" & ".join(shown) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _tex(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", r"$\pm$")
 
 
 def mean_of(cell: str) -> float | None:
@@ -221,21 +219,18 @@ class StudyResults:
     def markdown(self) -> str:
         """All tables and verdicts as a Markdown document."""
         parts = [f"# {self.name}", f"Seeds: {', '.join(map(str, self.seeds))}.", f"    {self.command}"]
-        for title, caption, table in self.captioned():
-            parts += [f"## {title}", caption, table.markdown()] if caption else [f"## {title}", table.markdown()]
-            if table is self.settings[title].tables[0] and self.settings[title].verdicts:
-                parts.append(self.settings[title].verdicts_in_words())
+        for name, setting in self.settings.items():
+            parts.append(f"## {name}")
+            for number, table in enumerate(setting.tables):
+                parts += [table.caption(name), table.markdown()]
+                if number == 0 and setting.verdicts:
+                    parts.append(setting.verdicts_in_words())
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
         """All tables as LaTeX, each below a comment that says what it is."""
-        return "\n\n".join(f"% {caption}\n{table.latex()}" for _, caption, table in self.captioned()) + "\n"
-
-    def captioned(self) -> Iterator[tuple[str, str, Table]]:
-        """Setting, caption and table of every table."""
-        for name, setting in self.settings.items():
-            for table in setting.tables:
-                yield name, table.caption(name), table
+        pairs = [(name, table) for name, setting in self.settings.items() for table in setting.tables]
+        return "\n\n".join(f"% {table.caption(name)}\n{table.latex()}" for name, table in pairs) + "\n"
 
 
 def _one_line(found: re.Match[str]) -> str:

@@ -201,9 +201,19 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     Raises:
         ValueError: an unknown class or setting, a value of the wrong type or one that cannot work; in one line.
     """
+    options, parsed = resolve(recipe, flags, init, header.get("allow", []))
+    return trainer_of(options, parsed, out, header | resolved(options, parsed))
+
+
+def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: Sequence[str] = ()) -> tuple[Any, Any]:
+    """Parser and namespace of the run that `build` makes.
+
+    Raises:
+        ValueError: an unknown class or setting, or a value of the wrong type; in one line.
+    """
     section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
-        recipe = {**recipe, section: section_of(recipe, init, header.get("allow", []))}
+        recipe = {**recipe, section: section_of(recipe, init, allow)}
     elif recipe.get("start") == "trained" or not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
         raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
     if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
@@ -211,8 +221,7 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
             "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
             "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
         )
-    options, parsed = parse(recipe, flags, tuned=init is not None)
-    return trainer_of(options, parsed, out, header | resolved(options, parsed))
+    return parse(recipe, flags, tuned=init is not None)
 
 
 def rebuild(run: Path, flags: list[str], allow: Sequence[str] = ()) -> Any:

@@ -1,6 +1,6 @@
 """The figure of docs/methods/sadm.md: a batch, its one-step predictions, and the two affinity matrices at three levels.
 
-    python benchmarks/sadm_figure.py runs/base
+    python docs/figures/sadm.py runs/base
 
 RUN is a run of `sparring fit diffusion --on digits`.
 """
@@ -24,7 +24,7 @@ from sparring.objectives import structure_distance
 from sparring.process import Sigmoid
 from sparring.rollout import noise
 
-OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "sadm.png"
+OUT = Path(__file__).resolve().parents[1] / "images" / "sadm.png"
 DIGITS, EACH = (0, 1, 6), 4  # images of the batch, sorted so that its structure can be seen
 LOG_SNR = (2.0, 0.0, -3.0)
 

@@ -1,6 +1,6 @@
 """The two figures of docs/methods/adt.md: a rollout from every start of its path, and the coefficients of its gradient.
 
-    python benchmarks/adt_figures.py runs/base
+    python docs/figures/adt.py runs/base
 
 RUN is a run of `sparring fit diffusion --on digits`.
 """
@@ -22,7 +22,7 @@ from sparring.process import VP, Kind, Process, RectifiedFlow
 from sparring.rollout import coefficients, standard_normal
 from sparring.rollout.simulate import scheduler_at_step, scheduler_start
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+IMAGES = Path(__file__).resolve().parents[1] / "images"
 NETWORKS: dict[str, tuple[Process, Kind, str]] = {
     "eps, VP linear": (VP(schedule="linear"), "eps", "ddim"),
     "v, VP linear": (VP(schedule="linear"), "v", "ddim"),

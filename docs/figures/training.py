@@ -1,8 +1,8 @@
-"""A figure of training: how statistics of an experiment's arms go over the steps, mean over seeds.
+"""A figure of training: how statistics of a study's arms go over the steps, mean over seeds.
 
-    python benchmarks/training_figure.py digits "adt, half" paired "one-image judge" --out docs/images/adt-training.png
+    python docs/figures/training.py digits "adt, half" paired "frozen discriminator" --out docs/images/adt-training.png
 
-The runs are those of the scripts of results (--runs), whose metrics.jsonl is read.
+The runs are those of `sparring study` (--runs), whose metrics.jsonl is read.
 """
 
 import argparse
@@ -36,15 +36,15 @@ def curve(files: list[Path], name: str) -> tuple[list[int], list[float]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", help="data set of the experiment")
+    parser.add_argument("place", metavar="SETTING", help="setting of the study")
     parser.add_argument("arms", nargs="+")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     figure, panels = plt.subplots(1, len(SHOWN), figsize=(3.2 * len(SHOWN), 3.1))
     for arm in args.arms:
-        files = [args.runs / args.set / f"seed{seed}" / arm / "metrics.jsonl" for seed in args.seeds]
+        files = [args.runs / args.place / f"seed{seed}" / arm / "metrics.jsonl" for seed in args.seeds]
         for panel, name in zip(panels, SHOWN, strict=True):
             panel.plot(*curve([file for file in files if file.is_file()], name), label=arm, linewidth=1.2)
     for panel, title in zip(panels, SHOWN.values(), strict=True):

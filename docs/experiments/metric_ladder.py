@@ -1,7 +1,7 @@
 """Known damage to real images, and what each number says about it: a Markdown table per data set and feature network.
 
-python benchmarks/metric_ladder.py --data digits
-python benchmarks/metric_ladder.py --data fashion_mnist-train-10k.parquet --holdout fashion_mnist-test.parquet
+python docs/experiments/metric_ladder.py --data digits
+python docs/experiments/metric_ladder.py --data fashion_mnist-train-10k.parquet --holdout fashion_mnist-test.parquet
 """
 
 import argparse

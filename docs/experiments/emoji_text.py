@@ -1,13 +1,13 @@
-"""A small text-to-image pipeline from nothing: captioned emoji at 32x32, trained, then tuned by ADT and by its control.
+"""A small text-to-image pipeline from scratch: captioned emoji at 32x32, trained, then tuned by ADT and by its control.
 
-    python benchmarks/emoji_text.py --images DATA --weights WEIGHTS
+    python docs/experiments/emoji_text.py --images DATA --weights WEIGHTS
 
 DATA holds noto_emoji-64.parquet (columns image, text, codepoints), WEIGHTS the CIFAR-10 ResNets resnet20-12fca82f.th
 and resnet56-4bfd9763.th. Emoji that share their first code point are all trained on or all held out. The pipeline is
-a Stable Diffusion in small: a VAE (trained first), a tokenizer of the captions, a random frozen text encoder, a U-Net
+a small Stable Diffusion: a VAE (trained first), a tokenizer of the captions, a random frozen text encoder, a U-Net
 with cross-attention. The holdout's captions are sampled once each and measured against its images in the features of
-ResNet-56 (the judge sees through ResNet-20) and in pixels. *match* says whether captions are heeded: the share of
-held-out images that are farther from a sample than the image of its own caption (0.5: captions are ignored).
+ResNet-56 (the discriminator sees through ResNet-20) and in pixels. *match* says whether captions are followed: the
+share of held-out images that are farther from a sample than the image of its own caption (0.5: captions are ignored).
 """
 
 import argparse
@@ -20,7 +20,6 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from trainers import GREY32
 
 from sparring.backbones import Backbone, CifarResNet, Pixels
 from sparring.cli.main import main
@@ -185,9 +184,13 @@ if __name__ == "__main__":
     words = [f"--data={parquet}", "--data.text_column=text", "--data.size=32", "--trainer.precision=bf16"]
     words += [f"--data.{name}={value}" for name, value in SPLIT.items()]
     words += ["--trainer.batch_size=32", "--trainer.tracker=null", "--denoiser.condition_dropout=0.1"]
-    plain = ["--method=Diffusion", "--method.times=LogNormal", "--method.times.mean=-0.4", "--method.times.std=1.2"]
-    fit(base, ["diffusion", "--on", GREY32, *words, *plain, "--init", str(start), f"--trainer.steps={options.steps}"])
-    judge = [
+    first = ["--method.times=LogNormal", "--method.times.mean=-0.4", "--method.times.std=1.2"]
+    optimizer = {"lr": 1e-3, "decay": "cosine", "warmup_steps": 100}
+    first += [f"--trainer.generator_optimizer.{name}={value}" for name, value in optimizer.items()]
+    trainer = {"ema_decay": 0.999, "ema_warmup": "true", "checkpoint_every": 500, "steps": options.steps}
+    first += [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    fit(base, ["diffusion", *words, *first, "--init", str(start)])
+    discriminator = [
         "--method.discriminator.init_args.backbone=CifarResNet",
         f"--method.discriminator.init_args.backbone.path={options.weights / 'resnet20-12fca82f.th'}",
         *("--method.scheduler=ddim", "--method.num_steps=10", "--method.guidance=3"),
@@ -195,8 +198,8 @@ if __name__ == "__main__":
     ]
     arms = {
         "plain": ["diffusion", "--on", "digits", f"--trainer.steps={options.tuning_steps * 8}"],
-        "adt": ["adt", "--on", "digits", *judge],
-        "adt-paired": ["adt", "--on", "digits", *judge, "--method.reference=paired"],
+        "adt": ["adt", "--on", "digits", *discriminator],
+        "adt-paired": ["adt", "--on", "digits", *discriminator, "--method.reference=paired"],
     }
     networks: list[Backbone] = [CifarResNet(path=str(options.weights / "resnet56-4bfd9763.th")), Pixels()]
     references = [Reference(held.images(), network, train=data.images()) for network in networks]

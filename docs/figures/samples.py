@@ -1,8 +1,8 @@
-"""A figure of samples: a row for each arm of an experiment, from the same latents.
+"""A figure of samples: a row for each arm of a study, from the same latents.
 
-    python benchmarks/samples_figure.py fashion16 ddim-5 plain-calls adt --out docs/images/adt-fashion.png
+    python docs/figures/samples.py fashion16 ddim-5 plain-calls adt --out docs/images/adt-fashion.png
 
-The runs are those of the scripts of results (--runs), whose sampled images lie beside them.
+The runs are those of `sparring study` (--runs), which keeps the sampled images beside them.
 """
 
 import argparse
@@ -18,17 +18,20 @@ from matplotlib import pyplot as plt
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", help="data set of the experiment")
-    parser.add_argument("setting", help="scheduler and calls, as in ddim-5")
+    parser.add_argument("place", metavar="SETTING", help="setting of the study")
+    parser.add_argument("sampler", help="scheduler and NFE, as in ddim-5")
     parser.add_argument("arms", nargs="+")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="folder of the runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder of the runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     figure, rows = plt.subplots(len(args.arms), 1, figsize=(0.45 * args.columns, 0.95 * len(args.arms)), squeeze=False)
     for axes, arm in zip(rows[:, 0], args.arms, strict=True):
-        file = args.runs / args.set / f"seed{args.seed}" / arm / "images" / f"{args.setting}.npy"
+        folder = args.runs / args.place / f"seed{args.seed}" / arm / "images"
+        file = next(iter(sorted(folder.glob(f"{args.sampler}-n*.npy"))), None)
+        if file is None:
+            parser.error(f"{folder} has no samples of {args.sampler}: run the study first")
         images = np.load(file)[: 2 * args.columns].transpose(0, 2, 3, 1)
         two_rows = images.reshape(2, args.columns, *images.shape[1:]).transpose(0, 2, 1, 3, 4)
         height, width = two_rows.shape[0] * two_rows.shape[1], two_rows.shape[2] * two_rows.shape[3]

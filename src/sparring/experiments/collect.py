@@ -1,0 +1,172 @@
+"""From the runs of a study to its results file, and every single number as CSV."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from sparring.evaluation import Arm, Comparison, Verdict, verdicts
+from sparring.experiments.results import SettingResults, StudyResults, Table
+from sparring.experiments.runner import Runner
+from sparring.runs import RunSummary, is_run, summarise
+from sparring.runs.folder import provenance
+from sparring.runs.results import Result, Setting
+
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation")
+
+
+def collect(runner: Runner, seeds: Sequence[int], arms: Sequence[str], command: str) -> StudyResults:
+    """The results of the runs that are there.
+
+    Raises:
+        ValueError: none is; one was trained with other settings.
+    """
+    study = runner.study
+    settings = {}
+    for setting in study.settings:
+        spaces = {name: of_space(runner, setting, seeds, arms, name) for name in study.features_on(setting)}
+        spaces = {name: runs for name, runs in spaces.items() if any(run.results for run in runs)}
+        if spaces:
+            settings[setting] = results_of(runner, spaces)
+    if not settings:
+        raise ValueError(f"nothing of the study {study.name} is in {runner.out} yet: run it without --print")
+    return StudyResults(
+        name=study.name, command=command, revision=provenance()["git"], seeds=list(seeds), settings=settings
+    )
+
+
+def of_space(
+    runner: Runner, setting: str, seeds: Sequence[int], arms: Sequence[str], features: str
+) -> list[RunSummary]:
+    """The runs that are there, each with its results in one feature space at the samplers of the study."""
+    found = []
+    for seed in seeds:
+        for arm in arms:
+            folder = runner.folder(setting, seed, arm)
+            if is_run(folder):
+                runner.check_same(setting, seed, arm)
+                summary = summarise(folder)
+                kept = tuple(one for one in summary.results if runner.belongs(one, arm) and is_in(one, features))
+                found.append(replace(summary, arm=arm, seed=seed, results=kept))
+    return found
+
+
+def is_in(result: Result, features: str) -> bool:
+    return (result.features or "").startswith(features)
+
+
+def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingResults:
+    """Tables and verdicts of one setting."""
+    comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
+    first = next(iter(comparisons.values()))
+    tables = [distances(comparison, runner.study.split) for comparison in comparisons.values()]
+    tables.append(shares(first, runner.study.split))
+    controls = {arm.name: runner.study.controls_of(arm.name) for arm in first.arms}
+    for control in dict.fromkeys(name for names in controls.values() for name in names):
+        judged = [name for name, names in controls.items() if control in names]
+        if table := ratios(comparisons, control, judged):
+            tables.append(table)
+    words = [
+        {"name": one.name, "verdict": one.headline, "sentence": one.sentence}
+        for arm, names in controls.items()
+        for one in verdicts_on(next(iter(spaces.values())), arm, names)
+    ]
+    return SettingResults(tables=tables, verdicts=words)
+
+
+def verdicts_on(runs: Sequence[RunSummary], arm: str, controls: Sequence[str]) -> list[Verdict]:
+    """The verdicts on an arm against its own controls, of which those count that were trained plainly."""
+    if not any(run.plain for run in runs if run.arm in controls):
+        return []
+    alone = Comparison.of([run for run in runs if run.arm == arm or (run.arm in controls and run.plain)])
+    return [one for one in verdicts(alone) if one.name == arm]
+
+
+def distances(comparison: Comparison, split: str) -> Table:
+    """Distance, seconds and NFE of the training, mean and standard deviation over seeds."""
+    every = comparison.settings()
+    rows = []
+    for arm in comparison.arms:
+        nfe = fmean(run.network_calls or 0 for run in arm.runs)
+        cells = [text_of(found.values if (found := arm.distance(setting)) else ()) for setting in every]
+        rows.append([arm.name, f"{arm.spent('seconds'):.0f}", f"{nfe:.0f}", *cells])
+    columns = ["arm", "s", "training NFE", *map(str, every)]
+    return Table(kind="distance", columns=columns, rows=rows, **measured(comparison, split))
+
+
+def shares(comparison: Comparison, split: str) -> Table:
+    """Precision and recall, means over seeds."""
+    every = comparison.settings()
+    rows = []
+    for arm in comparison.arms:
+        pairs = [(arm.estimate("precision", setting), arm.estimate("recall", setting)) for setting in every]
+        rows.append([arm.name, *(f"{p.mean:.2f}/{r.mean:.2f}" if p and r else "" for p, r in pairs)])
+    return Table(kind="shares", columns=["arm", *map(str, every)], rows=rows, **measured(comparison, split))
+
+
+def measured(comparison: Comparison, split: str) -> dict[str, Any]:
+    """How a table's numbers were measured."""
+    example = comparison.example()
+    assert example is not None
+    floor = None if example.floor is None or example.floor.frechet is None else round(example.floor.frechet, 4)
+    return {
+        "features": example.features,
+        "split": split,
+        "n": example.n,
+        "n_reference": example.n_reference,
+        "floor": floor,
+    }
+
+
+def ratios(comparisons: dict[str, Comparison], control: str, arms: Sequence[str]) -> Table | None:
+    """Every arm's distance over the control's, mean and standard deviation over seeds, in every feature space."""
+    every = sorted({setting for comparison in comparisons.values() for setting in comparison.settings()})
+    rows = []
+    for name in arms:
+        for features, comparison in comparisons.items():
+            by_name = {arm.name: arm for arm in comparison.arms}
+            if name in by_name and control in by_name:
+                cells = [text_of(ratio(by_name[name], by_name[control], setting)) for setting in every]
+                rows.append([name, features, *cells])
+    if not any(cell for row in rows for cell in row[2:]):
+        return None
+    return Table(kind="ratio", columns=["arm", "features", *map(str, every)], rows=rows, control=control)
+
+
+def ratio(arm: Arm, control: Arm, setting: Setting) -> list[float]:
+    """Distance over that of the control with the same seed, for the seeds that both have."""
+    mine, its = arm.results(setting), control.results(setting)
+    return [mine[seed].frechet / its[seed].frechet for seed in mine if seed in its and its[seed].frechet > 0]
+
+
+def text_of(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds, three digits from 0.1 on; empty for no value."""
+    if not values:
+        return ""
+    places = 2 if fmean(values) >= 1 else 3
+    return f"{fmean(values):.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
+
+
+def write_csv(runner: Runner, seeds: Sequence[int], arms: Sequence[str], path: Path) -> None:
+    """Writes every number of every run, a line for each setting, arm, seed, feature space, scheduler and NFE."""
+    costs = ("training_steps", "training_nfe", "training_seconds")
+    heading = ("setting", "arm", "seed", *costs, "features", "split", "scheduler", "nfe", "n", "n_reference", *METRICS)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(heading)
+        for setting, run, result in every_result(runner, seeds, arms):
+            seconds = None if run.seconds_per_step is None else round(run.seconds_per_step * (run.step or 0), 1)
+            how = (result.features, result.split, result.scheduler, result.nfe, result.n, result.n_reference)
+            values = [getattr(result, metric) for metric in METRICS]
+            shown = ["" if value is None else f"{value:.5g}" for value in values]
+            lines.writerow((setting, run.arm, run.seed, run.step, run.network_calls, seconds, *how, *shown))
+
+
+def every_result(runner: Runner, seeds: Sequence[int], arms: Sequence[str]) -> Iterator[tuple[str, RunSummary, Result]]:
+    for setting in runner.study.settings:
+        for features in runner.study.features_on(setting):
+            for run in of_space(runner, setting, seeds, arms, features):
+                for result in run.results:
+                    yield setting, run, result

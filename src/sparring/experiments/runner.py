@@ -1,0 +1,314 @@
+"""Runs a study: trains what is missing, samples each run once, and measures the samples in every feature space.
+
+A run lies in OUT/SETTING/seed0/ARM. What is finished is kept, so that a study can be stopped and started again, can run
+beside itself for other seeds, and shares runs with other studies that have an arm with the same settings.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from sparring.backbones import Backbone, SmallConvNet, freeze
+from sparring.data import ImageData, StoredImages, from_spec
+from sparring.data.base import in_range
+from sparring.evaluation import RealImages
+from sparring.evaluation.features import cache_folder, feature_network
+from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, replaced
+from sparring.metrics import Reference
+from sparring.recipes import recipe
+from sparring.recipes.compose import compose
+from sparring.runs import is_run
+from sparring.runs.checkpoint import steps_in
+from sparring.runs.classes import make
+from sparring.runs.pictures import to_uint8
+from sparring.runs.results import Result, keep_result, read_results
+from sparring.samplers import Sampler
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Runner:
+    """Makes the runs of a study.
+
+    Args:
+        study: what to make.
+        out: folder of the runs.
+        data: folder that DATA stands for in the study.
+        allow: further packages whose classes the recipes may name.
+        say: takes a line of progress.
+
+    Raises:
+        ValueError: the study needs `data`.
+    """
+
+    study: Study
+    out: Path
+    data: Path | None = None
+    allow: list[str] = field(default_factory=list)
+    say: Say = print
+    _configs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, init=False)
+    _real: dict[str, RealImages] = field(default_factory=dict, init=False)
+    _references: dict[str, list[Reference]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.data is None and (needed := self.study.files()):
+            raise ValueError(f"the study {self.study.name} needs --data FOLDER, with {', '.join(needed)}")
+
+    def run(self, seeds: Sequence[int], arms: Sequence[str]) -> None:
+        """Trains, samples and measures what is missing of these seeds and arms.
+
+        Raises:
+            ValueError: what a recipe or a data set refuses; a run that is there was trained with other settings.
+            Interrupted: a signal asked to stop; what is done is kept.
+        """
+        tasks = [(setting, seed, arm) for setting in self.study.settings for seed in seeds for arm in arms]
+        for setting, seed, arm in tasks:  # refuses what is wrong before anything is trained
+            self.config(setting, arm)
+            self.check_same(setting, seed, arm)
+        clock = Clock()
+        for number, (setting, seed, arm) in enumerate(tasks, start=1):
+            started = time.monotonic()
+            trained = self.train(setting, seed, arm)
+            measured = self.measure(setting, arm, self.folder(setting, seed, arm))
+            if trained or measured:
+                clock.add(setting, arm, time.monotonic() - started)
+            rest = [task for task in tasks[number:] if last_step(self.folder(*task)) < self.steps(task[0], task[2])]
+            left = clock.left([(setting, arm) for setting, _, arm in rest])
+            self.say(
+                f"[{number}/{len(tasks)}] {setting}, seed {seed}, {arm}: {trained} steps, {measured} measurements"
+                + (f"; about {in_words(left)} left" if left else "")
+            )
+
+    def folder(self, setting: str, seed: int, arm: str) -> Path:
+        return self.out / setting / f"seed{seed}" / arm
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train(self, setting: str, seed: int, arm: str) -> int:
+        """Trains a run, goes on with it if it was stopped, or keeps it; returns the steps that were made."""
+        run, steps = self.folder(setting, seed, arm), self.steps(setting, arm)
+        if not is_run(run):
+            content, flags, init, header = self.recipe_of(setting, arm, seed)
+            recipe.build(content, flags, out=run, init=init, header=header).fit()
+            return steps
+        before = last_step(run)
+        if before < steps:
+            recipe.rebuild(run, [], self.allow).fit(resume=True)
+        return steps - before
+
+    def steps(self, setting: str, arm: str) -> int:
+        """Updates of an arm."""
+        return self.config(setting, arm)["trainer"]["steps"]
+
+    def recipe_of(
+        self, setting: str, arm: str, seed: int
+    ) -> tuple[dict[str, Any], list[str], str | None, dict[str, Any]]:
+        """Recipe, flags, start and header of a run, as `sparring fit` has them."""
+        chosen, place = self.study.arms[arm], self.study.settings[setting]
+        on, tuned = place.on or setting, chosen.start == "baseline"
+        base = self.folder(setting, seed, BASELINE).absolute()
+        content = compose(chosen.recipe, on, tuned=tuned)
+        recipe.check_classes(content, self.allow)
+        images = place.baseline_data if arm == BASELINE and place.baseline_data else place.data
+        flags = []
+        if images is not None:
+            if images.path is not None:
+                content["data"] = recipe.data_section(self.filled(images.path), content)
+            flags = as_flags({f"data.{name}": value for name, value in images.settings.items()}, {})
+        own = (place.tune if tuned else place.scratch) | chosen.flags
+        steps = round(own.pop("trainer.steps", content["trainer"]["steps"]) * chosen.steps)
+        fixed = {"trainer.tracker": None, "trainer.steps": steps, "trainer.seed": seed}
+        flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
+        init = str(base) if tuned else None
+        return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
+
+    def config(self, setting: str, arm: str) -> dict[str, Any]:
+        """All settings of an arm with seed 0."""
+        if (setting, arm) not in self._configs:
+            try:
+                content, flags, init, _ = self.recipe_of(setting, arm, 0)
+                self._configs[setting, arm] = recipe.resolved(*recipe.resolve(content, flags, init, self.allow))
+            except ValueError as error:
+                raise ValueError(f"arm {arm!r} on {setting}: {error}") from None
+        return self._configs[setting, arm]
+
+    def check_same(self, setting: str, seed: int, arm: str) -> None:
+        """Refuses a run that is there and was trained with other settings than its arm has now."""
+        run = self.folder(setting, seed, arm)
+        if not is_run(run):
+            return
+        first, base = (str(self.folder(setting, number, BASELINE).absolute()) for number in (0, seed))
+        wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, base))
+        wanted["trainer"]["seed"] = seed
+        found = recipe.read_config(run)
+        for section, settings in wanted.items():
+            if difference := first_difference(settings, found.get(section), section):
+                name, new, old = difference
+                raise ValueError(
+                    f"{run} was trained with `{name}={old}`, and the arm {arm!r} has {new}: remove the run, or give "
+                    "another folder with --out"
+                )
+
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
+    def measure(self, setting: str, arm: str, run: Path) -> int:
+        """Samples a run with every sampler once, keeps the images, and measures them in every feature space.
+
+        Returns:
+            How many measurements were made; those that are there are kept.
+        """
+        sampler, made = None, 0
+        for scheduler, nfe in [(name, n) for name, calls in self.study.samplers_of(arm).items() for n in calls]:
+            there = {(one.features, one.scheduler, one.nfe) for one in read_results(run) if self.belongs(one, arm)}
+            missing = [one for one in self.references(setting) if (one.name, scheduler, nfe) not in there]
+            if not missing:
+                continue
+            file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
+            if not file.is_file():
+                sampler = sampler or Sampler(run)
+                samples = sampler(self.study.n, nfe, scheduler=scheduler, seed=0).images
+                file.parent.mkdir(exist_ok=True)
+                draft = file.with_suffix(".draft.npy")
+                np.save(draft, (to_uint8(samples) if samples.shape[1] in (1, 3) else samples).numpy())
+                draft.replace(file)
+            images = in_range(torch.from_numpy(np.load(file)))
+            real = self.real(setting)
+            for space in missing:
+                result = replace(
+                    space.evaluate(images, pairs=0),
+                    nfe=nfe,
+                    scheduler=scheduler,
+                    seed=0,
+                    split=self.study.split,
+                    reference=real.reference.name,
+                    train=None if real.train is None else real.train.name,
+                )
+                keep_result(run, result)
+                made += 1
+        return made
+
+    def belongs(self, result: Result, arm: str) -> bool:
+        """Whether a result was measured as the study does: its split, number of images and samplers."""
+        same = (result.n, result.split, result.seed) == (self.study.n, self.study.split, 0)
+        return same and result.nfe in self.study.samplers_of(arm).get(str(result.scheduler), [])
+
+    def real(self, setting: str) -> RealImages:
+        """The images that the arms were trained on, and those of the split.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if setting not in self._real:
+            place, split = self.study.settings[setting], self.study.split
+            arm = next((name for name in self.study.arms if name != BASELINE), BASELINE)
+            train: ImageData = make(self.config(setting, arm)["data"], self.allow)
+            chosen: DataOfStudy | None = getattr(place, split)
+            if chosen is not None and chosen.path is not None:
+                reference: ImageData | None = from_spec(self.filled(chosen.path), **chosen.settings)
+                if chosen.rows is not None and reference is not None:
+                    reference = part(reference, chosen.rows, split)
+            else:
+                reference = train.holdout() if split == "holdout" else None
+            if reference is None:
+                raise ValueError(
+                    f"the images of {setting} have no {split}: name some in the study, settings.{setting}.{split}: "
+                    "{path: DATA/FILE}"
+                )
+            self._real[setting] = RealImages(reference, train)
+        return self._real[setting]
+
+    def references(self, setting: str) -> list[Reference]:
+        """The real images of a setting in every feature space."""
+        if setting not in self._references:
+            real = self.real(setting)
+            made = []
+            for name, word in self.study.features_on(setting).items():
+                network = (
+                    encoder(real)
+                    if word == "encoder"
+                    else feature_network(self.filled(word), real.reference, real.train)
+                )
+                network.name = network.name if network.name.startswith(name) else name
+                train = None if real.train is None else real.train.images()
+                made.append(Reference(real.reference.images(), network, train=train, cache=cache_folder()))
+            self._references[setting] = made
+        return self._references[setting]
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What stands for something else in text."""
+        return {} if self.data is None else {"DATA": str(self.data.absolute())}
+
+    def filled(self, text: str) -> str:
+        return replaced(text, self.words)
+
+
+def encoder(real: RealImages) -> Backbone:
+    """The small classifier through which the discriminators of the recipes see these images.
+
+    Raises:
+        ValueError: the images have no labels.
+    """
+    labels = None if real.train is None else real.train.labels()
+    if real.train is None or labels is None:
+        raise ValueError("`features=encoder` needs images with labels: name a file of weights instead")
+    net = SmallConvNet(in_channels=real.train.image_shape[0], num_classes=real.train.num_classes)
+    net.prepare(real.train.images(), labels)
+    return freeze(net)
+
+
+def part(data: ImageData, shares: Sequence[float], name: str) -> ImageData:
+    """Rows of a data set from one share to another of a fixed random order."""
+    first, last = (round(share * len(data)) for share in shares)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[first:last].tolist()
+    images, labels = data[order]
+    labels = labels if isinstance(labels, Tensor) else None
+    return StoredImages(images, labels, name=f"{data.name}:{name}", num_classes=data.num_classes)
+
+
+def last_step(run: Path) -> int:
+    """Updates behind a run's newest checkpoint."""
+    return max(steps_in(run / "checkpoints"), default=0)
+
+
+def first_difference(new: Any, old: Any, name: str) -> tuple[str, Any, Any] | None:
+    """Dotted name and both values of the first setting in which two configurations differ."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        keys = dict.fromkeys([*new, *old])
+        return next(
+            (found for key in keys if (found := first_difference(new.get(key), old.get(key), f"{name}.{key}"))), None
+        )
+    return None if new == old else (name, new, old)
+
+
+class Clock:
+    """How long the rest of a study takes, by what the same arms took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, setting: str, arm: str, seconds: float) -> None:
+        self.seconds.setdefault((setting, arm), []).append(seconds)
+
+    def left(self, tasks: Sequence[tuple[str, str]]) -> float | None:
+        """Seconds for these settings and arms; None if nothing is known yet."""
+        if not self.seconds:
+            return None
+        usual = fmean(fmean(seconds) for seconds in self.seconds.values())
+        return sum(fmean(self.seconds.get(task, [usual])) for task in tasks)
+
+
+def in_words(seconds: float) -> str:
+    """A rough duration."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,312 @@
+"""A study as a YAML file: arms, trained from one baseline over seeds on some settings, and how they are measured."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+BASELINE = "baseline"
+Flags = dict[str, Any]
+"""Settings of `sparring fit` by name, such as {"trainer.steps": 500}."""
+Samplers = dict[str, list[int]]
+"""Network calls by scheduler."""
+
+
+class Section:
+    """A part of the file: a mapping with the fields of a dataclass as keys."""
+
+    @classmethod
+    def read(cls, where: str, value: Any) -> Self:
+        """The section that a mapping holds.
+
+        Raises:
+            ValueError: not a mapping, an unknown key, a missing one, or a value that cannot be.
+        """
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a mapping, and is {value!r}")
+        known = {part.name: part for part in fields(cls)}  # type: ignore[arg-type]
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"it may hold {', '.join(known)}"
+                raise ValueError(f"{where}: unknown key {key!r}: {hint}")
+        for name, part in known.items():
+            if name not in value and part.default is MISSING and part.default_factory is MISSING:
+                raise ValueError(f"{where}: `{name}` is missing")
+        try:
+            return cls(**value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+
+def _check_flags(name: str, flags: Flags) -> None:
+    if not isinstance(flags, dict) or not all(isinstance(key, str) for key in flags):
+        raise ValueError(f"`{name}` must be a mapping such as {{trainer.steps: 500}}, and is {flags!r}")
+
+
+def _check_features(features: dict[str, str]) -> None:
+    if (
+        not isinstance(features, dict)
+        or not features
+        or not all(isinstance(x, str) for x in (*features, *features.values()))
+    ):
+        raise ValueError(f"`features` must be a mapping such as {{pixels: pixels}}, and is {features!r}")
+    for name in features:
+        if same := [other for other in features if other != name and other.startswith(name)]:
+            raise ValueError(f"`features`: {same[0]!r} begins with {name!r}: give names that tell them apart")
+
+
+def _check_samplers(samplers: Samplers) -> None:
+    good = isinstance(samplers, dict) and all(
+        isinstance(name, str) and isinstance(calls, list) and calls and all(type(n) is int and n > 0 for n in calls)
+        for name, calls in samplers.items()
+    )
+    if not good or not samplers:
+        raise ValueError(f"`samplers` must give network calls by scheduler, {{ddim: [5, 10]}}, and is {samplers!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmOfStudy(Section):
+    """One arm.
+
+    Args:
+        recipe: method that it is trained by.
+        flags: settings of `sparring fit` by which it differs. In text, DATA stands for the folder of `--data` and
+            BASELINE for the run of the baseline.
+        steps: its updates, in units of those that the recipe has on the setting.
+        start: "baseline", or "scratch" for the same first weights as the baseline.
+        control_of: arms to which it is a control, or "all": tables give their distance over its own, and verdicts
+            compare them with it if its method is plain diffusion.
+        samplers: its own, instead of those of the study.
+    """
+
+    recipe: str
+    flags: Flags = field(default_factory=dict)
+    steps: float = 1.0
+    start: Literal["baseline", "scratch"] = "baseline"
+    control_of: list[str] | Literal["all"] = field(default_factory=list)
+    samplers: Samplers | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recipe, str):
+            raise ValueError(f"`recipe={self.recipe}` must be the name of a recipe")
+        if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or self.steps <= 0:
+            raise ValueError(f"`steps={self.steps}` must be a factor above 0")
+        if self.start not in ("baseline", "scratch"):
+            raise ValueError(f"`start={self.start}` must be baseline or scratch")
+        if self.control_of != "all" and not isinstance(self.control_of, list):
+            raise ValueError(f"`control_of={self.control_of}` must be a list of arms, or all")
+        _check_flags("flags", self.flags)
+        if self.samplers is not None:
+            _check_samplers(self.samplers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOfStudy(Section):
+    """Images.
+
+    Args:
+        path: a word for a data set, as `sparring fit --data` takes it, in which DATA stands for the folder of `--data`;
+            None: that of the recipes' setting.
+        settings: of the data set, such as {size: 16}.
+        rows: (from, to), shares of a fixed random order of the rows; only for images that are measured against.
+    """
+
+    path: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.settings, dict):
+            raise ValueError(f"`settings={self.settings}` must be a mapping")
+        if self.rows is not None and not (
+            isinstance(self.rows, list) and len(self.rows) == 2 and 0 <= self.rows[0] < self.rows[1] <= 1
+        ):
+            raise ValueError(f"`rows={self.rows}` must be two shares, such as [0, 0.2]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingOfStudy(Section):
+    """Where the arms are trained and measured.
+
+    Args:
+        on: setting of the recipes; None: that of the same name.
+        data: training images, if they are not those of the recipes' setting.
+        scratch: flags of the baseline and of other arms that are trained from scratch.
+        tune: flags of the arms that start from the baseline.
+        baseline_data: training images of the baseline, if they are others than those of the arms.
+        validation: real images of the split "validation".
+        holdout: real images of the split "holdout"; None: those that the training images name.
+        features: instead of those of the study.
+    """
+
+    on: str | None = None
+    data: DataOfStudy | None = None
+    scratch: Flags = field(default_factory=dict)
+    tune: Flags = field(default_factory=dict)
+    baseline_data: DataOfStudy | None = None
+    validation: DataOfStudy | None = None
+    holdout: DataOfStudy | None = None
+    features: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_flags("scratch", self.scratch)
+        _check_flags("tune", self.tune)
+        if self.features is not None:
+            _check_features(self.features)
+        for name in ("data", "baseline_data", "validation", "holdout"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, DataOfStudy.read(name, value))
+
+    def texts(self) -> list[str]:
+        """Values in which DATA may stand for a folder."""
+        images = [self.data, self.baseline_data, self.validation, self.holdout]
+        flags = [*self.scratch.values(), *self.tune.values()]
+        return [str(x) for x in (*(one.path for one in images if one), *flags, *(self.features or {}).values())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Section):
+    """Arms x seeds x settings.
+
+    Args:
+        name: of its file, without the ending.
+        settings: where the arms are trained and measured, by name.
+        arms: by name, in the order of the tables. There is always one called "baseline", from which the others start.
+        samplers: network calls by scheduler.
+        seeds: of the trainings.
+        n: images that are sampled for a number.
+        split: "validation" for choosing, "holdout" for the final numbers.
+        features: what distances are measured in, by the name in the tables: words of `sparring evaluate --features`, or
+            "encoder", the small classifier through which the discriminators of the recipes see.
+    """
+
+    name: str
+    settings: dict[str, SettingOfStudy]
+    arms: dict[str, ArmOfStudy]
+    samplers: Samplers
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    n: int = 1000
+    split: Literal["validation", "holdout"] = "holdout"
+    features: dict[str, str] = field(
+        default_factory=lambda: {
+            "classifier": "classifier",
+            "the discriminator's encoder": "encoder",
+            "self-supervised": "self-supervised",
+            "pixels": "pixels",
+        }
+    )
+
+    def __post_init__(self) -> None:
+        for part, kind in (("settings", SettingOfStudy), ("arms", ArmOfStudy)):
+            value = getattr(self, part)
+            if not isinstance(value, dict) or not value:
+                raise ValueError(f"`{part}` must be a mapping of names")
+            read = {str(name): kind.read(f"{part}.{name}", {} if one is None else one) for name, one in value.items()}
+            object.__setattr__(self, part, read)
+        if BASELINE not in self.arms:
+            object.__setattr__(self, "arms", {BASELINE: ArmOfStudy(recipe="diffusion", start="scratch")} | self.arms)
+        if self.arms[BASELINE].start != "scratch":
+            raise ValueError("arms.baseline: `start` must be scratch")
+        for name, arm in self.arms.items():
+            for other in arm.control_of if arm.control_of != "all" else ():
+                if other not in self.arms:
+                    raise ValueError(f"arms.{name}: `control_of` names {other!r}, and there are {', '.join(self.arms)}")
+        if "/" in "".join([*self.arms, *self.settings]):
+            raise ValueError("names of arms and settings are those of folders, and cannot hold a slash")
+        _check_samplers(self.samplers)
+        _check_features(self.features)
+        check_seeds(self.seeds)
+        if type(self.n) is not int or self.n < 2:
+            raise ValueError(f"`n={self.n}` must be a number of images")
+        if self.split not in ("validation", "holdout"):
+            raise ValueError(f"`split={self.split}` must be validation or holdout")
+
+    def files(self) -> list[str]:
+        """What the study needs in the folder that DATA stands for."""
+        texts = [text for setting in self.settings.values() for text in setting.texts()]
+        texts += [str(value) for arm in self.arms.values() for value in arm.flags.values()]
+        texts += self.features.values()
+        return sorted({text.removeprefix("DATA/") for text in texts if text.startswith("DATA/")})
+
+    def samplers_of(self, arm: str) -> Samplers:
+        return self.arms[arm].samplers or self.samplers
+
+    def features_on(self, setting: str) -> dict[str, str]:
+        return self.settings[setting].features or self.features
+
+    def controls_of(self, arm: str) -> list[str]:
+        """The arms that are a control of this one."""
+        return [
+            name
+            for name, other in self.arms.items()
+            if name != arm and (arm in other.control_of or (other.control_of == "all" and arm != BASELINE))
+        ]
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses what are not seeds, or the same ones twice."""
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
+        raise ValueError(f"`seeds={seeds}` must be a list of different numbers")
+    if not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError(f"`seeds={seeds}` must be whole numbers, 0 or more")
+
+
+def shipped() -> dict[str, str]:
+    """Name and one-line description (its first comment) of every study in the package."""
+    folder = resources.files("sparring") / "recipes" / "studies"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {
+        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
+    }
+
+
+def read_study(name: str) -> Study:
+    """The study of that name in the package, or of a YAML file.
+
+    Raises:
+        ValueError: no such study or file, not YAML, or a key or a value that a study cannot have.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ValueError(f"study file {name} does not exist")
+        text, stem = Path(name).read_text(encoding="utf-8", errors="replace"), Path(name).stem
+    else:
+        names = list(shipped())
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise ValueError(f"unknown study {name!r}: {hint} (a file ends in .yaml)")
+        text = (resources.files("sparring") / "recipes" / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
+        stem = name
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"study {name} is not valid YAML ({' '.join(str(error).split())})") from None
+    where = f"study {name}"
+    if isinstance(content, dict):
+        for setting in (content.get("settings") or {}).values() if isinstance(content.get("settings"), dict) else ():
+            if isinstance(setting, dict) and True in setting:
+                setting["on"] = setting.pop(True)  # as YAML 1.1 reads `on`
+        content = {"name": stem} | content
+    return Study.read(where, content)
+
+
+def as_flags(settings: Flags, words: dict[str, str]) -> list[str]:
+    """Flags of `sparring fit`, with words such as DATA in text replaced by what they stand for."""
+    return [
+        f"--{name}={replaced(value, words) if isinstance(value, str) else json.dumps(value)}"
+        for name, value in settings.items()
+    ]
+
+
+def replaced(text: str, words: dict[str, str]) -> str:
+    """Text with the words replaced that stand as a whole part of a path."""
+    parts = text.split("/")
+    return "/".join(words.get(part, part) for part in parts)

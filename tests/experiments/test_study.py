@@ -1,0 +1,413 @@
+"""`sparring study`: from a YAML file to runs, tables, verdicts and documents; what goes on, and what is refused."""
+
+import csv
+import json
+import os
+import re
+import signal
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from docs_figures import load
+from PIL import Image
+from safetensors.torch import load_file
+
+from sparring.cli.main import main
+from sparring.data import Digits, StoredImages
+from sparring.experiments import runner as running
+from sparring.experiments.collect import text_of
+from sparring.experiments.results import StudyResults
+from sparring.experiments.runner import Clock, Runner, in_words, part
+from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
+from sparring.runs import summarise
+from sparring.training.trainer import Trainer
+
+QUICK = {"trainer.num_samples": 4}
+STUDY = {
+    "settings": {"tiny": {"scratch": QUICK, "tune": QUICK}},
+    "seeds": [0, 1],
+    "n": 32,
+    "samplers": {"ddim": [2], "euler": [2, 3]},
+    "features": {"pixels": "pixels"},
+    "arms": {
+        "plain": {"recipe": "diffusion", "control_of": "all"},
+        "adt": {"recipe": "adt", "steps": 0.75, "flags": {"method.num_steps": 2}},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SPARRING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def written(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "few.yaml"
+    file.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    return str(file)
+
+
+def distances(run, scheduler, nfe):
+    results = json.loads((run / "results.json").read_text())
+    return [one["frechet"] for one in results if (one["scheduler"], one["nfe"]) == (scheduler, nfe)]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished study of two arms and two seeds: its folder and what it printed."""
+    out = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARRING_CACHE", str(out / "cache"))
+        assert main(["study", written(out), "--out", str(out / "runs")]) == 0
+    return out
+
+
+def test_the_tables_are_means_and_ratios_over_the_seeds(done):
+    runs = {
+        arm: [done / "runs" / "tiny" / f"seed{seed}" / arm for seed in (0, 1)] for arm in ("baseline", "plain", "adt")
+    }
+    found = {arm: [distances(run, "euler", 3) for run in both] for arm, both in runs.items()}
+    assert all(len(values) == 1 for both in found.values() for values in both)
+    plain, adt = ([values[0] for values in found[arm]] for arm in ("plain", "adt"))
+    results = StudyResults.read(done / "runs" / "few.json")
+    table = results.settings["tiny"].table("distance").part(columns=["euler 3"])
+    assert [row[0] for row in table.rows] == ["baseline", "plain", "adt"]
+    nfe = [summarise(run).network_calls for run in runs["adt"]]
+    assert [row[2] for row in table.rows] == ["4", "4", f"{mean(nfe):.0f}"]
+    assert table.rows[2][-1] == f"{mean(adt):.2f}±{stdev(adt):.2f}"
+    assert (table.n, table.n_reference, table.split) == (32, 500, "holdout")
+    (row,) = results.settings["tiny"].table("ratio", control="plain").part(columns=["euler 3"]).rows
+    quotients = [a / b for a, b in zip(adt, plain, strict=True)]
+    assert row == ["adt", "pixels", text_of(quotients)]
+    assert results.seeds == [0, 1]
+
+
+def test_what_a_study_leaves_behind(done, capsys):
+    page = (done / "runs" / "few.md").read_text()
+    assert "tiny, pixels pooled to 4x4, holdout; n = 32 against 500, floor" in page
+    assert "tiny, precision/recall, mean over seeds, pixels" in page
+    assert "tiny, distance over that of plain, seed by seed" in page
+    assert re.search(r"- \*\*adt\*\*, (no gain|gain|worse), two seeds\. At equal scheduler", page)
+    assert r"\begin{tabular}" in (done / "runs" / "few.tex").read_text()
+    with (done / "runs" / "few.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * 2 * 3
+    one = next(x for x in lines if (x["arm"], x["seed"], x["scheduler"], x["nfe"]) == ("adt", "1", "euler", "3"))
+    (frechet,) = distances(done / "runs" / "tiny" / "seed1" / "adt", "euler", 3)
+    assert float(one["frechet"]) == pytest.approx(frechet, rel=1e-4)
+    assert one["training_steps"] == "3"
+    assert np.asarray(Image.open(done / "runs" / "few.png").convert("L")).std() > 10
+    html = (done / "runs" / "few-tiny.html").read_text()
+    assert "few: tiny" in html
+    assert "adt" in html
+
+
+def test_what_is_finished_is_kept_and_printed_again(done, capsys):
+    run = done / "runs" / "tiny" / "seed0" / "adt"
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+    for more in ([], ["--print"]):
+        assert main(["study", str(done / "few.yaml"), "--out", str(done / "runs"), *more]) == 0
+        assert (done / "runs" / "few.md").read_text() in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_seeds_and_arms_can_be_chosen(done, capsys):
+    words = ["study", str(done / "few.yaml"), "--out", str(done / "runs"), "--print"]
+    assert main([*words, "--seeds", "1", "--arms", "plain"]) == 0
+    printed = capsys.readouterr().out
+    assert "Seeds: 1." in printed
+    assert "sparring study" in printed
+    assert "--seeds 1" in printed
+    assert "±" not in printed
+    assert "| adt |" not in printed
+    assert main([*words, "--seeds", "5"]) == 2
+    assert "nothing of the study few is in" in capsys.readouterr().err
+
+
+def test_the_documents_are_filled(done, tmp_path, capsys):
+    (tmp_path / "page.md").write_text("<!-- table: few distance arms=adt columns='ddim 2' -->\n<!-- end -->\n")
+    words = ["study", str(done / "few.yaml"), "--out", str(done / "runs"), "--print", "--write", str(tmp_path)]
+    assert main(words) == 0
+    assert re.search(r"\| adt \| \d+ \| \d+ \| [\d.]+±[\d.]+ \|", (tmp_path / "page.md").read_text())
+    assert StudyResults.read(tmp_path / "data" / "few.json") == StudyResults.read(done / "runs" / "few.json")
+    assert main([*words, "--arms", "plain"]) == 2
+    assert "`--write` needs every arm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("changes", ["few", "--control", "plain", "--data", "RUNS"]),
+        ("curves", ["few", "--arms", "plain", "adt", "--data", "RUNS"]),
+        ("samples", ["tiny", "euler-3", "plain", "adt", "--columns", "4", "--runs", "RUNS"]),
+        ("training", ["tiny", "plain", "adt", "--seeds", "0", "1", "--runs", "RUNS"]),
+    ],
+)
+def test_the_figures_of_the_documentation_are_drawn(script, words, done, tmp_path):
+    words = [str(done / "runs") if word == "RUNS" else word for word in words]
+    load(script).main([*words, "--out", str(tmp_path / "figure.png")])
+    assert np.asarray(Image.open(tmp_path / "figure.png").convert("L")).std() > 10  # something is drawn
+
+
+def test_a_study_that_was_stopped_goes_on(done, tmp_path, monkeypatch, capsys):
+    log = Trainer.log
+
+    def stop_adt(trainer):
+        log(trainer)
+        if trainer.folder.path.name == "adt" and trainer.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    words = ["study", written(tmp_path), "--out", str(tmp_path / "runs"), "--seeds", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "log", stop_adt)
+        assert main(words) == 128 + signal.SIGTERM
+    assert "the same command goes on from here" in capsys.readouterr().err
+    run = tmp_path / "runs" / "tiny" / "seed0"
+    assert [step.name for step in (run / "adt" / "checkpoints").iterdir()] == ["000002"]
+    plain = (run / "plain" / "config.yaml").stat().st_mtime_ns
+
+    assert main(words) == 0
+    assert "[3/3] tiny, seed 0, adt: 1 steps, 3 measurements" in capsys.readouterr().err
+    assert (run / "plain" / "config.yaml").stat().st_mtime_ns == plain
+    weights = "adt/pipeline/unet/diffusion_pytorch_model.safetensors"
+    stopped, whole = (load_file(folder / weights) for folder in (run, done / "runs" / "tiny" / "seed0"))
+    assert all(torch.equal(value, whole[name]) for name, value in stopped.items())
+
+
+def test_a_method_that_does_nothing_is_no_gain(tmp_path):
+    nothing = {"recipe": "sadm", "flags": {"method.mode": "off"}}
+    arms = {"plain": {"recipe": "diffusion", "control_of": "all"}, "nothing": nothing}
+    file = written(tmp_path, arms=arms, seeds=[0, 1, 2], samplers={"euler": [2]})
+    assert main(["study", file, "--out", str(tmp_path / "runs")]) == 0
+    results = StudyResults.read(tmp_path / "runs" / "few.json").settings["tiny"]
+    assert results.table("ratio").rows == [["nothing", "pixels", "1.00±0.00"]]
+    rows = {row[0]: row[2:] for row in results.table("distance").rows}
+    assert rows["nothing"] == rows["plain"]
+    assert [(one["name"], one["verdict"]) for one in results.verdicts] == [("nothing", "no gain")] * 2
+
+
+def test_a_run_with_other_settings_is_refused_before_anything_is_trained(done, capsys):
+    arms = STUDY["arms"] | {
+        "adt": {"recipe": "adt", "steps": 0.75, "flags": {"method.num_steps": 3}},
+        "new": {"recipe": "ddo"},
+    }
+    (done / "other.yaml").write_text(yaml.safe_dump(STUDY | {"arms": arms}))
+    for more in ([], ["--print"]):
+        assert main(["study", str(done / "other.yaml"), "--out", str(done / "runs"), *more]) == 2
+        error = capsys.readouterr().err.strip()
+        assert "was trained with `method.init_args.num_steps=2`, and the arm 'adt' has 3: remove the run" in error
+        assert len(error.splitlines()) == 1
+    assert not (done / "runs" / "tiny" / "seed0" / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arm": {}}, "unknown key 'arm': did you mean arms?"),
+        (
+            {"arms": {"plain": {"recipe": "diffusion", "stepz": 2}}},
+            "arms.plain: unknown key 'stepz': did you mean steps?",
+        ),
+        ({"arms": {"plain": {}}}, "arms.plain: `recipe` is missing"),
+        ({"arms": {"plain": {"recipe": "diffusion", "steps": 0}}}, "arms.plain: `steps=0` must be a factor above 0"),
+        ({"arms": {"plain": {"recipe": "diffusion", "control_of": ["no"]}}}, "`control_of` names 'no', and there are"),
+        ({"arms": {"plain": {"recipe": "diffusoin"}}}, "arm 'plain' on tiny: unknown recipe 'diffusoin': did you mean"),
+        ({"arms": {"plain": {"recipe": "diffusion", "flags": {"trainer.step": 1}}}}, "arm 'plain' on tiny:"),
+        ({"arms": {"a/b": {"recipe": "diffusion"}}}, "cannot hold a slash"),
+        ({"arms": []}, "`arms` must be a mapping of names"),
+        ({"settings": {"tiny": {"onn": "digits"}}}, "settings.tiny: unknown key 'onn': did you mean on?"),
+        ({"settings": {"tinny": None}}, "unknown setting 'tinny': did you mean tiny?"),
+        (
+            {"settings": {"tiny": {"holdout": {"rows": [1, 0]}}}},
+            "settings.tiny: holdout: `rows=[1, 0]` must be two shares",
+        ),
+        ({"settings": {"tiny": {"data": {"path": "DATA/x.parquet"}}}}, "needs --data FOLDER, with x.parquet"),
+        ({"samplers": {"ddim": 5}}, "`samplers` must give network calls by scheduler"),
+        ({"seeds": [0, 0]}, "`seeds=[0, 0]` must be a list of different numbers"),
+        ({"n": 1.5}, "`n=1.5` must be a number of images"),
+        ({"split": "test"}, "`split=test` must be validation or holdout"),
+        ({"features": {"pix": "pixels", "pixels": "pixels"}}, "'pixels' begins with 'pix'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(changes, message, tmp_path, capsys):
+    assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.startswith("sparring: error: ")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["smok"], "unknown study 'smok': did you mean smoke?"),
+        (["no.yaml"], "study file no.yaml does not exist"),
+        (["smoke", "--arms", "adtt"], "`arms=adtt`: the study smoke has baseline, plain, adt"),
+        (["smoke", "--seeds", "1", "1"], "must be a list of different numbers"),
+        (["smoke", "--write", "nowhere"], "`write=nowhere` is not a folder"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(words, message, capsys):
+    assert main(["study", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
+    study = read_study(name)
+    runner = Runner(study, tmp_path, tmp_path)
+    for setting in study.settings:
+        for arm in study.arms:
+            assert runner.config(setting, arm)["trainer"]["steps"] > 0
+    for arm in study.arms:  # every arm that is no control has one
+        controls = study.controls_of(arm)
+        assert controls or arm == "baseline" or study.arms[arm].control_of
+
+
+def test_the_arms_of_the_studies_are_trained_as_they_were_measured(tmp_path):
+    """Steps, rates and averages of the results in docs/results, some of which come from the recipes."""
+    moved = Runner(read_study("sadm-moved"), tmp_path, tmp_path)
+    arm = moved.config("fashion16-moved", "sadm-frozen, LoRA")
+    assert arm["trainer"]["steps"] == 600
+    assert arm["trainer"]["generator_optimizer"]["lr"] == 1e-3
+    assert arm["trainer"]["ema_decay"] == 0.99
+    assert arm["method"]["init_args"]["mode"] == "frozen"
+    assert "LoRA" in arm["denoiser"]["tuning"]["class_path"]
+    assert arm["data"]["init_args"]["where"] == {"label": ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]}
+    base = moved.config("fashion16-moved", "baseline")
+    assert (base["trainer"]["steps"], base["trainer"]["ema_decay"], base["trainer"]["precision"]) == (
+        4000,
+        0.999,
+        "bf16",
+    )
+    assert base["data"]["init_args"]["where"]["label"][0] == "T-shirt/top"
+    steps = {
+        ("digits", "digits", "plain-calls"): 1260,
+        ("digits", "digits", "add-alone"): 800,
+        ("adt-digits", "digits", "m = 10, k = 2"): 150,
+        ("adt-fashion16", "fashion16", "adt"): 300,
+        ("adt-fashion16", "fashion16", "plain-calls"): 1260,
+        ("adt-32", "fashion32", "m = 10, k = 2"): 90,
+        ("adt-emoji", "emoji32", "adt"): 150,
+        ("sadm-emoji-moved", "emoji32-moved", "sadm"): 400,
+        ("sadm-emoji-moved", "emoji32-moved", "baseline"): 1500,
+        ("sadm-limits", "digits-short", "baseline"): 500,
+        ("sadm-scratch", "digits", "scratch, frozen"): 2000,
+    }
+    found = {key: Runner(read_study(key[0]), tmp_path, tmp_path).steps(*key[1:]) for key in steps}
+    assert found == steps
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    import datasets
+
+    images, labels = Digits()[list(range(120))]
+    pixels = ((images[:, 0] + 1) * 127.5).round().byte().numpy()
+    columns = {"image": [Image.fromarray(one) for one in pixels], "label": labels.tolist()}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(10)})
+    folder = tmp_path / "data"
+    folder.mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(folder / "digits.parquet"))
+    return folder
+
+
+def test_own_files_a_moved_baseline_and_parts_of_a_test_set(parquet, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SmallConvNet", partial(running.SmallConvNet, epochs=1))
+    where = {"label": ["0", "1", "2", "3"]}
+    setting = {
+        "on": "tiny",
+        "baseline_data": {"path": "DATA/digits.parquet", "settings": {"where": where}},
+        "data": {"path": "DATA/digits.parquet"},
+        "holdout": {"path": "DATA/digits.parquet", "rows": [0.5, 1]},
+    }
+    file = written(
+        tmp_path,
+        settings={"moved": setting},
+        seeds=[0],
+        samplers={"euler": [2]},
+        features={"the discriminator's encoder": "encoder", "pixels": "pixels"},
+        arms={"plain": {"recipe": "diffusion", "control_of": "all"}},
+    )
+    assert main(["study", file, "--out", str(tmp_path / "runs"), "--data", str(parquet)]) == 0
+    run = tmp_path / "runs" / "moved" / "seed0"
+    config = yaml.safe_load((run / "baseline" / "config.yaml").read_text())
+    assert config["data"]["init_args"]["where"] == where
+    results = json.loads((run / "baseline" / "results.json").read_text())
+    assert [one["features"] for one in results] == ["the discriminator's encoder", "pixels pooled to 4x4"]
+    assert [one["n_reference"] for one in results] == [60, 60]
+    assert results[0]["train"] == "digits"  # the images of the arms, for both
+    assert yaml.safe_load((run / "plain" / "config.yaml").read_text())["data"]["init_args"].get("where") is None
+
+
+def test_the_guide_shows_a_study_and_every_key():
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "studies.md").read_text()
+    content = yaml.safe_load(guide.split("```yaml")[1].split("```")[0])
+    content["settings"]["digits-short"]["on"] = content["settings"]["digits-short"].pop(True)  # YAML 1.1
+    study = Study.read("guide", content | {"name": "guide"})
+    assert study.controls_of("adt") == ["plain", "plain-calls"]
+    for heading, kind in (("| `settings` |", Study), ("| `recipe` |", ArmOfStudy), ("| `on` |", SettingOfStudy)):
+        table = guide[guide.index(heading) :].split("\n\n")[0]
+        keys = {key for line in table.splitlines() for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+        assert keys == {part.name for part in fields(kind)} - {"name"}
+
+
+def test_parts_share_no_row_and_are_always_the_same():
+    data = StoredImages(torch.arange(20.0).reshape(20, 1, 1, 1), torch.arange(20), name="numbers")
+    few, rest = part(data, [0, 0.2], "validation"), part(data, [0.2, 1], "holdout")
+    assert (len(few), len(rest)) == (4, 16)
+    assert sorted(torch.cat([few.labels(), rest.labels()]).tolist()) == list(range(20))
+    assert few.labels().tolist() == part(data, [0, 0.2], "validation").labels().tolist()
+    assert torch.equal(few.images()[:, 0, 0, 0].long(), few.labels())
+    assert (few.name, few.num_classes) == ("numbers:validation", 20)
+
+
+def test_words_in_flags_are_replaced_as_parts_of_a_path():
+    flags = {"a.path": "DATA/x.th", "b": "BASELINE", "c": "MYDATA", "d": [1, 2], "e": None, "f": True}
+    assert as_flags(flags, {"DATA": "/images", "BASELINE": "/runs/base"}) == [
+        "--a.path=/images/x.th",
+        "--b=/runs/base",
+        "--c=MYDATA",
+        "--d=[1, 2]",
+        "--e=null",
+        "--f=true",
+    ]
+
+
+def test_controls_are_those_that_name_the_arm():
+    arm = {"recipe": "diffusion"}
+    arms = {"plain": arm | {"control_of": "all"}, "a": arm, "b": arm | {"control_of": ["a"]}}
+    study = Study.read("x", STUDY | {"name": "x", "arms": arms})
+    assert {name: study.controls_of(name) for name in study.arms} == {
+        "baseline": [],
+        "plain": [],
+        "a": ["plain", "b"],
+        "b": ["plain"],
+    }
+
+
+def test_time_left_counts_the_same_arms_first():
+    clock = Clock()
+    assert clock.left([("digits", "adt")]) is None
+    clock.add("digits", "adt", 10)
+    clock.add("digits", "adt", 30)
+    clock.add("digits", "plain", 4)
+    assert clock.left([("digits", "adt"), ("digits", "new")]) == 20 + (20 + 4) / 2
+    assert [in_words(seconds) for seconds in (42, 600, 7200)] == ["42 s", "10 minutes", "2.0 hours"]
+
+
+def test_numbers_have_three_digits():
+    assert text_of([]) == ""
+    assert text_of([0.5]) == "0.500"
+    assert text_of([1.0, 2.0]) == "1.50±0.71"
+    assert text_of([0.1, 0.3]) == "0.200±0.141"
