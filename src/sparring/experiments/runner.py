@@ -174,7 +174,7 @@ class Runner:
                 continue
             file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
             if not file.is_file():
-                sampler = sampler or Sampler(run)
+                sampler = sampler or Sampler(run, allow=self.allow)
                 samples = sampler(self.study.n, nfe, scheduler=scheduler, seed=0).images
                 file.parent.mkdir(exist_ok=True)
                 draft = file.with_suffix(".draft.npy")
