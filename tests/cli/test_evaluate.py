@@ -50,6 +50,14 @@ def fails(capsys, arguments: list[str]) -> str:
     return error
 
 
+def test_results_of_a_run_that_cannot_be_written_are_printed_all_the_same(runs, capsys, monkeypatch):
+    monkeypatch.setattr("sparring.cli.evaluate.os.access", lambda path, mode: False)
+    before = sorted(path.name for path in (runs / "base").iterdir())
+    result = printed(capsys, ["evaluate", str(runs / "base"), "--steps", "2", *QUICK, "--json"])
+    assert result["nfe"] == 2
+    assert sorted(path.name for path in (runs / "base").iterdir()) == before
+
+
 def test_several_of_everything_are_measured_in_one_call(runs, capsys):
     base, adt = str(runs / "base"), str(runs / "adt-s0")
     several = ["evaluate", base, adt, "--steps", "2", "3", "--scheduler", "ddim", "unipc", "--seeds", "0", "1"]

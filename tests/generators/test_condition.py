@@ -1,5 +1,6 @@
 """Captions become what diffusers' own pipelines make of them; labels and captions can be said to be "none"."""
 
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -136,6 +137,46 @@ def test_embedding_does_not_depend_on_how_the_batch_is_cut(tiny):
         torch.testing.assert_close(part.x_0, whole.x_0[rows], rtol=0, atol=1e-5)
         torch.testing.assert_close(part.condition.tokens, whole.condition.tokens[rows], rtol=0, atol=1e-5)
         assert torch.equal(part.condition.sizes, whole.condition.sizes[rows])
+
+
+LONG = "a b c d e f g h i j k l m n o p q r s"  # 19 tokens and two ends; the tiny tokenizers take 16
+
+
+class WithCaptions(Captioned):
+    """The images of `Captioned` with other captions."""
+
+    def __init__(self, captions):
+        super().__init__()
+        self.texts = captions
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, indices):
+        return super().__getitem__(indices)[0], [self.texts[i] for i in indices]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3"])
+def test_captions_that_are_cut_are_counted_in_one_warning(tiny, kind):
+    denoiser = load_pipeline(tiny(kind))[0]
+    words = "are longer than the 16 tokens that the text encoder takes: their ends are not seen"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        denoiser.check_condition(WithCaptions(["short", LONG, LONG[:27]]))  # the last fills the 16 tokens
+        denoiser.sample(2, 1, prompts=["short"])
+        denoiser.sample(2, 1, prompts=["short", LONG])
+    said = [str(warning.message) for warning in caught if "tokens" in str(warning.message)]
+    assert said == [f"1 of 3 captions of the data {words}", f"1 of 2 prompts {words}"]
+
+
+def test_a_caption_that_one_encoder_sees_whole_is_not_cut(tiny):
+    denoiser = load_pipeline(tiny("sdxl"))[0]
+    denoiser.text.pipe.tokenizer_2.model_max_length = 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoiser.check_condition(WithCaptions([LONG]))
+        with pytest.raises(UserWarning, match="1 of 1 captions of the data are longer than the 30 tokens"):
+            denoiser.check_condition(WithCaptions([LONG + LONG]))
 
 
 # -- guidance ----------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def measure(
     sampler = Sampler(source, allow=options.allow)
     evaluator = evaluators.of(source, sampler.shape[0])
     place = options.out or source
-    kept = options.out is not None or is_run(source) or os.access(source, os.W_OK)
+    kept = options.out is not None or os.access(source, os.W_OK)
     if not kept:
         print(f"warning: {source} cannot be written: give --out FOLDER to keep the results", file=sys.stderr)
     place.mkdir(parents=True, exist_ok=True)
@@ -146,13 +146,13 @@ def measure(
                     seed=seed,
                     guidance=options.guidance,
                     batch_size=options.batch_size,
-                    pictures=place if is_run(source) or options.out is not None else None,
+                    pictures=place if kept and (is_run(source) or options.out is not None) else None,
                     watch=progress.show,
                 )
                 if kept:
                     keep_result(place, result)
                 results.append(result)
-    if place == source and is_run(source):
+    if kept and place == source and is_run(source):
         write_run_report(source)
     return results
 

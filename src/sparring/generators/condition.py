@@ -1,5 +1,6 @@
 """What a network is conditioned on: class labels as they are, captions as embeddings."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -106,6 +107,27 @@ class Prompts:
         encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")]
         self.encoders: list[Any] = [encoder.eval().requires_grad_(False) for encoder in encoders if encoder is not None]
         self._empty: TextCondition | None = None
+
+    def warn_of_cut(self, texts: list[str], what: str) -> None:
+        """Warns once, with their number, of texts whose end no encoder sees; `what` they are called.
+
+        A caption counts if every tokenizer has more tokens of it than its encoder takes: 77 of CLIP, 256 of SD3's T5.
+        """
+        parts = self.pipe.components
+        names = [name for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if parts.get(name) is not None]
+        for_t5 = signature(self.pipe.encode_prompt).parameters.get("max_sequence_length")
+        cut, limits = [True] * len(texts), []
+        for name in names:
+            tokenizer = parts[name]
+            limits.append(for_t5.default if name == "tokenizer_3" and for_t5 else tokenizer.model_max_length)
+            lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
+            cut = [before and length > limits[-1] for before, length in zip(cut, lengths, strict=True)]
+        if any(cut):
+            warnings.warn(
+                f"{sum(cut)} of {len(texts)} {what} are longer than the {max(limits)} tokens that the text encoder "
+                "takes: their ends are not seen",
+                stacklevel=2,
+            )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Prompts":
         return self

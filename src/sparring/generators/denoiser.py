@@ -39,7 +39,7 @@ from sparring.process import (
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
 
-
+CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 
 
@@ -65,6 +65,7 @@ class Denoiser(Generator):
     Attributes:
         own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
             default; None: DDIM.
+        classes_of_data: how many classes it was trained on, as far as is known; 0: unknown, or none.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Denoiser(Generator):
         self.condition_dropout = condition_dropout
         self.own_scheduler: Any = None
         self._image_shape: tuple[int, int, int] | None = None
-        self._classes_of_data = 0
+        self.classes_of_data = 0
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
@@ -162,16 +163,16 @@ class Denoiser(Generator):
         """The class that means "none": beyond the classes of a DiT, the last class of any other network.
 
         Raises:
-            ValueError: the network takes no classes, or does not say how many; or the data that `check_condition` saw
-                uses this one too.
+            ValueError: the network takes no classes, or does not say how many; or the data that it was trained on uses
+                this one too.
         """
         name, total = type(self.net).__name__, self.num_classes
         if total is None:
             raise ValueError(f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions")
         null = total - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
-        if null < self._classes_of_data:
+        if null < self.classes_of_data:
             raise ValueError(
-                f"`guidance`, `condition_dropout`: {name} has {total} classes, the data {self._classes_of_data}, and "
+                f"`guidance`, `condition_dropout`: {name} has {total} classes, the data {self.classes_of_data}, and "
                 'none is left to say "none" by: build it with one more'
             )
         return null
@@ -292,14 +293,16 @@ class Denoiser(Generator):
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
         if self.takes_labels and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
-        self._classes_of_data = data.num_classes or 0
-        if self.num_classes is not None and self._classes_of_data > self.num_classes:
+        self.classes_of_data = data.num_classes or 0
+        if self.num_classes is not None and self.classes_of_data > self.num_classes:
             raise ValueError(
-                f"{name} has {self.num_classes} classes and `{data.name}` has {self._classes_of_data}: "
+                f"{name} has {self.num_classes} classes and `{data.name}` has {self.classes_of_data}: "
                 "build the network with as many"
             )
         if self.condition_dropout > 0 and self.text is None:
             self.null_class  # noqa: B018  (raises where there is none)
+        if self.text is not None:
+            self.text.warn_of_cut(data.captions(min(len(data), CAPTIONS_LOOKED_AT)) or [], "captions of the data")
 
     def check(self, data: ImageData) -> None:
         """Raises ValueError if the network cannot be trained on these images, labels or captions."""
@@ -447,11 +450,13 @@ class Denoiser(Generator):
         if self.text is not None:
             if not prompts:
                 raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
+            self.text.warn_of_cut(prompts, "prompts")
             return [prompts[i % len(prompts)] for i in range(n)]
         if prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if self.takes_labels:
-            return in_turn(labels, self.num_classes if guidance == 1 else self.null_class, n, self.device)
+            chosen = labels or list(range(self.classes_of_data)) or None
+            return in_turn(chosen, self.num_classes if guidance == 1 else self.null_class, n, self.device)
         if guidance != 1:
             raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
         if labels is not None:

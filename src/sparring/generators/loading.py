@@ -19,6 +19,7 @@ from sparring.generators.pipeline import OWN
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
 from sparring.process import Latents, from_scheduler, takes_variance
+from sparring.runs import RunFolder
 
 
 def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
@@ -102,6 +103,8 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     process, prediction = from_scheduler(pipe.scheduler)
     denoiser = Denoiser(net, process, prediction, None if vae is None else Latents(vae), text)
     denoiser.own_scheduler = pipe.scheduler
+    if path != Path(folder):
+        denoiser.classes_of_data = (RunFolder(folder).read_config().get("made_with") or {}).get("classes") or 0
     return denoiser, pipe.scheduler
 
 

@@ -280,7 +280,9 @@ class Trainer:
             if "data" not in self.config and (made_of := description_of(self.data)) is not None:
                 self.config["data"] = made_of
             hardware = dict(processes=self.world, device=device_name(self.device))
-            self.folder.write_config(self.config, **hardware, data=self.data.fingerprint())
+            self.folder.write_config(
+                self.config, **hardware, classes=self.data.num_classes, data=self.data.fingerprint()
+            )
 
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
