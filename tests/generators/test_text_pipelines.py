@@ -16,7 +16,7 @@ from tiny_pipelines import Captioned
 from sparring.data import StoredImages
 from sparring.evaluation import Evaluator, RealImages
 from sparring.generators import Denoiser, load_pipeline
-from sparring.process import VP
+from sparring.process import VP, RectifiedFlow, set_timesteps
 from sparring.samplers import Sampler, SampleStream
 
 ABSENT = {"sd3": {"text_encoder_3": None, "tokenizer_3": None}}
@@ -85,6 +85,27 @@ def test_samples_with_our_schedulers_are_those_of_diffusers_pipeline_with_them(t
     assert (found.scheduler, found.nfe) == (name, 4)
     expected = by_diffusers(tmp_path / "p", "sd15", 5.0)
     torch.testing.assert_close(found.images, expected.clamp(-1, 1), rtol=0, atol=2e-5)
+
+
+def test_the_paths_are_those_that_the_guide_names():
+    """SD 1.5's own PNDM and the DDIM of a tuned pipeline, and the ends of SD3's path in diffusers and here."""
+    betas = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    pndm = diffusers.PNDMScheduler(**betas, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
+    pndm.set_timesteps(20)
+    times = pndm.timesteps.tolist()
+    assert (len(times), times[:3], times[-1]) == (21, [951, 901, 901], 1)
+    ddim = VP(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).scheduler("ddim", "eps")
+    set_timesteps(ddim, 20)
+    times = ddim.timesteps.tolist()
+    assert (len(times), times[:2], times[-1]) == (20, [999, 949], 49)
+    stock = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    stock.set_timesteps(20)
+    assert stock.sigmas[-3:].tolist() == pytest.approx([0.150, 0.009, 0], abs=5e-4)
+    ours = RectifiedFlow(shift=3.0).scheduler("euler", "flow")
+    set_timesteps(ours, 20)
+    assert ours.sigmas[-3:].tolist() == pytest.approx([0.25, 0.136, 0], abs=5e-4)
+    stock.set_timesteps(sigmas=np.linspace(1, 1 / 20, 20).tolist())
+    torch.testing.assert_close(stock.sigmas, ours.sigmas)
 
 
 def digests(folder):
