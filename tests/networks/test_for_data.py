@@ -7,7 +7,7 @@ from sparring.backbones import EfficientNetLite
 from sparring.backbones.for_data import backbone_settings
 from sparring.data import StoredImages
 from sparring.generators import Denoiser
-from sparring.networks.for_data import in_words, network_for
+from sparring.networks.for_data import network_for, network_in_words
 from sparring.process import VP
 
 
@@ -26,7 +26,7 @@ def test_a_network_fits_the_images_and_leaves_a_class_for_none(shape, classes, w
     denoiser = Denoiser(network_for(shape, classes), VP(schedule="cosine"), "v")
     labels = None if classes is None else torch.arange(20) % classes
     denoiser.check(StoredImages(torch.zeros(20, *shape), labels, num_classes=classes))
-    assert in_words(denoiser.net, shape, classes if denoiser.takes_labels else None) == words
+    assert network_in_words(denoiser.net, shape, classes if denoiser.takes_labels else None) == words
     if denoiser.takes_labels:
         assert denoiser.null_class == classes
 

@@ -32,3 +32,11 @@ def backbone_settings(image_shape: tuple[int, int, int], num_classes: int | None
     settings: dict[str, Any] = {"in_channels": channels}
     settings |= {"pretrain": "self-supervised"} if num_classes is None else {"num_classes": num_classes}
     return {"class_path": "sparring.backbones.SmallConvNet", "init_args": settings}
+
+
+def backbone_in_words(settings: dict[str, Any]) -> str:
+    """The class of a chosen backbone, and by what it has learned."""
+    name, of_class = settings["class_path"].rpartition(".")[2], settings["init_args"]
+    if "image_size" in of_class:
+        return f"{name} (ImageNet) at {of_class['image_size']} pixels"
+    return f"{name}, trained on the data {'without labels' if 'pretrain' in of_class else 'by its labels'}"

@@ -14,6 +14,7 @@ examples:
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from sparring.cli.sampling import add_allow
 from sparring.cli.terminal import path, place, quiet
 from sparring.recipes.compose import compose
+from sparring.recipes.for_data import suited
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +58,7 @@ def start(options: argparse.Namespace) -> int:
     from sparring.recipes import recipe
 
     settings = compose(options.recipe, options.on, tuned=options.init is not None)
+    own = options.on is None and "data" not in settings
     started_from = settings.pop("init", None)  # in the configuration of a run that tuned
     init = options.init or started_from
     recipe.check_classes(settings, options.allow)
@@ -65,6 +68,10 @@ def start(options: argparse.Namespace) -> int:
     quiet()
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
+    if own:
+        settings, chosen = suited(settings, options.recipe, options.rest, init)
+        if chosen and os.environ.get("RANK", "0") == "0":
+            print("; ".join(chosen), file=sys.stderr)
     header = {"recipe": options.recipe, "setting": options.on, "init": init, "allow": options.allow}
     trainer = recipe.build(settings, options.rest, out=options.out, init=init, header=header)
     return show(trainer) if options.dry_run else train(trainer, options)

@@ -58,7 +58,7 @@ def network_for(image_shape: tuple[int, int, int], num_classes: int | None = Non
     return getattr(import_module(module), name)(**settings["init_args"])
 
 
-def in_words(net: nn.Module, image_shape: tuple[int, int, int], num_classes: int | None) -> str:
+def network_in_words(net: nn.Module, image_shape: tuple[int, int, int], num_classes: int | None) -> str:
     """A network in one line: class, size, parameters, classes of the data that it takes.
 
     Args:

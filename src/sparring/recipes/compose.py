@@ -77,13 +77,16 @@ def read(name: str, kind: str = "methods") -> dict[str, Any]:
     return content
 
 
-def compose(name: str, setting: str | None = None, *, tuned: bool = False) -> dict[str, Any]:
+def compose(
+    name: str, setting: str | None = None, *, tuned: bool = False, suited: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The recipe of a method on a setting: `data`, `denoiser`, `method`, `trainer`; `init` and `missing` if there are.
 
     Args:
         name: method or file; a file with `data` is whole and takes no setting.
         setting: name or file; None: the user's own data.
         tuned: whether it starts from a trained generator.
+        suited: what suits the user's own data, laid over the setting.
 
     Raises:
         ValueError: what `read` refuses; a whole recipe with a setting; settings that are like each other in a circle.
@@ -97,7 +100,8 @@ def compose(name: str, setting: str | None = None, *, tuned: bool = False) -> di
     needs = recipe.pop("on", None) or {}
     for number, (place, content) in enumerate(chain(setting or OWN)):
         special = [content.pop(key, None) or {} for key in ("scratch", "tune")]
-        for layer in (content, special[tuned], recipe if number == 0 else {}, needs.get(place) or {}):
+        of_data = suited or {} if number == 0 else {}
+        for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needs.get(place) or {}):
             made = laid_over(made, layer)
     parts = made.pop("parts", {})
     missing: list[str] = []
