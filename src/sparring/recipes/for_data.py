@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from sparring.recipes.compose import compose
-from sparring.recipes.recipe import one_line
+from sparring.recipes.recipe import names_data, one_line
 
 SMALL = 64  # pixels a side; up to here a tuning learns at the rates of the shipped settings
 DROPOUT = 0.1  # of classes, so that guidance works
@@ -25,12 +25,11 @@ def suited(recipe: dict[str, Any], name: str, flags: list[str], init: str | None
     Raises:
         ValueError: nothing suits the data, and which flag helps; data that cannot be opened.
     """
-    words = of_data(flags)
-    if "data" not in recipe and not words:
-        return recipe, []  # which is refused where the objects are made
+    if not names_data(recipe, flags) or (init is None and recipe.get("start") == "trained"):
+        return recipe, []  # `build` refuses it
     needs_backbone = "backbone" in recipe.get("missing", "") and not named("backbone", "encoder", flags=flags)
-    data = open_data(recipe.get("data"), words)
-    setting, chosen = setting_for(data, init, needs_backbone, named("net", flags=flags))
+    has_net = init is not None or "generator" in recipe or named("net", flags=flags)
+    setting, chosen = setting_for(open_data(recipe.get("data"), of_data(flags)), init, needs_backbone, has_net)
     given = {"data": recipe["data"]} if "data" in recipe else {}
     return compose(name, tuned=init is not None, suited=setting) | given, chosen
 
@@ -40,14 +39,14 @@ def setting_for(data: Any, init: str | None, needs_backbone: bool, has_net: bool
 
     Args:
         data: the data set.
-        init: run or pipeline folder that is tuned, whose network stays.
+        init: run or pipeline folder that is tuned.
         needs_backbone: whether the method has a discriminator on a backbone.
-        has_net: whether the user names a network.
+        has_net: whether there is a network already.
     """
     shape, classes = data.image_shape, data.num_classes
     made: dict[str, Any] = {}
     chosen = []
-    if init is None and not has_net:
+    if not has_net:
         from sparring.networks.for_data import network_for, network_in_words, network_settings
 
         settings = network_settings(shape, classes)

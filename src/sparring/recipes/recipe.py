@@ -188,6 +188,11 @@ def instantiate(options: Any, parsed: Any) -> Any:
         raise ValueError(one_line(error)) from None
 
 
+def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:
+    """Whether the recipe or a flag says what is learned from."""
+    return "data" in recipe or any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags)
+
+
 def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
     """The trainer of a recipe, ready for `fit`.
 
@@ -211,16 +216,19 @@ def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: S
     Raises:
         ValueError: an unknown class or setting, or a value of the wrong type; in one line.
     """
-    section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
-    if init is not None:
-        recipe = {**recipe, section: section_of(recipe, init, allow)}
-    elif recipe.get("start") == "trained" or not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
-        raise ValueError("this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE")
-    if "data" not in recipe and not any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags):
+    trained = "this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE"
+    if init is None and recipe.get("start") == "trained":
+        raise ValueError(trained)
+    if not names_data(recipe, flags):
         raise ValueError(
             "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
             "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
         )
+    section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
+    if init is not None:
+        recipe = {**recipe, section: section_of(recipe, init, allow)}
+    elif not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
+        raise ValueError(trained)
     return parse(recipe, flags, tuned=init is not None)
 
 
