@@ -7,10 +7,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparring.cli.main import parser
+from sparring.data import StoredImages
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose, read, shipped
+from sparring.recipes.for_data import setting_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("name", shipped("methods"))
@@ -40,7 +43,9 @@ def test_the_commands_parse(name):
     assert commands
     for command in commands:
         options, flags = parser().parse_known_args(shlex.split(command)[1:])
-        settings = compose(options.recipe, options.on, tuned=options.init is not None)
+        own = StoredImages(torch.zeros(1, 3, 32, 32))
+        suited = None if options.on else setting_for(own, options.init, True, options.init is not None)[0]
+        settings = compose(options.recipe, options.on, tuned=options.init is not None, suited=suited)
         assert options.init is not None or settings.get("start") != "trained", command
         if options.data is not None:
             settings["data"] = {"class_path": "sparring.data.HubData", "init_args": {"path": options.data}}
