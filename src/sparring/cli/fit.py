@@ -23,7 +23,6 @@ from typing import Any
 from sparring.cli.sampling import add_allow
 from sparring.cli.terminal import path, place, quiet
 from sparring.recipes.compose import compose
-from sparring.recipes.for_data import suited
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +68,8 @@ def start(options: argparse.Namespace) -> int:
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
     if own:
+        from sparring.recipes.for_data import suited
+
         settings, chosen = suited(settings, options.recipe, options.rest, init)
         if chosen and os.environ.get("RANK", "0") == "0":
             print("; ".join(chosen), file=sys.stderr)
