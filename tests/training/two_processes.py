@@ -66,8 +66,10 @@ def go_on(folder: Path, **settings: str) -> None:
 
 def drift(folder: Path) -> None:
     """Moves one weight in one process: the next checkpoint must refuse to be written."""
-    run = trainer(folder, steps=5, method=method(folder.name).double(), data=ExactDigits(), batch_size=8)
-    if run.world == 1 or folder.name != "sadm":
+    if folder.name != "sadm":
+        return
+    run = trainer(folder, steps=5, method=method("sadm").double(), data=ExactDigits(), batch_size=8)
+    if run.world == 1:
         return
     inner = run.ema.update
 

@@ -163,6 +163,7 @@ class LatentGenerator(Generator):
     def _images(self, z: Tensor, labels: Tensor | None, batch_size: int | None = None) -> Tensor:
         training = self.training
         self.eval()
+        z = z.to(next((p.dtype for p in self.net.parameters() if p.is_floating_point()), z.dtype))
         size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         parts = [slice(first, first + size) for first in range(0, len(z), size)]
         images = [self(z[rows], None if labels is None else labels[rows]) for rows in parts]
