@@ -164,7 +164,7 @@ class StudyResults:
 
     Attributes:
         command: what was called.
-        revision: of the source that measured it; None when it is not known.
+        revision: git revision of the folder in which it was called; None outside of git.
         seeds: of the trainings.
         settings: by the name of the setting.
     """
