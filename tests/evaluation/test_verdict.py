@@ -41,6 +41,19 @@ def test_one_seed_is_judged_by_its_bootstrap_interval_and_says_so():
     assert far[0].comparisons[0].note == "one seed: spread of the samples only"
 
 
+def test_of_one_seed_the_spread_is_that_of_the_difference_when_both_were_resampled():
+    plain, adt = pair(1.0, 0.9)  # intervals of 0.1 around each: no gain by themselves
+    together = {"frechet_resamples": [0.8, 1.0, 1.3]}, {"frechet_resamples": [0.71, 0.9, 1.19]}
+    apart = {"frechet_resamples": [0.8, 1.0, 1.3]}, {"frechet_resamples": [1.19, 0.9, 0.71]}
+    for (its, mine), word in ((together, "gain"), (apart, "no gain")):
+        at = verdicts_of([with_results(plain, its), with_results(adt, mine)])[0].comparisons[0]
+        half = 1.959964 * np.std(np.subtract(mine["frechet_resamples"], its["frechet_resamples"]), ddof=1)
+        assert at.verdict == word
+        assert at.interval == pytest.approx((-0.1 - half, -0.1 + half))
+    of_another_number = with_results(adt, together[1] | {"n": 77})
+    assert verdicts_of([with_results(plain, together[0]), of_another_number])[0].verdict != "gain"
+
+
 def test_of_two_seeds_the_larger_spread_counts():
     plain, adt = runs("plain", "Diffusion", {DDIM: [1.0, 1.0]}), runs("adt", "ADT", {DDIM: [0.8, 0.8]})
     assert verdicts_of(plain + adt)[0].headline == "gain, two seeds"

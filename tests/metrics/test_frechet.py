@@ -14,6 +14,7 @@ from sparring.metrics.frechet import (
     frechet_distance,
     frechet_interval,
     frechet_of_features,
+    frechet_resamples,
     root,
 )
 from sparring.metrics.moments import Moments
@@ -88,7 +89,7 @@ def test_the_interval_holds_the_swing_of_fresh_samples() -> None:
     samples = [torch.randn(100, 4, generator=generator) * 1.2 + 0.4 for _ in range(150)]
     values = [frechet_between(Gaussian.of(Moments.of(x)), reference) for x in samples]
     mean = sum(values) / len(values)
-    intervals = [frechet_interval(x, reference, resamples=60) for x in samples]
+    intervals = [interval(x, reference) for x in samples]
     below, above = sum(high < mean for _, high in intervals), sum(low > mean for low, _ in intervals)
     assert 2 <= below + above <= 18  # 7.5 of 150 at 95 %; three deviations above are 15.5, and 60 resamples are few
     assert max(below, above) <= 12
@@ -97,10 +98,33 @@ def test_the_interval_holds_the_swing_of_fresh_samples() -> None:
     assert 0.85 < float(widths.mean()) / (2 * 1.96 * swing) < 1.15
     centres = torch.tensor([(low + high) / 2 for low, high in intervals])
     assert abs(float((centres - torch.tensor(values)).mean())) < 0.35 * swing  # percentiles are a little skewed
-    assert frechet_interval(samples[0], reference, resamples=60) == intervals[0]
+    assert interval(samples[0], reference) == intervals[0]
+
+
+def interval(x: torch.Tensor, reference: Gaussian) -> tuple[float, float]:
+    distance = frechet_between(Gaussian.of(Moments.of(x)), reference)
+    return frechet_interval(distance, frechet_resamples(x, reference, resamples=60))
+
+
+def test_resamples_of_images_from_the_same_latents_swing_together() -> None:
+    """As the distances of fresh latents do: the spread of the difference, and not that of each of them."""
+    generator = torch.Generator().manual_seed(0)
+    reference = Gaussian.of(Moments.of(torch.randn(4000, 4, generator=generator)))
+    differences, spreads, of_one = [], [], []
+    for _ in range(100):
+        latents = torch.randn(100, 4, generator=generator)
+        pair = [1.2 * latents + 0.4, 1.2 * latents + 0.4 + 0.2 * torch.randn(100, 4, generator=generator)]
+        near, far = (frechet_between(Gaussian.of(Moments.of(x)), reference) for x in pair)
+        differences.append(far - near)
+        drawn = [frechet_resamples(x, reference) for x in pair]
+        spreads.append(float((drawn[1] - drawn[0]).std()))
+        of_one.append(float(drawn[0].std()))
+    true = float(torch.tensor(differences).std())
+    assert 0.8 < sum(spreads) / len(spreads) / true < 1.25
+    assert sum(of_one) / len(of_one) > 2 * true
 
 
 def test_an_interval_needs_resamples() -> None:
     reference = Gaussian.of(Moments.of(torch.randn(10, 2)))
     with pytest.raises(ValueError, match="resamples=1"):
-        frechet_interval(torch.randn(10, 2), reference, resamples=1)
+        frechet_resamples(torch.randn(10, 2), reference, resamples=1)

@@ -34,8 +34,8 @@ def test_a_result_is_complete_and_json() -> None:
     reference = Reference(_images(60), _Labelled(), train=_images(90, 1))
     result = reference.evaluate(_images(40, 2, shift=0.3), pairs=3).to_json()
     assert set(result) == {
-        *("frechet", "frechet_interval", "kernel", "kernel_interval", "precision", "recall", "density", "coverage"),
-        *("n", "n_reference", "features", "resize", "features_accuracy", "class_histogram"),
+        *("frechet", "frechet_interval", "frechet_resamples", "kernel", "kernel_interval", "precision", "recall"),
+        *("density", "coverage", "n", "n_reference", "features", "resize", "features_accuracy", "class_histogram"),
         *("class_histogram_reference", "class_coverage", "inception_score", "memorisation", "train_share"),
         *("train_share_expected", "closest_pairs", "floor"),
         *("nfe", "scheduler", "reference", "train"),  # for the evaluator to fill in

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from sparring.evaluation.comparison import Arm, Comparison
-from sparring.runs.results import Setting
+from sparring.runs.results import Result, Setting
 
 LEVEL = 0.05
 NAMED = 3  # settings in a sentence, beside the clearest
@@ -244,14 +244,28 @@ def paired_result(method: tuple[Arm, Setting], control: tuple[Arm, Setting]) -> 
     if not seeds:
         difference = mean_distance(*method) - mean_distance(*control)
         return PairedResult(difference, None, 1.0, "no gain", 0, "no seed in common")
-    widths = [(half_width(mine[seed].frechet_interval), half_width(its[seed].frechet_interval)) for seed in seeds]
-    spreads = [math.hypot(a, b) for a, b in widths if a is not None and b is not None]
+    spreads = [spread for seed in seeds if (spread := spread_of_samples(mine[seed], its[seed])) is not None]
     return paired_verdict(
         [mine[seed].frechet for seed in seeds],
         [its[seed].frechet for seed in seeds],
         spread=max(spreads) if len(spreads) == len(seeds) else None,
         shared_spread=(half_width(fixed.frechet_interval) or 0.0) if fixed else 0.0,
     )
+
+
+def spread_of_samples(one: Result, other: Result) -> float | None:
+    """Half-width of the 95 % bootstrap interval of the difference of two distances; None if it is not known.
+
+    Resamples of as many images draw the same rows. Of images from the same latents they swing together, and only what
+    is left of that in the difference counts.
+    """
+    mine, its = one.frechet_resamples, other.frechet_resamples
+    if mine and its and len(mine) == len(its) and one.n == other.n:
+        from scipy.special import ndtri
+
+        return float(ndtri(1 - LEVEL / 2)) * statistics.stdev(a - b for a, b in zip(mine, its, strict=True))
+    a, b = half_width(one.frechet_interval), half_width(other.frechet_interval)
+    return None if a is None or b is None else math.hypot(a, b)
 
 
 def half_width(interval: tuple[float, float] | None) -> float | None:

@@ -61,15 +61,12 @@ def frechet_of_features(x: Tensor, y: Tensor) -> float:
     return frechet_between(Gaussian.of(Moments.of(x)), Gaussian.of(Moments.of(y)))
 
 
-def frechet_interval(
-    x: Tensor, reference: Gaussian, *, resamples: int = 50, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of the Frechet distance of features x [n, d] to a fixed reference, at this n.
+def frechet_resamples(x: Tensor, reference: Gaussian, *, resamples: int = 50, seed: int = 0) -> Tensor:
+    """Frechet distances [resamples] of bootstrap resamples of features x [n, d] to a fixed reference.
 
-    A resample repeats rows, which makes its distance larger than that of x: the percentiles of the resamples are
-    therefore moved by the difference between the distance of x and the mean of the resamples. The interval tells how
-    far another draw of n samples of the same generator would swing; near the floor it is too wide, by up to sqrt 3. It
-    holds neither the bias of small n nor the spread over training seeds. default (ours).
+    The rows that are drawn follow from n and the seed only. Two sets of images from the same latents are therefore
+    resampled alike, and the difference of their distances swings far less than each of them. A resample repeats rows,
+    which makes its distance larger than that of x.
     """
     if resamples < 2:
         raise ValueError(f"resamples={resamples}: a bootstrap interval needs at least 2 (50 by default)")
@@ -82,8 +79,17 @@ def frechet_interval(
         mean = weights @ x / len(x)
         centred = (x - mean) * weights.sqrt()[:, None]
         values.append(frechet_between(Gaussian(mean, root(centred.T @ centred / (len(x) - 1))), reference))
-    drawn = torch.tensor(values, dtype=torch.float64)
-    centre = frechet_between(Gaussian.of(Moments.of(x)), reference)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def frechet_interval(distance: float, resamples: Tensor, confidence: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of a Frechet distance, from those of its `frechet_resamples`.
+
+    The percentiles of the resamples are moved by the difference between the distance and their mean. The interval tells
+    how far another draw of n samples of the same generator would swing; near the floor it is too wide, by up to sqrt 3.
+    It holds neither the bias of small n nor the spread over training seeds. default (ours).
+    """
     tail = (1 - confidence) / 2
-    low, high = torch.quantile(drawn - drawn.mean(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return max(0.0, centre + low), centre + high
+    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    low, high = torch.quantile(resamples - resamples.mean(), ends).tolist()
+    return max(0.0, distance + low), distance + high

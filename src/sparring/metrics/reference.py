@@ -12,7 +12,7 @@ from sparring.backbones import Backbone
 from sparring.metrics import cache as store
 from sparring.metrics import classes
 from sparring.metrics.extract import ImageBatches, extract_both
-from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval
+from sparring.metrics.frechet import Gaussian, frechet_between, frechet_interval, frechet_resamples
 from sparring.metrics.kernel import kernel_distance
 from sparring.metrics.moments import Moments
 from sparring.metrics.neighbours import manifolds, memorisation, radii
@@ -89,13 +89,13 @@ class Reference:
 
         Args:
             images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
-            bootstrap: Resamples for `frechet_interval`; 0: no interval (null); None: 50 where d <= 128, else 0.
+            bootstrap: Number of `frechet_resamples`; 0: no interval (null); None: 50 where d <= 128, else 0.
             floor: Whether to measure reals against reals at the same n too (once per n).
             pairs: Number of closest (fake, training image) pairs to list, where there are training images.
 
         Returns:
-            frechet, frechet_interval, kernel, kernel_interval, precision, recall, density, coverage, n, n_reference,
-            features;
+            frechet, frechet_interval, frechet_resamples, kernel, kernel_interval, precision, recall, density, coverage,
+            n, n_reference, features;
             floor: the same distances and shares of reals at the same n, its own n, and where they come from;
             with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,
                 inception_score;
@@ -110,7 +110,7 @@ class Reference:
         if bootstrap is None:
             bootstrap = 50 if fake.shape[1] <= _BOOTSTRAP_DIM else 0
         measured = _measure(fake, self._real, self._gaussian, self._radii)
-        interval = frechet_interval(fake, self._gaussian, resamples=bootstrap) if bootstrap else None
+        drawn = frechet_resamples(fake, self._gaussian, resamples=bootstrap) if bootstrap else None
         more: dict[str, Any] = {"resize": self.features.resize}
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
@@ -125,7 +125,8 @@ class Reference:
             more["train_share_expected"] = copies.train_share_expected
         return Result(
             **measured,
-            frechet_interval=interval,
+            frechet_interval=None if drawn is None else frechet_interval(measured["frechet"], drawn),
+            frechet_resamples=None if drawn is None else drawn.tolist(),
             n=len(fake),
             n_reference=len(self._real),
             features=self.name,

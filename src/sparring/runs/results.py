@@ -104,6 +104,7 @@ class Result(Record):
     images_per_second: float | None = None
     frechet: float
     frechet_interval: tuple[float, float] | None = None
+    frechet_resamples: list[float] | None = None
     kernel: float | None = None
     kernel_interval: tuple[float, float] | None = None
     precision: float | None = None
@@ -145,6 +146,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if kind in (int, str) and isinstance(value, kind) and not isinstance(value, bool):
         return value
     if isinstance(value, list) and kind not in (float, int, str):
+        if kind == list[float]:
+            return [_typed(name, one, float) for one in value]
         return tuple(value) if kind == tuple[float, float] else [tuple(pair) for pair in value]
     words = {float: "a number", int: "a whole number", str: "text"}
     raise ValueError(f"`{name}` is not {words.get(kind, 'a list')}")
