@@ -30,8 +30,9 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
     run = half_run(tmp_path, name, precision)
     run.method.prepare(run.data)
     inside, outside = [], []
-    for denoiser in run.method.generators():
-        denoiser.net.first.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
+    for generator in run.method.generators():
+        layer = next(part for part in generator.net.modules() if isinstance(part, nn.Conv2d))
+        layer.register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
     made = Prediction.__init__
 
     def prediction(self, *arguments, **named):

@@ -112,7 +112,8 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(tmp_path, name):
     for key, tensor in fixed_tensors(run.method).items():
         assert torch.equal(tensor, frozen[key]), f"{key} is frozen and moved"
     still = [n for n, p in run.method.named_parameters() if p.requires_grad and torch.equal(p, trained[n])]
-    assert still in ([], ["discriminator.bias"])  # of a hinge with all logits within its margins
+    # of a hinge with all logits within its margins, or of a difference of logits
+    assert not still or (len(still) == 1 and still[0].startswith("discriminator.") and still[0].endswith("bias"))
     names = set(trained) | set(frozen)
     own = {name for name, _ in [*run.method.named_parameters(), *run.method.named_buffers()]}
     assert names == own & set(run.method.state_dict())
@@ -130,8 +131,7 @@ def test_every_method_with_two_players_logs_what_a_user_looks_at(tmp_path, name)
         return
     assert {"gradient_norm/generator", "gradient_norm/discriminator"} <= line.keys()
     assert any(key.startswith("discriminator/") for key in line)
-    of_logits = {"statistics/logit_real", "statistics/accuracy"} <= line.keys()
-    assert of_logits or "statistics/structure" in line
+    assert any(key.startswith("statistics/") for key in line)
     if name == "add":
         assert line["discriminator/r1"] > 0
 
