@@ -70,6 +70,14 @@ def test_weights_that_are_not_finite_are_said(copied, part):
         load_pipeline(copied)
 
 
+def test_images_that_are_not_numbers_are_said_and_no_black_grid_is_written(copied, tmp_path, capsys):
+    changed(copied, "unet", lambda s: s | {"conv_in.weight": torch.full_like(s["conv_in.weight"], 3e38)})  # finite
+    arguments = ["--prompt", "a", "--n", "2", "--steps", "1", "--out", str(tmp_path / "a.png")]
+    assert main(["sample", str(copied), *arguments]) == 2
+    assert "2 of 2 images are not numbers (NaN)" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_a_folder_of_the_fp16_variant_is_read(tiny, tmp_path):
     pipe = DiffusionPipeline.from_pretrained(tiny("sd15"), torch_dtype=torch.float16)
     pipe.save_pretrained(tmp_path / "half", variant="fp16")

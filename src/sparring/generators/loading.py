@@ -43,7 +43,7 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
         process, prediction = from_scheduler(scheduler)
         denoiser = Denoiser(net, process, prediction, condition_dropout=settings["condition_dropout"])
-        denoiser.own_scheduler = scheduler
+        denoiser.own_scheduler, denoiser.classes_of_data = scheduler, classes_of_data(folder)
         if settings["image_shape"] is not None:
             denoiser.check_shape(tuple(settings["image_shape"]))
         return denoiser
@@ -76,6 +76,13 @@ def pipeline_of(folder: str | Path) -> Path:
     return path
 
 
+def classes_of_data(folder: str | Path) -> int:
+    """How many classes the data of a run has; 0 if it has none, is no run, or does not say."""
+    if pipeline_of(folder) == Path(folder):
+        return 0
+    return (RunFolder(folder).read_config().get("made_with") or {}).get("classes") or 0
+
+
 def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tuple[Denoiser, Any]:
     """The denoiser and the scheduler of a pipeline folder, or of a run's `pipeline/`.
 
@@ -102,9 +109,7 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     check_channels(net, vae, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
     denoiser = Denoiser(net, process, prediction, None if vae is None else Latents(vae), text)
-    denoiser.own_scheduler = pipe.scheduler
-    if path != Path(folder):
-        denoiser.classes_of_data = (RunFolder(folder).read_config().get("made_with") or {}).get("classes") or 0
+    denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
     return denoiser, pipe.scheduler
 
 

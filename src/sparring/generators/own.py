@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from sparring.networks.loading import put_weights
 from sparring.runs.checkpoint import save_tensors, sync
 from sparring.runs.classes import describe, make, remember
 from sparring.runs.folder import reason
@@ -76,7 +77,7 @@ def read_own(folder: Path, allow: Sequence[str] = ()) -> tuple[nn.Module, dict[s
         raise ValueError(f"{folder / CONFIG} is damaged ({type(error).__name__}: {error})") from None
     try:
         net = make(description, allow)
-        net.load_state_dict(load_file(folder / WEIGHTS))
+        put_weights(net, load_file(folder / WEIGHTS), f"`{WEIGHTS}`")
         remember(net, description)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None

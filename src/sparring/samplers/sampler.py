@@ -26,7 +26,10 @@ class Samples:
 
 @dataclass
 class SampleStream:
-    """Samples that are drawn when it is iterated, once, a batch [b, C, H, W] at a time; `seconds` of drawing so far."""
+    """Samples that are drawn when it is iterated, once, a batch [b, C, H, W] at a time; `seconds` of drawing so far.
+
+    Images with NaN raise ValueError.
+    """
 
     batches: Iterator[Tensor]
     scheduler: str
@@ -38,6 +41,8 @@ class SampleStream:
         for batch in self.batches:
             images = batch.cpu()
             self.seconds += time.perf_counter() - started
+            if (bad := int(images.isnan().flatten(1).any(1).sum())) > 0:
+                raise ValueError(f"{bad} of {len(images)} images are not numbers (NaN): the network diverged")
             yield images
             started = time.perf_counter()
 
