@@ -10,7 +10,8 @@ from torch import nn
 
 from sparring.backbones import CifarResNet, DINOv2, SmallConvNet, fit_classifier, freeze
 from sparring.backbones.backbone import imagenet_input
-from sparring.discriminators import StructureDiscriminator
+from sparring.data import StoredImages
+from sparring.discriminators import Given, StructureDiscriminator
 
 
 @pytest.mark.parametrize(
@@ -101,18 +102,35 @@ def test_training_is_repeatable(digits):
         assert not torch.equal(a, c)
 
 
-def test_prepared_encoder_becomes_the_start_of_the_structure_judge(digits):
-    judge = StructureDiscriminator(
+def test_prepared_encoder_becomes_the_start_of_the_structure_discriminator(digits):
+    discriminator = StructureDiscriminator(
         encoder=SmallConvNet(in_channels=1, widths=(8, 8), num_classes=10, epochs=1), anchor=1.0
     )
-    before = judge.encoder.stages[0].conv.weight.detach().clone()
-    assert judge.prepare(digits[0][:256], digits[1][:256])
-    assert not torch.equal(judge.encoder.stages[0].conv.weight, before)
-    assert judge.anchor_penalty() == 0
+    data, weight = StoredImages(digits[0][:256], digits[1][:256]), discriminator.encoder.stages[0].conv.weight
+    before = weight.detach().clone()
+    discriminator.prepare(data)
+    assert not torch.equal(weight, before)
+    assert discriminator.anchor_penalty() == 0
     with torch.no_grad():
-        judge.encoder.stages[0].conv.weight += 1
-    assert not judge.prepare(digits[0], digits[1])  # as after a resume: neither trained nor a new start
-    assert judge.anchor_penalty() > 0
+        weight += 1
+    discriminator.prepare(data)  # as after a resume: neither trained nor a new start
+    assert discriminator.anchor_penalty() > 0
+
+
+def test_the_seed_of_the_run_gives_another_net_and_seed_0_the_nets_own(digits):
+    """Its start and its draws: features follow the seed of the run as all other randomness does."""
+
+    def net(seed, own=0, epochs=1):
+        made = SmallConvNet(in_channels=1, widths=(4, 4), num_classes=10, epochs=epochs, seed=own)
+        made.prepare(digits[0][:64], digits[1][:64], seed)
+        return made.features(digits[0][:8])
+
+    assert torch.equal(net(0), net(0))
+    assert not torch.allclose(net(0), net(1))
+    assert torch.equal(net(3), net(0, own=3))
+    assert torch.equal(
+        net(1, epochs=0), SmallConvNet(in_channels=1, widths=(4, 4), seed=1, num_classes=10).features(digits[0][:8])
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,9 +233,9 @@ def test_dinov2_maps_are_the_outputs_of_its_blocks(dino_path, image_size):
 
 
 def test_dinov2_as_a_trainable_encoder_reaches_every_trainable_weight(dino_path):
-    judge = StructureDiscriminator(encoder=DINOv2(path=dino_path, image_size=32))
-    judge(torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.ones(4)).backward()
-    assert all(p.grad is not None for p in judge.parameters() if p.requires_grad)
+    discriminator = StructureDiscriminator(encoder=DINOv2(path=dino_path, image_size=32))
+    discriminator.logits([torch.randn(4, 3, 8, 8)], Given(reference=[torch.randn(4, 3, 8, 8)])).sum().backward()
+    assert all(p.grad is not None for p in discriminator.parameters() if p.requires_grad)
 
 
 def test_a_file_without_weights_is_refused(tmp_path):

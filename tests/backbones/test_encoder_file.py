@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparring.backbones import FileEncoder, SmallConvNet, save_encoder
-from sparring.discriminators import StructureDiscriminator
+from sparring.discriminators import Given, StructureDiscriminator
 
 
 def images(n=40, channels=2):
@@ -50,11 +50,11 @@ def test_a_classifier_keeps_its_classes(tmp_path):
     assert not any(p.requires_grad for p in again.classifier.parameters())
 
 
-def test_it_is_trained_on_as_the_encoder_of_a_judge(file):
-    judge = StructureDiscriminator(encoder=FileEncoder(path=str(file[1])))
+def test_it_is_trained_on_as_the_encoder_of_a_discriminator(file):
+    discriminator = StructureDiscriminator(encoder=FileEncoder(path=str(file[1])))
     real, fake = images(8), images(8).flip(0) * 0.5
-    judge.losses(judge(real, fake, torch.ones(8)))["structure"].backward()
-    assert all(p.grad is not None for p in judge.parameters() if p.requires_grad)
+    discriminator.logits([fake], Given(reference=[real])).sum().backward()
+    assert all(p.grad is not None for p in discriminator.parameters() if p.requires_grad)
 
 
 def test_files_that_are_none(tmp_path):

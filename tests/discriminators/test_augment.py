@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from sparring.data import Draws
 from sparring.discriminators import DiffAugment
+from sparring.discriminators.augment import crop_or_resize
 
 
 class FixedDraws:
@@ -96,3 +98,38 @@ def test_rows_are_augmented_independently(draws):
     alone = torch.cat([DiffAugment()(x[i : i + 1], draws([i])) for i in range(6)])
     torch.testing.assert_close(joint, alone)
     assert all(not torch.equal(joint[i], joint[j]) for i in range(6) for j in range(i))
+
+
+def test_large_images_are_cropped_or_resized():
+    """Half of them are windows of the image, found at the drawn place; the others are the whole image, smaller."""
+    x = torch.rand(64, 3, 20, 28, generator=torch.Generator().manual_seed(0))
+    small = crop_or_resize(x, 8, 0.5, Draws(0))
+    draws = Draws(0)
+    cropped, top, left = draws.uniform((64,)) < 0.5, draws.integers(13, (64,)), draws.integers(21, (64,))
+    assert 20 < cropped.sum() < 44
+    whole = torch.nn.functional.interpolate(x, (8, 8), mode="bilinear", antialias=True)
+    for i in range(64):
+        window = x[i, :, top[i] : top[i] + 8, left[i] : left[i] + 8]
+        torch.testing.assert_close(small[i], window if cropped[i] else whole[i])
+
+
+def test_a_crop_keeps_detail_that_resizing_removes():
+    stripes = torch.ones(8, 1, 64, 64)
+    stripes[:, :, ::2] = -1
+    assert crop_or_resize(stripes, 16, 1.0, Draws(0)).std() > 0.99
+    assert crop_or_resize(stripes, 16, 1e-9, Draws(0)).std() < 0.1
+
+
+def test_images_that_are_not_larger_are_left_alone():
+    for shape in ((2, 1, 8, 8), (2, 1, 7, 30)):
+        x = torch.rand(shape)
+        assert crop_or_resize(x, 8, 0.5, Draws(0)) is x
+    x = torch.rand(2, 1, 9, 9)
+    assert crop_or_resize(x, 8, 0.0, Draws(0)) is x
+
+
+def test_gradient_passes_through_crops():
+    x = torch.rand(4, 1, 16, 16, requires_grad=True)
+    crop_or_resize(x, 8, 1.0, Draws(0)).sum().backward()
+    assert x.grad.sum((1, 2, 3)).tolist() == [64.0] * 4
+    assert set(x.grad.unique().tolist()) == {0.0, 1.0}

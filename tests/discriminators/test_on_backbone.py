@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones import SmallConvNet
+from sparring.data import Draws
 from sparring.discriminators import Given, ProjectedDiscriminator, SiameseDiscriminator
 from sparring.discriminators.heads import SpectralConv2d
 from sparring.objectives import Hinge, Scores, r1_penalty
@@ -253,3 +254,18 @@ def test_r1_at_the_inputs_of_the_heads(kind, backbone, draws):
             for p, s in zip(heads, steps, strict=True):
                 p.sub_(s, alpha=sign * 1e-6)
     torch.testing.assert_close((values[0] - values[1]) / 2e-6, slope, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_larger_than_the_backbones_input_are_cropped_half_of_the_time(kind, backbone):
+    """The backbone then gets images of its own size; with `crop=0` it resizes the whole image itself."""
+    x, seen = pictures(32, size=24).float(), []
+    backbone.float().image_size, maps = 8, backbone.maps
+    backbone.maps = lambda images: seen.append(images) or maps(images)
+    for crop, size in ((0.5, 8), (0.0, 24)):
+        build = siamese if kind == "siamese" else projected
+        d = build(backbone, augment="", crop=crop).float()
+        d.features(x, Given(), Draws(0))
+        assert seen[-1].shape[-2:] == (size, size)
+    with pytest.raises(ValueError, match="`crop=1.5`"):
+        build(backbone, crop=1.5)

@@ -32,6 +32,7 @@ class Backbone(nn.Module, ABC):
     Attributes:
         name: What its numbers are called ("Frechet distance in NAME features").
         resize: How images are brought to the size of the network, or "none".
+        image_size: Side to which it resizes images; None: it takes any size.
         dim: d of `features`; 0 when it depends on the images.
         channels: D_l of each map; empty without maps.
         num_classes: Classes of `logits`; None without logits.
@@ -40,6 +41,7 @@ class Backbone(nn.Module, ABC):
 
     name: str
     resize: str = "none"
+    image_size: int | None = None
     dim: int = 0
     channels: Sequence[int] = ()
     num_classes: int | None = None

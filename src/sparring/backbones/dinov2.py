@@ -33,6 +33,8 @@ class DINOv2(Backbone):
             that the model does not have.
     """
 
+    image_size: int
+
     def __init__(
         self,
         *,

@@ -26,6 +26,8 @@ class EfficientNetLite(Backbone):
         ValueError: The packages are not installed, or `image_size` is no multiple of 32.
     """
 
+    image_size: int
+
     def __init__(self, *, image_size: int = 224) -> None:
         super().__init__()
         if image_size < 32 or image_size % 32:

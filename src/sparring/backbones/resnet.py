@@ -37,6 +37,8 @@ class CifarResNet(Backbone):
         ValueError: No such file, or other things in it.
     """
 
+    image_size = 32
+
     def __init__(self, *, path: str) -> None:
         super().__init__()
         if not Path(path).is_file():
@@ -68,7 +70,7 @@ class CifarResNet(Backbone):
         return super().train(False)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        x = F.relu(self.bn1(self.conv1(imagenet_input(images, 32))))
+        x = F.relu(self.bn1(self.conv1(imagenet_input(images, self.image_size))))
         first = self.layer1(x)
         second = self.layer2(first)
         return [first, second, self.layer3(second)]

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from sparring.data import Draws
 
@@ -77,3 +78,22 @@ def _cutout(images: Tensor, draws: Draws) -> Tensor:
         offset = torch.arange(size, device=images.device) - start
         inside.append((offset >= 0) & (offset < side))  # [B, size]
     return images * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
+
+
+def crop_or_resize(images: Tensor, size: int, share: float, draws: Draws) -> Tensor:
+    """Images [B,C,size,size] of larger ones: each, with probability `share`, a random crop, and else resized whole.
+
+    Resizing 1024 pixels to 224 leaves hardly anything of the finest detail; a crop keeps all of it. Images that are not
+    larger stay as they are. Source: Sauer et al. 2023, "StyleGAN-T" (crops of 224 with probability 0.5).
+    """
+    n, channels, height, width = images.shape
+    if share == 0 or min(height, width) < size or max(height, width) == size:
+        return images
+    cropped = draws.uniform((n,)).to(images.device) < share
+    whole = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    place = torch.arange(size, device=images.device)
+    rows = (_integers(images, draws, height - size + 1) + place).view(n, 1, size, 1)
+    columns = (_integers(images, draws, width - size + 1) + place).view(n, 1, 1, size)
+    crops = images.gather(2, rows.expand(n, channels, size, width))
+    crops = crops.gather(3, columns.expand(n, channels, size, size))
+    return torch.where(cropped.view(-1, 1, 1, 1), crops, whole)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparring.backbones import Backbone, freeze, images_to_learn
 from sparring.data import Draws, ImageData
-from sparring.discriminators.augment import DiffAugment
+from sparring.discriminators.augment import DiffAugment, crop_or_resize
 from sparring.discriminators.discriminator import Discriminator, Features, Given
 from sparring.discriminators.heads import SpectralConv2d
 
@@ -17,10 +17,17 @@ class OnFrozenBackbone(Discriminator):
     Args:
         backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the images.
         augment: Policy of `DiffAugment`; "" for none.
+        crop: Share of the images larger than the backbone's `image_size` that are cropped to it instead of resized.
+
+    Raises:
+        ValueError: `crop` outside [0, 1].
     """
 
-    def __init__(self, backbone: Backbone, augment: str) -> None:
+    def __init__(self, backbone: Backbone, augment: str, crop: float) -> None:
         super().__init__()
+        if not 0 <= crop <= 1:
+            raise ValueError(f"`crop={crop}` must lie in [0, 1]")
+        self.crop = crop
         self.backbone = freeze(backbone)
         self.augment = DiffAugment(policy=augment)
 
@@ -32,6 +39,8 @@ class OnFrozenBackbone(Discriminator):
 
     def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
         """The backbone's maps of the augmented images: the inputs of the heads, where R1 is cheap."""
+        if self.backbone.image_size is not None:
+            x = crop_or_resize(x, self.backbone.image_size, self.crop, draws)
         return self.backbone.maps(self.augment(x, draws))
 
     @property

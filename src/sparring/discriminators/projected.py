@@ -25,6 +25,7 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         width: Channels of the heads.
         num_classes: Number of classes to condition on; None: the labels are ignored.
         augment: Policy of `DiffAugment`; "" for none.
+        crop: Share of the images larger than the backbone's `image_size` that are cropped to it instead of resized.
 
     Raises:
         ValueError: `num_classes` given and a batch without labels.
@@ -37,8 +38,9 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         width: int = 64,
         num_classes: int | None = None,
         augment: str = "color,translation,cutout",
+        crop: float = 0.5,
     ) -> None:
-        super().__init__(backbone, augment)
+        super().__init__(backbone, augment, crop)
         out_channels = 1 if num_classes is None else width
         self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in backbone.channels)
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)

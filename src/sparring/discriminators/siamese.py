@@ -26,6 +26,7 @@ class SiameseDiscriminator(OnFrozenBackbone):
         backbone: Gives the maps. It is frozen and stays in eval mode; gradient passes through it to the candidate.
         width: Channels of the heads and of the compared maps.
         augment: Policy of `DiffAugment`; "" for none.
+        crop: Share of the images larger than the backbone's `image_size` that are cropped to it instead of resized.
 
     Raises:
         ValueError: Logits without a reference, or with one of another shape.
@@ -33,8 +34,10 @@ class SiameseDiscriminator(OnFrozenBackbone):
 
     needs_reference = "any"
 
-    def __init__(self, *, backbone: Backbone, width: int = 32, augment: str = "color,translation,cutout") -> None:
-        super().__init__(backbone, augment)
+    def __init__(
+        self, *, backbone: Backbone, width: int = 32, augment: str = "color,translation,cutout", crop: float = 0.5
+    ) -> None:
+        super().__init__(backbone, augment, crop)
         self.candidate_heads = self._heads(width)
         self.reference_heads = self._heads(width)
         self.scale = nn.Parameter(torch.full((len(backbone.channels),), 10.0))
