@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones import SmallConvNet, fit_self_supervised, nt_xent
 from sparring.backbones.fitting import random_views
-from sparring.data import Digits
+from sparring.data import Digits, StoredImages
 from sparring.discriminators import StructureDiscriminator
 
 
@@ -109,8 +109,9 @@ def test_too_few_images_are_refused_and_labels_are_not_needed():
         SmallConvNet(in_channels=1, num_classes=3).prepare(torch.zeros(20, 1, 8, 8), None)
 
 
-def test_the_result_is_the_start_of_the_structure_judge():
-    judge = StructureDiscriminator(encoder=small_net(epochs=1), anchor=1.0)
-    assert judge.prepare(Digits().images(64), None)
-    assert judge.anchor_penalty() == 0
-    assert judge.encoder.name == "convnet-8-16-self-supervised"
+def test_the_result_is_the_start_of_the_structure_discriminator():
+    discriminator = StructureDiscriminator(encoder=small_net(epochs=1), anchor=1.0)
+    discriminator.prepare(StoredImages(Digits().images(64)))
+    assert discriminator.encoder.accuracy is not None
+    assert discriminator.anchor_penalty() == 0
+    assert discriminator.encoder.name == "convnet-8-16-self-supervised"

@@ -17,17 +17,19 @@ from method_parts import (
     opponent_frozen,
     projected,
     siamese,
+    structure,
     total,
     touched,
 )
 
 from sparring.backbones import SmallConvNet
 from sparring.data import Digits, Draws, StoredImages
+from sparring.generators import Denoiser
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.adt import ADT
-from sparring.objectives import NonSaturating, Relativistic
+from sparring.objectives import R1, NonSaturating, Relativistic
 from sparring.process import VP, RectifiedFlow
-from sparring.rollout import coefficients, noise, simulate
+from sparring.rollout import coefficients, draw_path, equalised_scales, noise, simulate
 from sparring.training import Trainer
 
 
@@ -286,3 +288,62 @@ def test_a_network_that_predicts_the_image_gets_gradient_from_the_last_step_alon
     total(method.generator_loss(batch_of(), method.rollout(batch_of()))).backward()
     assert all(p.grad.abs().max() > 0 for p in net.parameters())
     assert coefficients(method.scheduler, 4) == [0, 0, 0, 1]
+
+
+def test_coefficients_are_those_of_the_path_that_is_walked():
+    """From a start in the middle of the path the mean |c| runs over the steps from there on."""
+    settings = dict(num_grad_steps=4, normalise_coeff=True)
+    even = adt(denoiser(kind="eps"), **settings)
+    for step in range(20):
+        batch = drawn(step)
+        noise(VP(), batch, even.times(VP(), batch.draws, 2))
+        start = draw_path(batch.draws, 4, 4).start
+        if start != 2:
+            continue
+        image = even.rollout(drawn(step)).image
+        scales = equalised_scales(coefficients(even.scheduler, 4, 2))
+        assert scales[2:] != equalised_scales(coefficients(even.scheduler, 4))[2:]
+        again = simulate(even.generator, batch, even.scheduler, num_steps=4, start=2, grad_scales=scales)
+        assert torch.equal(image, again)
+        torch.testing.assert_close(gradient_of(image, even), gradient_of(again, even))
+        break
+    else:
+        raise AssertionError("no rollout began at step 2")
+
+
+def test_labels_are_dropped_in_the_denoising_loss_and_not_in_the_rollout():
+    net = ClassNet()
+    made = Denoiser(net, VP(), "v", condition_dropout=0.5)
+    method = adt(made, num_grad_steps=1)
+    method.train()
+    rollout = method.rollout(batch_of(labels=True))
+    assert all(torch.equal(labels, torch.arange(6)) for labels in net.labels)
+    dropped = rollout.condition == 9  # the last class means none
+    assert 0 < dropped.sum() < 6
+    assert torch.equal(rollout.condition[~dropped], torch.arange(6)[~dropped])
+    net.labels.clear()
+    evaluated(method.generator_loss(batch_of(labels=True, phase="generator"), rollout))
+    assert torch.equal(net.labels[-1], rollout.condition)
+
+
+def test_the_weight_of_a_penalty_and_its_steps():
+    """R1 on the maps of the backbone, the working regulariser of these heads, every second step and twice then."""
+    plain, lazy = (adt(denoiser(), penalty=R1(weight=0.5, every=every)) for every in (1, 2))
+    for method in (plain, lazy):
+        method.discriminator.augment.policy = set()
+    values = []
+    for method in (plain, lazy):
+        for method.step in (2, 3):
+            losses = method.discriminator_loss(batch_of(phase="discriminator"), method.rollout(batch_of()))
+            values.append(losses.get("r1"))
+    assert values[3] is None
+    torch.testing.assert_close(values[2], 2 * values[0])
+    torch.testing.assert_close(values[1], values[0])
+
+
+def test_an_unpaired_reference_for_a_discriminator_that_needs_the_image_itself_is_refused():
+    with pytest.raises(ValueError, match="`reference=unpaired`: StructureDiscriminator compares a fake with the image"):
+        ADT(denoiser(), structure(), num_steps=4, reference="unpaired")
+    with pytest.raises(ValueError, match="needs 2 or more"):
+        ADT(denoiser(), structure(), num_steps=4).check(1)
+    ADT(denoiser(), projected(), num_steps=4, reference="unpaired").check(1)  # it compares with nothing

@@ -1,6 +1,7 @@
 """DDO: the implicit logit, its loss and gradient against a hand derivation, the reference and its generated images."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,3 +186,30 @@ def test_settings_that_cannot_work_are_refused():
         DDO(denoiser(), num_steps=101)
     with pytest.raises(ValueError, match="prepare"):
         DDO(denoiser()).rollout(batch_of())
+
+
+def test_the_fakes_follow_the_seed_of_the_run():
+    """Latents, labels and the noise of a stochastic sampler; seed 0 is what a call without a seed gives."""
+    data = StoredImages(torch.zeros(40, 1, 4, 4), torch.arange(40) % 8, num_classes=10)
+    made = {}
+    for seed in (0, 1):
+        method = DDO(denoiser(ClassNet()), num_fakes=8, num_steps=3, scheduler="ddpm")
+        method.prepare(data, seed)
+        made[seed] = (method.fakes.clone(), method.fake_labels.clone())
+    plain = DDO(denoiser(ClassNet()), num_fakes=8, num_steps=3, scheduler="ddpm")
+    plain.prepare(data)
+    assert torch.equal(plain.fakes, made[0][0])
+    assert not torch.allclose(made[0][0], made[1][0])
+    assert not torch.equal(made[0][1], made[1][1])
+
+
+def test_fakes_are_clamped_in_pixel_space_only(monkeypatch):
+    """Latents have no bounds: clamped they would be other images."""
+    monkeypatch.setattr(Denoiser, "generate", lambda self, *_, latents, **__: 3 * torch.ones_like(latents))
+    method = DDO(denoiser(), num_fakes=4)
+    method.prepare(Digits("validation"))
+    assert torch.equal(method.fakes, torch.ones(4, 1, 8, 8))
+    method = DDO(denoiser(), num_fakes=4)
+    method.generator.space = SimpleNamespace(shape=lambda image_shape: (1, 4, 4))
+    method.prepare(Digits("validation"))
+    assert torch.equal(method.fakes, 3 * torch.ones(4, 1, 4, 4))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from rollout_parts import PATHS, Gaussian, Tiny, batch_of, closed_form, levels_of, noise_of, written_out
 
 from sparring.data import Batch, Draws
@@ -233,3 +234,47 @@ def test_a_start_outside_the_path_is_refused():
     for start in (-1, 4):
         with pytest.raises(ValueError, match="must lie on the path"):
             simulate(denoiser, batch_of(), scheduler, num_steps=4, start=start)
+
+
+class Dropping(Tiny):
+    """With dropout after its hidden layer."""
+
+    def forward(self, x, time):
+        hidden = self.first(x) + self.time(time[:, None] / 1000)[:, :, None, None]
+        return self.last(torch.dropout(torch.tanh(hidden), 0.2, self.training))
+
+
+def test_the_rollout_is_the_sampler_also_for_a_network_with_dropout():
+    """In training mode, and the network is in training mode afterwards."""
+    network = Dropping().train()
+    network.last.eval()
+    denoiser = Denoiser(network, VP(zero_terminal_snr=True), "v")
+    scheduler = denoiser.process.scheduler("ddim", "v")
+    batch = batch_of()
+    black = Batch(torch.zeros_like(batch.images), draws=Draws(0, phase="rollout"))
+    image = simulate(denoiser, black, scheduler, num_steps=4)
+    assert (network.training, network.first.training, network.last.training) == (True, True, False)
+    latents = Draws(0, phase="rollout").normal(tuple(batch.images.shape)).double()
+    sampled = Denoiser(network.eval(), denoiser.process, "v").generate(scheduler, 4, latents=latents)
+    torch.testing.assert_close(image.detach(), sampled)
+    assert image.requires_grad
+
+
+def test_activations_that_are_computed_again_are_those_of_the_simulated_sampler():
+    """With dropout in training mode and gradient checkpointing: the gradient is that without checkpointing."""
+    grads = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        blocks = dict(down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"], block_out_channels=[8])
+        sizes = dict(sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=4)
+        net = UNet2DModel(**blocks, **sizes, add_attention=False, dropout=0.5).train()
+        denoiser = Denoiser(net, VP(), "v")
+        if checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        batch = Batch(images, draws=Draws(0, phase="rollout"))
+        image = simulate(denoiser, batch, VP().scheduler("ddim", "v"), num_steps=2)
+        image.pow(3).sum().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+        assert net.training
+    assert torch.equal(*grads)

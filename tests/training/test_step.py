@@ -298,3 +298,52 @@ def test_settings_that_would_train_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`sharding=fsdp2` spreads the generator over processes"):
         trainer(tmp_path / "run", sharding="fsdp2")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "told"), [("sadm", True), ("adt", True), ("wgan", True), ("sadm-frozen", False)])
+def test_a_discriminator_is_told_of_each_of_its_updates(tmp_path, name, told):
+    """Its pull-back, its spectral norms, its clipped weights; a frozen one is left alone."""
+    made, calls = method(name), []
+    (discriminator,) = made.discriminators()
+    discriminator.after_update = lambda: calls.append([p.detach().clone() for p in discriminator.parameters()])
+    before = [p.detach().clone() for p in discriminator.parameters()]
+    run = trainer(tmp_path / "run", method=made, discriminator_updates=3 if told else 1)
+    steps(run, 2)
+    assert len(calls) == (6 if told else 0)
+    if told:  # after the update, not before
+        assert any(not torch.equal(a, b) for a, b in zip(before, calls[0], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(discriminator.parameters(), calls[-1], strict=True))
+
+
+def test_a_resting_discriminator_and_a_broken_step_are_no_updates(tmp_path):
+    made, calls = method("adt"), []
+    made.discriminator.after_update = lambda: calls.append(1)
+    run = trainer(tmp_path / "run", method=made, discriminator_accuracy=0.8)
+    run.folder.create()
+    run.method.prepare(run.data)
+    windows = run.micro_batches()
+    run.balance.accuracy = 1.0
+    run.train_step(next(windows))
+    assert calls == []
+    run.balance.accuracy = 0.5
+    made.objective.discriminator = lambda real, fake: real.logits.mean() * math.nan
+    run.train_step(next(windows))
+    assert (run.skipped, calls) == (1, [])
+
+
+def test_a_trained_encoder_is_pulled_back_to_its_start_in_every_step(tmp_path):
+    free, pulled = (method("sadm") for _ in range(2))
+    for made, pull in ((free, 0.0), (pulled, 0.9)):
+        made.discriminator.pull = pull
+        steps(trainer(tmp_path / str(pull), method=made), 3)
+    assert 0 < pulled.discriminator.anchor_penalty() < 0.05 * free.discriminator.anchor_penalty()
+
+
+@pytest.mark.parametrize("role", ["generator", "discriminator"])
+def test_the_gradients_of_both_players_are_clipped(tmp_path, role):
+    """The first moment after one step is (1 - beta) times the clipped gradient, whose norm is the limit."""
+    run = trainer(tmp_path / "run", "adt", **{f"{role}_optimizer": AdamW(lr=1e-3, betas=(0.5, 0.9), clip=1e-4)})
+    steps(run, 1)
+    player = {player.role: player for player in run.players}[role]
+    moments = [state["exp_avg"] for state in player.optimizer.state.values()]
+    assert torch.stack([m.norm() for m in moments]).norm().item() == pytest.approx(0.5 * 1e-4, rel=1e-3)
