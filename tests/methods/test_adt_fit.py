@@ -1,4 +1,4 @@
-"""`sparring fit adt` on folders of images: unconditional and class-conditional pipelines, judged on DINOv2."""
+"""`sparring fit adt` on folders of images: unconditional and class-conditional pipelines, against a discriminator on DINOv2."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def unconditional(tmp_path_factory) -> Path:
 
 def fit(init: Path, images: Path, dinov2: Path, out: Path, *flags: str) -> dict[str, list[str]]:
     """Two steps; names of the weights of the pipeline's network that moved, and of those that did not."""
-    backbone = [f"--method.discriminator.backbone.{x}" for x in (f"path={dinov2}", "image_size=16")]
+    backbone = [f"--method.discriminator.backbone{x}" for x in ("=DINOv2", f".path={dinov2}", ".image_size=16")]
     short = ["--method.num_steps=3", "--method.warmup_steps=0", "--method.ramp_steps=0"]
     small = [f"--trainer.{x}" for x in ("steps=2", "batch_size=4", "num_samples=2", "tracker=null", "ema_decay=0.5")]
     where = ["--init", str(init), "--data", str(images), "--out", str(out)]
