@@ -1,4 +1,4 @@
-"""`sparring fit adt` on folders of images: unconditional and class-conditional pipelines, against a discriminator on DINOv2."""
+"""`sparring fit adt` on folders of images: pipelines with classes and without, a discriminator on DINOv2."""
 
 from pathlib import Path
 
