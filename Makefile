@@ -1,8 +1,8 @@
-# The two commands of the README: `make demo` and `make test`. Both make the environment first.
+# The commands of the README, `make demo` and `make test`, and what else there is. All make the environment first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo baseline study test lint clean
+.PHONY: demo baseline study test test-all lint clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -28,8 +28,14 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
+
 test: .venv/.installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+# With the tests that take longer: what CI runs.
+test-all: .venv/.installed lint
+	$(PYTEST)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from tiny_pipelines import TinyPipelines
 
 from sparring.backbones import SmallConvNet
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")))
 
 
 @pytest.fixture(scope="session")
