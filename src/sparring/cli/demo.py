@@ -7,7 +7,7 @@ from typing import Any
 
 from sparring.cli.terminal import path, quiet
 
-QUICK: dict[str, Any] = {"share": 0.2, "n": 1000, "calls": {"ddim": (2, 5), "unipc": (3, 5, 10)}}
+QUICK: dict[str, Any] = {"share": 0.2, "calls": {"ddim": (2, 5), "unipc": (3, 5, 10)}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

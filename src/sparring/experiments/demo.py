@@ -41,7 +41,7 @@ class Demo:
     out: Path
     seed: int = 0
     share: float = 0.6
-    n: int = 2000
+    n: int = 1000
     calls: Mapping[str, Sequence[int]] = field(default_factory=lambda: CALLS)
     setting: str = "digits"
     baseline: Path | None = None
