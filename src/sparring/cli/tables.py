@@ -35,6 +35,9 @@ def print_result(name: str, result: Result) -> None:
         "recall": (result.recall, floor.recall, "higher"),
         "density": (result.density, floor.density, "higher"),
         "coverage": (result.coverage, floor.coverage, "higher"),
+        "sliced_wasserstein": (result.sliced_wasserstein, floor.sliced_wasserstein, "lower"),
+        "modes_covered": (result.modes_covered, floor.modes_covered, "higher"),
+        "good_share": (result.good_share, floor.good_share, "higher"),
     }
     for key, (value, low, better) in values.items():
         if value is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.evaluation.features import cache_folder, default_features, feature_network
+from sparring.evaluation.points import with_points
 from sparring.evaluation.real import RealImages, data_of
 from sparring.metrics import Reference
 from sparring.metrics.extract import ImageBatches
@@ -115,6 +116,8 @@ class Evaluator:
                 seconds=stream.seconds,
                 images_per_second=n / stream.seconds,
             )
+            if real.image_shape == POINTS:
+                result = with_points(result, samples.rows(range(samples.passed)), real, self.real.train)
             if pictures is not None:
                 self.save_pictures(samples, result, pictures)
         return result

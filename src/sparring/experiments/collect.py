@@ -14,7 +14,10 @@ from sparring.runs import RunSummary, is_run, summarise
 from sparring.runs.folder import provenance
 from sparring.runs.results import Result, Setting
 
-METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation")
+METRICS = (
+    *("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation"),
+    *("sliced_wasserstein", "modes_covered", "good_share"),  # of points
+)
 
 
 def collect(runner: Runner, seeds: Sequence[int], arms: Sequence[str], command: str) -> StudyResults:

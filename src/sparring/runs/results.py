@@ -82,6 +82,9 @@ class Floor(Record):
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
+    sliced_wasserstein: float | None = None
+    modes_covered: int | None = None
+    good_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,9 @@ class Result(Record):
     density: float | None = None
     coverage: float | None = None
     class_coverage: float | None = None
+    sliced_wasserstein: float | None = None
+    modes_covered: int | None = None
+    good_share: float | None = None
     memorisation: float | None = None
     train_share: float | None = None
     n: int | None = None
