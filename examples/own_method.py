@@ -1,4 +1,4 @@
-"""An own method: a patch discriminator judges one-step predictions against the images they came from.
+"""An own method: a patch discriminator compares one-step predictions with the images they came from.
 
     T_b    = alpha^2 / (alpha^2 + sigma^2)                              trust in a prediction; low where it is a blur
     L_G    = L_diffusion + weight * mean_b T_b mean_p softplus(D(x_0)_p - D(x0_pred)_p)

@@ -1,4 +1,4 @@
-"""A small network that was trained once and is kept in a file: as a judge's encoder, and as features to measure in."""
+"""A small network that was trained once and is kept in a file: for discriminators, and as features to measure in."""
 
 import json
 from pathlib import Path

@@ -49,6 +49,8 @@ class Head(nn.Module):
     A block is a spectral-norm convolution, GroupNorm and LeakyReLU 0.2. The layout follows Sauer et al. 2023,
     "StyleGAN-T", with 2-D convolutions in place of 1-D ones over tokens, and GroupNorm in place of batch norm over
     virtual groups of 8 samples, which would make the logit of an image depend on its neighbours in the batch.
+    GroupNorm undoes the scale of the convolution before it, so only the last spectral norm bounds the slope, and under
+    a cosine none does: `R1` is what regularises these heads.
 
     Args:
         channels: D, channels of the map.

@@ -1,4 +1,4 @@
-"""Trains a small encoder on images and keeps it in a file, for judges and for measuring."""
+"""Trains a small encoder on images and keeps it in a file, for discriminators and for measuring."""
 
 import time
 from dataclasses import dataclass

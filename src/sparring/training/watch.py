@@ -14,7 +14,8 @@ WINS, LOSES, DEAD = 0.98, 0.45, 1e-7  # a good pair of players is often near 0.5
 HINTS = {
     "wins": (
         "the discriminator is right in more than {share:.0%} of the cases and may leave the generator nothing to "
-        "learn: lower its learning rate, regularise it (augment), or set `discriminator_accuracy: 0.8`"
+        "learn: lower its learning rate, regularise it (augment, a penalty such as R1), or set "
+        "`discriminator_accuracy: 0.8`"
     ),
     "loses": (
         "the discriminator is right in fewer than {share:.0%} of the cases, worse than a coin: the generator fools it "
