@@ -1,6 +1,7 @@
 """What a recipe may name, what going on with a run keeps, and what it refuses; by the command line."""
 
 import shutil
+import subprocess
 import sys
 from itertools import product
 
@@ -9,7 +10,8 @@ import yaml
 
 from sparring.cli.main import main
 from sparring.recipes import recipe
-from sparring.recipes.compose import compose, shipped
+from sparring.recipes.compose import SECTIONS, compose, shipped
+from sparring.recipes.spelling import check_flags
 from sparring.training import Trainer
 
 SHORT = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=1", "--trainer.tracker=null"]
@@ -241,15 +243,68 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--trainer.stepz=5", "--trainer.stepz=5: did you mean trainer.steps?"),
-        ("--trainer.step=5", "--trainer.step=5: did you mean trainer.steps?"),
-        ("--nothing.like=5", "`sparring fit RECIPE --settings` lists what there is"),
-        ("--method.weightin=5", "'weightin' is not accepted: did you mean weighting?"),
-        ("--data.path=photos", "'path' is not accepted: Digits takes split"),
+        ("--trainer.stepz=5", "--trainer.stepz=5: did you mean --trainer.steps?"),
+        ("--trainer.step=5", "--trainer.step=5: did you mean --trainer.steps?"),
+        ("--nothing.like=5", "--nothing.like=5: settings begin with --data, --denoiser,"),
+        ("--method.weightin=5", "--method.weightin=5: did you mean --method.weighting?"),
+        ("--data.path=photos", "--data.path=photos: data takes split"),
     ],
 )
 def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, flag, words):
     assert words in refused(capsys, "fit", "diffusion", "--on", "digits", "--out", tmp_path / "new", flag)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["adt", "--on", "digits", "--init", "base", "--method.discriminator.widht=3"],
+        ["adt", "--on", "digits", "--init", "base", "--method.discriminator.backbone.init_args.pretrian", "none"],
+        ["adt", "--on", "digits"],
+        ["diffusion"],
+        ["diffusion", "--on", "digits", "--trainer.lr=1"],
+        ["wgan", "--on", "digits", "--generator.latent_dims=3"],
+    ],
+)
+def test_a_slip_is_refused_before_anything_heavy_is_imported(arguments):
+    code = f"import sys; from sparring.cli.main import main; code = main(['fit', *{arguments}])\n"
+    code += "assert code == 2 and 'torch' not in sys.modules, code"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", shipped("methods"))
+@pytest.mark.parametrize("setting", shipped("settings"))
+def test_what_a_recipe_says_itself_is_never_taken_for_a_slip(name, setting):
+    for tuned in (False, True):
+        composed = compose(name, setting, tuned=tuned)
+        if "net" not in composed.get("denoiser", {"net": None}) and not tuned:
+            continue  # refused without --init, or chosen by the data
+        if tuned and "denoiser" in composed:
+            composed["denoiser"] = recipe.section_of(composed, "base", [])
+        flags = [
+            f"--{'.'.join(map(str, path))}={value}"
+            for path, value in recipe.strings({key: composed[key] for key in SECTIONS if key in composed})
+            if not any(isinstance(part, int) for part in path)
+        ]
+        check_flags(composed, flags, tuned)
+        check_flags(composed, ["--method=Other", "--method.anything=1"], tuned)
+
+
+def test_settings_say_what_they_mean(capsys):
+    assert main(["fit", "adt", "--on", "digits", "--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 300
+    assert "  --method.num_steps 5   [int]" in lines
+    assert "      length m of the inference path." in lines
+    assert any(line.startswith("  --trainer.generator_optimizer.lr 0.0005") for line in lines)
+    assert any(line.startswith("  --method.discriminator.backbone.pretrain classifier") for line in lines)
+    assert main(["fit", "adt", "--on", "digits", "--settings", "--method.discriminator.help"]) == 0
+    assert capsys.readouterr().out.startswith("method.discriminator: SiameseDiscriminator.")
+    assert main(["fit", "adt", "--on", "digits", "--settings", "--method.help", "DDO"]) == 0
+    of_ddo = capsys.readouterr().out
+    assert of_ddo.startswith("method: DDO.")
+    assert "--method.num_fakes 2000" in of_ddo
+    assert main(["fit", "adt", "--on", "digits", "--method.help=Nobody"]) == 2
+    assert "the library has no class Nobody" in capsys.readouterr().err
 
 
 def test_another_recipe_or_setting_is_refused_when_a_run_goes_on(run, tmp_path, capsys):

@@ -2,7 +2,8 @@
 
 Every setting of the recipe is a flag: --trainer.steps 500, --trainer.batch_size 64, --trainer.seed 1,
 --trainer.checkpoint_every 100, --method.structure_weight 0.5, --data.path FILE.
-`sparring fit METHOD --on SETTING --dry_run` prints the recipe with all its values, `--settings` says what they mean.
+`sparring fit METHOD --on SETTING --dry_run` prints the recipe with all its values, `--settings` says what they mean,
+`--method.discriminator.help` those of one class, `--method.help DDO` those of another.
 
 examples:
   sparring fit diffusion --on digits --out runs/base --trainer.steps 2000
@@ -22,7 +23,8 @@ from typing import Any
 
 from sparring.cli.sampling import add_allow
 from sparring.cli.terminal import path, place, quiet
-from sparring.recipes.compose import compose
+from sparring.recipes.compose import SECTIONS, check_start, compose
+from sparring.recipes.spelling import check_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume_step", type=int, metavar="STEP", help="go on from this checkpoint; later ones are dropped"
     )
     add_allow(parser)
-    parser.add_argument("--settings", action="store_true", help="show every setting of the recipe and stop")
+    parser.add_argument(
+        "--settings",
+        action="store_true",
+        help="say what each setting of the recipe means and stop (--method.help: of one class)",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--json", action="store_true", help="print the run's row of `compare` when done")
 
@@ -54,19 +60,23 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(options: argparse.Namespace) -> int:
-    from sparring.recipes import recipe
-
     settings = compose(options.recipe, options.on, tuned=options.init is not None)
     own = options.on is None and "data" not in settings
     started_from = settings.pop("init", None)  # in the configuration of a run that tuned
     init = options.init or started_from
+    wanted = explained(options)
+    if wanted is None:
+        given = settings if options.data is None else settings | {"data": {"class_path": options.data}}
+        check_start(given, options.rest, init)
+        check_flags(given, options.rest, tuned=init is not None)
+    from sparring.recipes import recipe
+
     recipe.check_classes(settings, options.allow)
-    if options.settings:
-        recipe.parser(tuned=init is not None).print_help()
-        return 0
     quiet()
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
+    if wanted is not None:
+        return show_settings(settings, init is not None or settings.get("start") == "trained", *wanted)
     if own:
         from sparring.recipes.for_data import suited
 
@@ -86,12 +96,32 @@ def resume(options: argparse.Namespace) -> int:
         raise ValueError(f"nothing to resume: {out} is not a run of sparring (give it with --out)")
     quiet()
     config = recipe.read_config(out)
-    if options.settings:
-        recipe.parser(tuned=config.get("init") is not None).print_help()
-        return 0
+    wanted = explained(options)
+    if wanted is not None:
+        recipe.check_classes({name: config[name] for name in SECTIONS if name in config}, options.allow)
+        return show_settings(config, config.get("init") is not None, *wanted)
     recipe.check_same(config, options.recipe, options.on, data=options.data, init=options.init)
+    check_flags(config, options.rest, tuned=config.get("init") is not None)
     trainer = recipe.rebuild(out, options.rest, options.allow)
     return show(trainer) if options.dry_run else train(trainer, options)
+
+
+def explained(options: argparse.Namespace) -> tuple[str, str] | None:
+    """The place and the class that the user asks about, by `--settings` or `--method.help ADT`; None: about nothing."""
+    for number, flag in enumerate(options.rest):
+        name, _, kind = flag.partition("=")
+        if name.startswith("--") and name.endswith(".help"):
+            place = ".".join(part for part in name[2:].split(".")[:-1] if part != "init_args")
+            return place, kind or next(iter(options.rest[number + 1 :]), "")
+    return ("", "") if options.settings else None
+
+
+def show_settings(settings: dict[str, Any], tuned: bool, place: str, kind: str) -> int:
+    """Prints what the settings mean."""
+    from sparring.recipes.explain import explain
+
+    print(explain(settings, tuned, place, kind))
+    return 0
 
 
 def show(trainer: Any) -> int:

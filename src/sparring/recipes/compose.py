@@ -21,6 +21,7 @@ KEYS = {
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
+NEEDS_START = "this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE"
 HERE = Path(__file__).parent
 
 
@@ -85,7 +86,7 @@ def compose(
     Args:
         name: method or file; a file with `data` is whole and takes no setting.
         setting: name or file; None: the user's own data.
-        tuned: whether it starts from a trained generator.
+        tuned: whether it starts from a trained generator; a method that says `start: trained` always does.
         suited: what suits the user's own data, laid over the setting.
 
     Raises:
@@ -96,6 +97,7 @@ def compose(
         if setting is not None:
             raise ValueError(f"{name} names its own data: leave out `--on {setting}`")
         return recipe
+    tuned = tuned or recipe.get("start") == "trained"
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
     for number, (place, content) in enumerate(chain(setting or OWN)):
@@ -111,6 +113,22 @@ def compose(
     if missing:
         made["missing"] = f"`{', '.join(missing)}`, which {name} needs and the setting {setting or OWN} does not have"
     return made
+
+
+def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:
+    """Whether the recipe or a flag says what is learned from."""
+    return "data" in recipe or any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags)
+
+
+def check_start(recipe: dict[str, Any], flags: list[str], init: str | None) -> None:
+    """Refuses a recipe to which the user has to give a trained start, or data."""
+    if init is None and recipe.get("start") == "trained":
+        raise ValueError(NEEDS_START)
+    if not names_data(recipe, flags):
+        raise ValueError(
+            "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
+            "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
+        )
 
 
 def chain(setting: str) -> list[tuple[str, dict[str, Any]]]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from sparring.recipes.compose import compose
-from sparring.recipes.recipe import names_data, one_line
+from sparring.recipes.compose import compose, names_data
+from sparring.recipes.recipe import one_line
 
 SMALL = 64  # pixels a side; up to here a tuning learns at the rates of the shipped settings
 DROPOUT = 0.1  # of classes, so that guidance works

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from sparring.recipes.compose import SECTIONS
+from sparring.recipes.compose import NEEDS_START, SECTIONS, check_start
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
 
@@ -188,11 +188,6 @@ def instantiate(options: Any, parsed: Any) -> Any:
         raise ValueError(one_line(error)) from None
 
 
-def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:
-    """Whether the recipe or a flag says what is learned from."""
-    return "data" in recipe or any(flag.split("=")[0] in ("--data", "--data.class_path") for flag in flags)
-
-
 def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | None, header: dict[str, Any]) -> Any:
     """The trainer of a recipe, ready for `fit`.
 
@@ -216,19 +211,12 @@ def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: S
     Raises:
         ValueError: an unknown class or setting, or a value of the wrong type; in one line.
     """
-    trained = "this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE"
-    if init is None and recipe.get("start") == "trained":
-        raise ValueError(trained)
-    if not names_data(recipe, flags):
-        raise ValueError(
-            "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
-            "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
-        )
+    check_start(recipe, flags, init)
     section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
         recipe = {**recipe, section: section_of(recipe, init, allow)}
     elif not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
-        raise ValueError(trained)
+        raise ValueError(NEEDS_START)
     return parse(recipe, flags, tuned=init is not None)
 
 

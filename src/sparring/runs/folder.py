@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -296,5 +297,6 @@ def provenance() -> dict[str, Any]:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     except OSError:  # git is not installed
         found = ""
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    command = shlex.join(["sparring" if program == "__main__.py" else program, *sys.argv[1:]])
     return {"command": command, "versions": versions, "git": found or None}
