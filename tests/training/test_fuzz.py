@@ -284,9 +284,9 @@ def test_any_folder_of_images_is_one_line(tmp_path_factory, capfd, given_files, 
 
 @few(8)
 @given(labels=st.lists(st.integers(-3, 12) | st.sampled_from(["x", "1.5", 10**30]), max_size=3), n=st.integers(-1, 2))
-def test_any_labels_are_one_line(conditional, tmp_path_factory, capfd, labels, n):
+def test_any_labels_are_one_line(takes_labels, tmp_path_factory, capfd, labels, n):
     out = tmp_path_factory.mktemp("labels") / "grid.png"
-    code = command("sample", conditional, "--n", n, "--steps", 1, "--out", out, "--labels", *labels)
+    code = command("sample", takes_labels, "--n", n, "--steps", 1, "--out", out, "--labels", *labels)
     errors = capfd.readouterr().err
     assert code in (0, 2)
     assert code == 2 or all(label in range(10) for label in labels)

@@ -76,7 +76,9 @@ def start(options: argparse.Namespace) -> int:
     if options.data is not None:
         settings["data"] = recipe.data_section(options.data, settings)
     if wanted is not None:
-        return show_settings(settings, init is not None or settings.get("start") == "trained", *wanted)
+        has_net = own or "generator" in settings or "net" in (settings.get("denoiser") or {})
+        tunes = init is not None or settings.get("start") == "trained" or not has_net
+        return show_settings(settings, tunes, *wanted)
     if own:
         from sparring.recipes.for_data import suited
 
