@@ -3,6 +3,7 @@
 import dataclasses
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from sparring.backbones import SmallConvNet
@@ -12,7 +13,7 @@ from sparring.generators import Denoiser
 from sparring.methods.method import Method
 from sparring.methods.tuning.adt import ADT
 from sparring.methods.tuning.ddo import DDO
-from sparring.process import VP, Process
+from sparring.process import VP, Latents, Process
 
 
 class Net(nn.Module):
@@ -44,6 +45,26 @@ class ClassNet(Net):
     def forward(self, x, time, labels):
         self.labels.append(labels)
         return self.last(self.hidden(x, time) + self.embedding(labels)[:, :, None, None])
+
+
+class LatentNet(nn.Module):
+    """For the latents of `latent_space`."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 3, 3, padding=1).double()
+
+    def forward(self, x, time):
+        return self.layer(x) + time[:, None, None, None] / 1000
+
+
+def latent_space() -> Latents:
+    """Latents [B, 3, 4, 4] of grey images of 8x8 pixels, in float64."""
+    torch.manual_seed(0)
+    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
+    sizes = dict(in_channels=1, out_channels=1, latent_channels=3, block_out_channels=(8, 8), norm_num_groups=4)
+    return Latents(AutoencoderKL(**blocks, **sizes, sample_size=8).double())
 
 
 def denoiser(net: nn.Module | None = None, process: Process | None = None, kind: str = "v") -> Denoiser:

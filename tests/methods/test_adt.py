@@ -252,6 +252,42 @@ def test_normalised_coefficients_give_every_step_the_same_share():
     assert (gradient - expected).norm() < 1e-5 * expected.norm()  # diffusers keeps alpha in float32
 
 
+def test_normalised_coefficients_are_those_of_the_path_that_is_walked(monkeypatch):
+    """From a later start the mean runs over fewer calls: the factors are mean|c| / |c_i| over i >= start."""
+    seen = {}
+
+    def watched(*arguments, **settings):
+        seen[settings["start"]] = settings["grad_scales"]
+        return simulate(*arguments, **settings)
+
+    monkeypatch.setattr("sparring.methods.tuning.adt.simulate", watched)
+    method = adt(denoiser(kind="eps"), normalise_coeff=True)
+    for step in range(20):
+        method.rollout(drawn(step))
+    t = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0], dtype=torch.float64)
+    c = (VP().sigma(t) / VP().alpha(t)).diff().abs()
+    assert sorted(seen) == [0, 1, 2, 3]
+    for start, scales in seen.items():
+        expected = c[start:].mean() / c[start:]
+        torch.testing.assert_close(torch.tensor(scales[start:]).double(), expected, rtol=1e-5, atol=0)
+
+
+def test_labels_are_dropped_in_its_denoising_loss_and_not_in_its_rollout():
+    """As in plain diffusion with the same draws; guidance is trained by it."""
+    nets = ClassNet(), ClassNet()
+    plain = Diffusion(Denoiser(nets[0], VP(), "v", condition_dropout=0.5))
+    method = adt(Denoiser(nets[1], VP(), "v", condition_dropout=0.5))
+    expected = plain.generator_loss(batch_of(), plain.rollout(batch_of(labels=True)))["diffusion"]
+    (dropped,) = (labels == 9 for labels in nets[0].labels)
+    assert 0 < dropped.sum() < 6
+    rollout = method.rollout(batch_of(labels=True))
+    assert nets[1].labels
+    assert all(torch.equal(labels, torch.arange(6)) for labels in nets[1].labels)
+    losses = evaluated(method.generator_loss(batch_of(labels=True, phase="generator"), rollout))
+    assert torch.equal(nets[1].labels[-1], torch.arange(6).masked_fill(dropped, 9))
+    assert torch.equal(losses["diffusion"], expected)
+
+
 def test_guidance_is_drawn_for_each_batch():
     net = ClassNet()
     method = adt(denoiser(net), guidance=(1.0, 3.0), num_grad_steps=1)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from method_parts import ClassNet, Net, batch_of, ddo, denoiser, evaluated, play
+from method_parts import ClassNet, LatentNet, Net, batch_of, ddo, denoiser, evaluated, latent_space, play
 from torch import nn
 
 from sparring.data import Batch, Digits, Draws, StoredImages
@@ -150,6 +150,33 @@ def test_prepare_samples_the_reference_and_does_not_depend_on_the_global_seed(sc
         expected = method.reference.generate(VP().scheduler("ddim", "v"), 4, latents=latents)
         assert torch.equal(made[0], expected.clamp(-1, 1))
         assert method.generator.images_seen == 0
+
+
+def test_the_generated_images_follow_the_seed_of_the_run():
+    """Latents and, of a sampler that adds noise, its noise."""
+    data, shape = StoredImages(torch.zeros(5, 1, 4, 4)), (5, 1, 4, 4)
+    for scheduler in ("ddim", "ddpm"):
+        method = DDO(denoiser(), num_fakes=5, num_steps=4, scheduler=scheduler)
+        made = []
+        for seed in (0, 1):
+            method.prepare(data, seed)
+            made.append(method.fakes.clone())
+            expected = method.reference.generate(
+                VP().scheduler(scheduler, "v"),
+                4,
+                latents=Draws(seed, phase="fakes").normal(shape),
+                generator=torch.Generator().manual_seed(seed),
+            )
+            assert torch.equal(made[-1], expected.clamp(-1, 1))
+        assert not torch.equal(*made)
+
+
+def test_latents_that_the_reference_makes_are_not_clamped_as_pixels_are():
+    method = DDO(Denoiser(LatentNet(), VP(), "v", latent_space()), num_fakes=5, num_steps=4)
+    method.prepare(StoredImages(torch.zeros(5, 1, 8, 8)))
+    latents = Draws(0, phase="fakes").normal((5, 3, 4, 4))
+    assert torch.equal(method.fakes, method.reference.generate(VP().scheduler("ddim", "v"), 4, latents=latents))
+    assert method.fakes.abs().max() > 1
 
 
 def test_prepare_gives_a_conditional_network_classes_of_the_data():

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from method_parts import batch_of, denoiser, evaluated, images_of, opponent_frozen, structure, total, touched
+from method_parts import (
+    LatentNet,
+    batch_of,
+    denoiser,
+    evaluated,
+    images_of,
+    latent_space,
+    opponent_frozen,
+    structure,
+    total,
+    touched,
+)
 from torch import nn
 
 from sparring.backbones import SmallConvNet
@@ -11,7 +22,7 @@ from sparring.discriminators import StructureDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.sadm import SADM
-from sparring.process import VP, Latents
+from sparring.process import VP
 
 
 def sadm(**settings):
@@ -49,22 +60,7 @@ def test_one_noise_level_for_all_images_of_a_batch():
 
 @pytest.fixture(scope="module")
 def space():
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    blocks = dict(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
-    sizes = dict(in_channels=1, out_channels=1, latent_channels=3, block_out_channels=(8, 8), norm_num_groups=4)
-    return Latents(AutoencoderKL(**blocks, **sizes, sample_size=8).double())
-
-
-class LatentNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Conv2d(3, 3, 3, padding=1).double()
-
-    def forward(self, x, time):
-        return self.layer(x) + time[:, None, None, None] / 1000
+    return latent_space()
 
 
 def latent_sadm(space, channels, **settings):
