@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo baseline study test test-all lint clean
+.PHONY: demo baseline study test test-all lint mutants clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,10 @@ test: .venv/.installed lint
 # With the tests that take longer: what CI runs.
 test-all: .venv/.installed lint
 	$(PYTEST)
+
+# One-line changes of the source, each of which the tests listed with it must notice.
+mutants: .venv/.installed
+	$(BIN)/python tests/mutants/run.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -213,6 +213,8 @@ def test_a_verdict_is_the_paired_t_interval() -> None:
 def test_differences_inside_their_spread_are_no_gain() -> None:
     assert paired_verdict([0.5, 0.9, 0.6], [0.7, 0.8, 0.75]).verdict == "no gain"
     assert paired_verdict([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]).verdict == "no gain"
+    for spread, verdict in ((0.21, "no gain"), (0.19, "gain")):  # of a difference of -0.2
+        assert paired_verdict([0.5], [0.7], spread=spread).verdict == verdict
 
 
 def test_few_seeds_say_so() -> None:

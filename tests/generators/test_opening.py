@@ -9,7 +9,8 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from sparring.cli.main import main
-from sparring.generators import load_pipeline
+from sparring.generators import Pretrained, load_pipeline
+from sparring.networks.adapters import LoRA
 from sparring.samplers import Sampler
 
 WEIGHTS = {
@@ -146,3 +147,16 @@ def test_a_damaged_index_is_one_line(copied, text):
     (copied / "model_index.json").write_text(text)
     with pytest.raises(ValueError, match="could not be opened as a diffusers pipeline"):
         load_pipeline(copied)
+
+
+def test_what_is_frozen_of_a_tuned_network_stays_in_eval_mode(tiny):
+    denoiser = Pretrained(str(tiny("dit")), LoRA(rank=2)).train()
+    kinds = {True: [], False: []}  # modules by whether any of their parameters is trained
+    for module in denoiser.net.modules():
+        if flags := [parameter.requires_grad for parameter in module.parameters()]:
+            kinds[any(flags)].append(module.training)
+    assert kinds[True]
+    assert all(kinds[True])
+    assert kinds[False]
+    assert not any(kinds[False])
+    assert not any(module.training for module in denoiser.space.vae.modules())

@@ -17,7 +17,7 @@ from torch import nn
 
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.sadm import SADM
-from sparring.objectives import structure_distance
+from sparring.objectives import Scores, structure_distance
 from sparring.process import EDM, VP, Constant, Uniform
 
 
@@ -107,6 +107,12 @@ def test_the_encoder_climbs_and_the_denoiser_descends_the_same_distance():
     for p in generator:
         p.data -= 1e-3 * p.grad / torch.stack([q.grad.norm() for q in generator]).norm()
     assert distance().item() < start
+
+
+def test_the_encoder_climbs_no_further_than_a_distance_of_one_half():
+    objective, real = sadm().objective, Scores(torch.zeros(1))
+    for distance, loss in ((0.49, -0.49), (0.6, -0.5)):
+        assert objective.discriminator(real, Scores(torch.tensor([-distance]))).item() == pytest.approx(loss)
 
 
 def test_frozen_guides_with_the_same_distance_and_trains_no_encoder():

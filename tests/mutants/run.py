@@ -4,7 +4,7 @@
     python tests/mutants/run.py relativistic ema      those whose name contains a word
 
 The tests must pass on the source as it is first. Every mutant is tested in a process forked from one that has imported
-torch and diffusers, on a copy of the source.
+all but the library, on a copy of the source.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,19 @@ def mutated(mutant: dict[str, Any], source: Path) -> None:
     file = source / "sparring" / mutant["file"]
     text = file.read_text(encoding="utf-8")
     if text.count(mutant["was"]) != 1:
-        raise ValueError(f"{mutant['name']}: {file} holds {mutant['was']!r} {text.count(mutant['was'])} times, not once")
+        raise ValueError(
+            f"{mutant['name']}: {file} holds {mutant['was']!r} {text.count(mutant['was'])} times, not once"
+        )
     file.write_text(text.replace(mutant["was"], mutant["becomes"]), encoding="utf-8")
+    for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
+        compiled.unlink()
 
 
 def run(tests: list[str], mutant: dict[str, Any] | None = None) -> int:
     """Exit code of pytest on the source with the mutant, or as it is; in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "src", source)
         if mutant is not None:
             mutated(mutant, source)
         child = os.fork()
@@ -69,12 +74,20 @@ def run(tests: list[str], mutant: dict[str, Any] | None = None) -> int:
         return code
 
 
-def main(words: list[str]) -> int:
-    import diffusers.pipelines  # noqa: F401  (what takes long is imported once)
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
+def load_what_tests_import() -> None:
+    """Imports it once for all mutants, and forgets the library itself, which each of them imports from its own copy."""
+    import pytest  # noqa: F401
 
-    assert "sparring" not in sys.modules
+    sys.path.insert(0, str(ROOT / "src"))
+    for name in ("cli.main", "training", "evaluation", "metrics.learned", "report", "experiments.demo"):
+        import_module(f"sparring.{name}")
+    sys.path.pop(0)
+    for name in [name for name in sys.modules if name.split(".")[0] == "sparring"]:
+        del sys.modules[name]
+
+
+def main(words: list[str]) -> int:
+    load_what_tests_import()
     chosen = [m for m in read() if not words or any(word in m["name"] for word in words)]
     tests = {m["name"]: m["tests"].split() for m in chosen}
     if run(sorted({test for each in tests.values() for test in each})) != SURVIVED:

@@ -79,7 +79,8 @@ def test_half_precision_gives_about_the_same_losses(tmp_path, name, precision):
     assert exact.keys() == half.keys()
     for key, value in exact.items():
         if "accuracy" not in key:  # a step function
-            assert half[key] == pytest.approx(value, rel=0.1, abs=0.03), key
+            near_zero = 0.01 if key.endswith(("adversarial", "logit_real", "logit_fake")) else 1e-6
+            assert half[key] == pytest.approx(value, rel=0.03, abs=near_zero), key
 
 
 @pytest.mark.parametrize("name", ["diffusion", "sadm", "adt"])
