@@ -15,7 +15,9 @@ def test_the_line_is_there_once_and_the_tests_exist(mutant, tmp_path):
     mutated(mutant, tmp_path)
     compile(copy.read_text(encoding="utf-8"), mutant["file"], "exec")
     for test in mutant["tests"].split():
-        assert (ROOT / "tests" / test.partition("::")[0]).exists(), test
+        file, _, name = test.partition("::")
+        assert not name or f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
+        assert (ROOT / "tests" / file).is_file()
 
 
 def test_a_line_that_is_gone_or_there_twice_is_an_error(tmp_path):
