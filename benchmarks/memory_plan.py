@@ -98,7 +98,7 @@ def dinov2() -> DINOv2:
     sizes = dict(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
     backbone.model = Dinov2Model(Dinov2Config(**sizes))
     backbone.blocks, backbone.image_size, backbone.grid = [2, 5, 8, 11], 224, 16
-    backbone.channels = [384] * 4
+    backbone.channels, backbone.interpolation, backbone.before = [384] * 4, "bilinear", 1
     return backbone
 
 
