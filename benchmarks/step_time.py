@@ -1,4 +1,4 @@
-"""A training step of every method over the bare network's, and of plain diffusion against two peers.
+"""A training step of every method of a denoiser over the bare network's, and of plain diffusion against two peers.
 
     python benchmarks/step_time.py                     # both parts, fp32 and bf16
     python benchmarks/step_time.py --smoke
@@ -17,10 +17,12 @@ from timing import Times, arguments, in_turns, looped, machine, milliseconds, no
 from torch import nn
 from trainers import GREY32, random_images, stepper, trainer_of
 
-from sparring.recipes.compose import shipped
+from sparring.recipes.compose import read, shipped
 from sparring.training import Trainer
 
-METHODS = sorted(shipped("methods"), key=lambda name: name != "diffusion")
+METHODS = sorted(
+    (name for name in shipped("methods") if "generator" not in read(name)), key=lambda name: name != "diffusion"
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -51,6 +51,7 @@ def test_python_example_runs_and_its_run_is_sampled_measured_and_tuned(tmp_path,
     sys.modules.pop("own", None)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_python_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -92,6 +92,7 @@ def test_run_folder_holds_what_scripts_rely_on(workplace):
     assert json.loads((checkpoint / "state.json").read_text())["network_calls"] == 3
 
 
+@pytest.mark.slow
 def test_sampling_a_run_equals_its_pipeline_in_a_process_without_sparring(workplace):
     run, out = workplace / "run", workplace / "images"
     assert main(["sample", str(run), "--n", "3", "--steps", "4", "--seed", "7", "--out", str(out)]) == 0

@@ -15,6 +15,8 @@ from sparring.recipes.compose import baseline_of, compose
 from sparring.runs.results import read_results, summarise
 from sparring.samplers import Sampler
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("add", "adt", "ddo", "sadm")
 
 

@@ -28,6 +28,8 @@ from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_fla
 from sparring.runs import summarise
 from sparring.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"trainer.num_samples": 4}
 STUDY = {
     "settings": {"tiny": {"scratch": QUICK, "tune": QUICK}},

@@ -24,6 +24,8 @@ from sparring.process import EDM, VP, Latents, RectifiedFlow
 from sparring.samplers import Sampler
 from sparring.training import Trainer
 
+pytestmark = pytest.mark.slow
+
 NET = dict(
     sample_size=8,
     in_channels=3,

@@ -19,6 +19,8 @@ from sparring.generators import Denoiser, load_pipeline
 from sparring.process import VP, RectifiedFlow, set_timesteps
 from sparring.samplers import Sampler, SampleStream
 
+pytestmark = pytest.mark.slow
+
 ABSENT = {"sd3": {"text_encoder_3": None, "tokenizer_3": None}}
 PROMPTS = ["a red apple", "zebra"]
 NETWORKS = {"sd15": "unet", "sdxl": "unet", "sd3": "transformer", "dit": "transformer"}

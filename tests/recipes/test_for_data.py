@@ -9,6 +9,8 @@ from sparring.backbones import EfficientNetLite
 from sparring.cli.main import main
 from sparring.recipes.for_data import named, of_data, of_pixels
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--trainer.steps=2", "--trainer.batch_size=8", "--trainer.num_samples=4", "--trainer.tracker=null"]
 
 

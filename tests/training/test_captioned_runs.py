@@ -14,6 +14,8 @@ from sparring.samplers import Sampler
 from sparring.training import Interrupted
 from sparring.training.state import changing_tensors
 
+pytestmark = pytest.mark.slow
+
 
 def frozen_of(denoiser) -> list[torch.Tensor]:
     parts = [denoiser.space.vae, *denoiser.text.encoders]

@@ -16,6 +16,8 @@ from PIL import Image
 from sparring.cli.main import main
 from sparring.recipes.compose import compose
 
+pytestmark = pytest.mark.slow
+
 
 def few(examples: int) -> settings:
     """The same few examples every time; with SPARRING_FUZZ=20 in the environment twenty times as many, and others."""

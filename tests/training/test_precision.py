@@ -12,6 +12,8 @@ from sparring.objectives import adversarial as objectives
 from sparring.objectives import structure as affinity
 from sparring.training.state import changing_tensors
 
+pytestmark = pytest.mark.slow
+
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

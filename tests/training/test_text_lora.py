@@ -19,6 +19,8 @@ from small_runs import assert_same_checkpoint
 from sparring.cli.main import main
 from sparring.recipes.compose import compose
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"sd15": "unet", "sdxl": "unet", "sd3": "transformer"}
 SMALL = ["--data.size", "32", "--method.num_steps", "2", "--method.num_grad_steps", "1", "--method.warmup_steps", "0"]
 SMALL += ["--method.ramp_steps", "0", "--trainer.batch_size", "2", "--trainer.accumulation", "1"]

@@ -15,6 +15,8 @@ from sparring.networks.adapters import DiffFit, LoRA, Parts
 from sparring.training import EMA
 from sparring.training.sharding import shard
 
+pytestmark = pytest.mark.slow
+
 NET = {
     "sample_size": 8,
     "in_channels": 1,

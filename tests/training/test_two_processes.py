@@ -17,6 +17,8 @@ from small_runs import METHODS, OF_DENOISERS, TinyNet, checkpoint
 
 from sparring.runs.checkpoint import steps_in
 
+pytestmark = pytest.mark.slow
+
 
 def launch(launcher: str, *arguments: object) -> None:
     """Runs a script in two processes; whatever is left of them is ended."""

@@ -24,6 +24,7 @@ from sparring.training import Interrupted
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_where_an_undisturbed_one_does(tmp_path):
     """50 kills: `python tests/training/killed_runs.py FOLDER 50`."""
     paths = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
