@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -110,12 +111,18 @@ class Sampler:
         return SampleStream(self.generator.batches(n, steps, scheduler=scheduler, **settings), name, nfe)
 
 
+FILES = (".png", ".jpg", ".jpeg", ".npz")
+
+
 def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:
-    """Writes images [n, C, H, W] in [-1, 1]: a path that ends in .png is a grid, any other a new folder of PNG files.
+    """Writes images [n, C, H, W] in [-1, 1] by the ending of the path.
+
+    .png, .jpg: a grid. .npz: all of them as `arr_0`, uint8 [n, H, W, C] (points: float32 [n, 2]), as other evaluators
+    read them. No ending: a new folder of PNG files.
 
     Args:
         images: what to write.
-        out: .png file, or folder.
+        out: the file, or folder.
         scale: enlarges each pixel of a grid, so that small images can be seen.
         real: real points that points are drawn over.
 
@@ -123,16 +130,23 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
         What was written, in words.
 
     Raises:
-        ValueError: the folder holds files already, or cannot be written.
+        ValueError: another ending; the folder holds files already, or cannot be written.
     """
     points = tuple(images.shape[1:]) == POINTS
+    ending = out.suffix.lower()
+    if ending not in (*FILES, ""):
+        raise ValueError(f"`out={out}`: the ending is one of {', '.join(FILES)}; a folder of PNG files has none")
     try:
-        if out.suffix.lower() == ".png":
+        if ending:
             out.parent.mkdir(parents=True, exist_ok=True)
-            image_grid(images, scale=scale, real=real).save(out)
+        if ending == ".npz":
+            np.savez(out, images.flatten(1).numpy() if points else to_uint8(images).permute(0, 2, 3, 1).numpy())
+            return f"{len(images)} {'points' if points else 'images'} as {out}"
+        if ending:
+            image_grid(images, scale=scale, real=real).save(out, quality=95)
             return f"{f'{len(images)} points' if points else f'a grid of {len(images)} images'} as {out}"
         if points:
-            raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png")
+            raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png, or in .npz")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"`out={out}` already holds files: give a new folder, or a name that ends in .png")
         out.mkdir(parents=True, exist_ok=True)
