@@ -247,8 +247,17 @@ def test_a_mistake_gives_one_line_and_loses_nothing(workplace, capsys, tmp_path,
 
 @pytest.mark.parametrize(
     ("out", "words"),
-    [("", "already holds files"), ("config.yaml", "the ending is one of"), ("samples.png", "is a folder")]
-    + [("config.yaml/x.png", "cannot be written"), ("config.yaml/x/y", "cannot be written")],
+    [
+        ("", "already holds files"),
+        ("config.yaml", "already holds files"),
+        ("a.bmp", "the ending is one of"),
+        ("samples.png", "is a folder"),
+    ]
+    + [
+        ("a.bmp", "the ending is one of"),
+        ("config.yaml/x.png", "cannot be written"),
+        ("config.yaml/x/y", "cannot be written"),
+    ],
 )
 def test_a_place_for_samples_is_checked_before_they_are_drawn(workplace, capsys, monkeypatch, tmp_path, out, words):
     monkeypatch.setattr("sparring.samplers.Sampler.__call__", lambda *_, **__: pytest.fail("was sampled"))

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=path,
         default=Path("samples.png"),
-        help=".png, .jpg: a grid; .gif: the denoising path; .npz: arrays; no ending: a new folder of PNG",
+        help=".png, .jpg: a grid; .gif: the denoising path; .npz: arrays; else a new folder of PNG",
     )
     parser.add_argument(
         "--training", action="store_true", help="as the .gif, show the run's samples over its training instead"
@@ -44,9 +44,13 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".npz", ".gif")
 
 def check_out(out: Path) -> None:
     """Refuses, before anything is sampled, a place that cannot take the images."""
-    file = out.suffix.lower()
-    if file and file not in ENDINGS:
-        raise ValueError(f"`out={out}`: the ending is one of {', '.join(ENDINGS)}; a folder of PNG files has none")
+    from PIL import Image
+
+    file = out.suffix.lower() in ENDINGS
+    if not file and out.suffix.lower() in Image.registered_extensions():
+        raise ValueError(
+            f"`out={out}`: the ending is one of {', '.join(ENDINGS)}; anything else is a folder of PNG files"
+        )
     if file and out.is_dir():
         raise ValueError(f"`out={out}` is a folder: give the name of a file")
     if not file and out.exists() and (not out.is_dir() or any(out.iterdir())):

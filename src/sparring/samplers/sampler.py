@@ -118,7 +118,7 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
     """Writes images [n, C, H, W] in [-1, 1] by the ending of the path.
 
     .png, .jpg: a grid. .npz: all of them as `arr_0`, uint8 [n, H, W, C] (points: float32 [n, 2]), as other evaluators
-    read them. No ending: a new folder of PNG files.
+    read them. Anything else: a new folder of PNG files.
 
     Args:
         images: what to write.
@@ -130,19 +130,21 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
         What was written, in words.
 
     Raises:
-        ValueError: another ending; the folder holds files already, or cannot be written.
+        ValueError: the ending of another picture format; the folder holds files already, or cannot be written.
     """
     points = tuple(images.shape[1:]) == POINTS
     ending = out.suffix.lower()
-    if ending not in (*FILES, ""):
-        raise ValueError(f"`out={out}`: the ending is one of {', '.join(FILES)}; a folder of PNG files has none")
+    if ending not in FILES and ending in Image.registered_extensions():
+        raise ValueError(
+            f"`out={out}`: the ending is one of {', '.join(FILES)}; anything else is a folder of PNG files"
+        )
     try:
-        if ending:
+        if ending in FILES:
             out.parent.mkdir(parents=True, exist_ok=True)
         if ending == ".npz":
             np.savez(out, images.flatten(1).numpy() if points else to_uint8(images).permute(0, 2, 3, 1).numpy())
             return f"{len(images)} {'points' if points else 'images'} as {out}"
-        if ending:
+        if ending in FILES:
             image_grid(images, scale=scale, real=real).save(out, quality=95)
             return f"{f'{len(images)} points' if points else f'a grid of {len(images)} images'} as {out}"
         if points:
