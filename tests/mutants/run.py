@@ -1,6 +1,6 @@
 """Changes one line of the source at a time and runs the tests that must notice: `make mutants`.
 
-    python tests/mutants/run.py            all of mutants.yaml, a line each; exit code 1 if one survives
+    python tests/mutants/run.py            all of the lists here (*.yaml), a line each; exit code 1 if one survives
     python tests/mutants/run.py relativistic ema      those whose name contains a word
 
 The tests must pass on the source as it is first. Every mutant is tested in a process forked from one that has imported
@@ -20,13 +20,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LIST = Path(__file__).with_name("mutants.yaml")
 KILLED, SURVIVED, WRONG_SOURCE = 1, 0, 70  # exit codes of pytest: some tests failed, all passed; ours: another source
 
 
 def read() -> list[dict[str, Any]]:
     """The mutants: `name`, `file` below src/sparring, `was` (found exactly once there), `becomes`, `tests`."""
-    return yaml.safe_load(LIST.read_text(encoding="utf-8"))
+    lists = sorted(Path(__file__).parent.glob("*.yaml"))
+    return [mutant for file in lists for mutant in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
 def mutated(mutant: dict[str, Any], source: Path) -> None:
