@@ -1,0 +1,66 @@
+"""GAN: generative adversarial network, with any objective and any penalty (Goodfellow et al., arXiv 1406.2661).
+
+Status: unproven.
+
+    L_D = objective.discriminator(D(x), D(G(z))) + penalties,    L_G = objective.generator(D(G(z))),    z ~ N(0, 1)
+
+Fake: one network call from noise. Discriminator: any that looks at single images. The objective is a setting; when
+none is given it is the paper's, in the non-saturating form of its section 3:
+
+    L_D = mean sp(-D(x)) + mean sp(D(G(z))),        L_G = mean sp(-D(G(z))),        sp(u) = log(1 + e^u)
+
+Its best logit for a fixed generator is `log p_data / p_fake` (the paper's proposition 1). The paper has no penalty. The
+recipe has R1 (Mescheder et al., arXiv 1801.04406), without which this loss circles around its solution. Sizes and rates
+are ours.
+"""
+
+from sparring.data import Batch
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.generators import LatentGenerator
+from sparring.methods.method import Losses, Method
+from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+
+
+class GAN(Method):
+    """A generator of images or points, trained from scratch.
+
+    Args:
+        generator: from latents to images.
+        discriminator: of single images.
+        objective: what both players minimise; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
+    """
+
+    generator: LatentGenerator
+    discriminator: Discriminator
+    sample_steps = 1
+
+    def __init__(
+        self,
+        generator: LatentGenerator,
+        discriminator: Discriminator,
+        *,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
+    ):
+        if discriminator.needs_reference != "no":
+            raise ValueError(
+                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
+            )
+        super().__init__(generator, discriminator)
+        self.objective = objective or NonSaturating()
+        self.penalties = penalties_of(penalty)
+
+    def rollout(self, batch: Batch) -> Views:
+        fake = self.generator(self.generator.latents(batch), batch.labels)
+        return self.discriminator.views(batch.images, fake, Given(labels=batch.labels), batch.draws)
+
+    def discriminator_loss(self, batch: Batch, rollout: Views) -> Losses:
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
+
+    def generator_loss(self, batch: Batch, rollout: Views) -> Losses:
+        return {"adversarial": generator_loss(self.discriminator, rollout, self.objective)}
