@@ -1,0 +1,140 @@
+"""A small residual discriminator of images, trained from scratch, after R3GAN (Huang et al., arXiv 2501.05441)."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.models.embeddings import Timesteps
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from sparring.networks.residual import PER_RESOLUTION, Residual, resolutions, widths_for
+
+
+class ConvDiscriminator(nn.Module):
+    """From images [B, in_channels, H, W] to logits [B]: `net(x)`, or `net(x, labels=…, t=…, x_t=…)`.
+
+    Two residual blocks at every resolution from `size` down to 4 or 7 pixels, each halving being a bilinear one (the
+    mean of four pixels), without any normalisation; a weighted sum over positions for each channel, and a linear layer.
+    The class enters as a projection, `logit + <e(label), features> / sqrt(width)` (Miyato and Koyama 2018, "cGANs with
+    Projection Discriminator"), the time as a sinusoidal embedding that is added inside every block, and the noisier
+    neighbour `x_t` as further channels (both as in DDGAN, arXiv 2112.07804). Sizes are ours.
+
+    Args:
+        in_channels: Of the images.
+        size: Their width and height, or [height, width].
+        widths: Channels from the smallest map to the images' size, as many as there are resolutions; None: by the size.
+        groups: Of the 3x3 convolutions; they divide the channels inside the blocks.
+        expansion: Channels inside a block, as a multiple of those outside.
+        num_classes: Classes that it is conditioned on; None: it takes no labels.
+        time: It is conditioned on the time t in [0, 1].
+        neighbour: It is conditioned on the noisier neighbour x_t, of the images' shape.
+        spread: Rows of a group whose spread is one more channel of the smallest map, see `Spread`; None: no such
+            channel, so that rows know nothing of each other.
+
+    Raises:
+        ValueError: Sizes that do not fit; in `forward`, what it is conditioned on is missing.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        size: int | Sequence[int] = 8,
+        widths: Sequence[int] | None = None,
+        groups: int = 8,
+        expansion: int = 2,
+        num_classes: int | None = None,
+        time: bool = False,
+        neighbour: bool = False,
+        spread: int | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = resolutions(size)
+        widths = widths_for(size, widths, groups, expansion)
+        embedded = 2 * widths[0] if time else 0
+        self.neighbour = neighbour
+        self.read_in = nn.Conv2d(in_channels * (2 if neighbour else 1), widths[-1], 1)
+        every = [width for width in widths[::-1] for _ in range(PER_RESOLUTION)]
+        self.blocks = nn.ModuleList(Residual(width, groups, expansion, len(every), embedded) for width in every)
+        pairs = zip(widths[:0:-1], widths[-2::-1], strict=True)
+        self.changes = nn.ModuleList(nn.Conv2d(before, after, 1, bias=False) for before, after in pairs)
+        self.spread = None if spread is None else Spread(spread)
+        channels = widths[0] + (spread is not None)
+        self.sum = nn.Conv2d(channels, channels, sizes[0], groups=channels)
+        self.read_out = nn.Linear(channels, 1)
+        self.class_embedding = None if num_classes is None else nn.Embedding(num_classes, channels)
+        self.time_steps = Timesteps(embedded, flip_sin_to_cos=True, downscale_freq_shift=0) if time else None
+        self.time_embedding = nn.Sequential(nn.Linear(embedded, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if time else None
+
+    def features(self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None) -> Tensor:
+        """What the last layer sees, [B, channels]."""
+        if self.neighbour:
+            x = torch.cat([x, needed(x_t, "x_t", "neighbour")], 1)
+        embedded = None
+        if self.time_steps is not None and self.time_embedding is not None:
+            embedded = self.time_embedding(self.time_steps(1000 * needed(t, "t", "time")).to(x.dtype))
+        x = self.read_in(x)
+        for number, block in enumerate(self.blocks):
+            if number > 0 and number % PER_RESOLUTION == 0:
+                x = self.changes[number // PER_RESOLUTION - 1](F.avg_pool2d(x, 2))
+            x = block(x, embedded)
+        x = F.leaky_relu(x, 0.2)
+        if self.spread is not None:
+            x = self.spread(x)
+        return F.leaky_relu(self.sum(x).flatten(1), 0.2)
+
+    def forward(
+        self, x: Tensor, *, labels: Tensor | None = None, t: Tensor | None = None, x_t: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B] of images [B, C, H, W], times [B], noisier images [B, C, H, W] and labels [B]."""
+        features = self.features(x, t=t, x_t=x_t)
+        logits = self.read_out(features).squeeze(1)
+        if self.class_embedding is None:
+            return logits
+        embedded = self.class_embedding(needed(labels, "labels", "num_classes"))
+        return logits + (embedded * features).sum(1) / features.shape[1] ** 0.5
+
+
+class Spread(nn.Module):
+    """Minibatch standard deviation: how much the rows of a group differ, as one more channel; it couples the group.
+
+    The standard deviation over a group at each channel and position, averaged to one number that fills the channel for
+    every row of the group. Groups are consecutive rows, so they are the same however a batch is cut into micro-batches
+    and processes, as long as each part holds whole groups: no other process is asked. Source: Karras et al. 2018,
+    "Progressive Growing of GANs" (arXiv 1710.10196), section 3, with the fixed groups of StyleGAN.
+
+    Args:
+        group: Rows of a group.
+
+    Raises:
+        ValueError: A group of fewer than 2 rows; in `forward`, a number of rows that is no multiple of it.
+    """
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        if group < 2:
+            raise ValueError(f"`spread={group}`: a group needs two rows; leave it out for none")
+        self.group = group
+
+    def check(self, rows: int) -> None:
+        """Raises ValueError for `rows` that do not fill whole groups."""
+        if rows % self.group:
+            raise ValueError(f"`spread={self.group}` must divide the {rows} rows of a batch that are seen at once")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C + 1, H, W]."""
+        self.check(len(x))
+        groups = x.unflatten(0, (-1, self.group))
+        deviation = (groups.var(1, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+        channel = deviation.repeat_interleave(self.group).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
+        return torch.cat([x, channel], 1)
+
+
+def needed(value: Tensor | None, name: str, setting: str) -> Tensor:
+    """What a discriminator is conditioned on.
+
+    Raises:
+        ValueError: it was not given.
+    """
+    if value is None:
+        raise ValueError(f"`{setting}`: the ConvDiscriminator is conditioned on `{name}`, and none was given")
+    return value
