@@ -63,7 +63,9 @@ class ConvDiscriminator(nn.Module):
         self.read_out = nn.Linear(channels, 1)
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes, channels)
         self.time_steps = Timesteps(embedded, flip_sin_to_cos=True, downscale_freq_shift=0) if time else None
-        self.time_embedding = nn.Sequential(nn.Linear(embedded, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if time else None
+        self.time_embedding = (
+            nn.Sequential(nn.Linear(embedded, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if time else None
+        )
 
     def features(self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None) -> Tensor:
         """What the last layer sees, [B, channels]."""
