@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
-from sparring.objectives import Hinge, NonSaturating, Relativistic, Scores, Wasserstein, discriminator_statistics
+from sparring.data import Draws
+from sparring.objectives import (
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Relativistic,
+    Scores,
+    Wasserstein,
+    discriminator_statistics,
+)
 
 R, F = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.0, -3.0, 1.0])
-EVERY = [NonSaturating(), Hinge(), Relativistic(), Wasserstein()]
+EVERY = [NonSaturating(), Hinge(), Relativistic(), Wasserstein()]  # monotone; the least squares are not
 
 
 def sp(u):
@@ -24,6 +33,7 @@ def mean(values):
     [
         (NonSaturating(), mean([sp(-2), sp(1), sp(-0.5)]) + mean([sp(0), sp(-3), sp(1)]), mean([sp(0), sp(3), sp(-1)])),
         (Hinge(), mean([0, 2, 0.5]) + mean([1, 0, 2]), -mean([0, -3, 1])),
+        (LeastSquares(), mean([1, 4, 0.25]) / 2 + mean([0, 9, 1]) / 2, mean([1, 16, 0]) / 2),
         (Relativistic(), mean([sp(-2), sp(-2), sp(0.5)]), mean([sp(2), sp(2), sp(-0.5)])),
         (Wasserstein(), mean([0, -3, 1]) - mean([2, -1, 0.5]), -mean([0, -3, 1])),
         (Wasserstein(ceiling=5), mean([0, -3, 1]) - mean([2, -1, 0.5]), -mean([0, -3, 1])),
@@ -67,6 +77,50 @@ def test_optimal_logit_of_the_non_saturating_loss_is_the_log_density_ratio():
     loss += 0.2 * NonSaturating().discriminator(Scores(torch.tensor(1e9)), Scores(logit))
     loss.backward()
     assert abs(logit.grad) < 1e-12
+
+
+def test_least_squares_are_undecided_at_one_half():
+    """Equal densities: the best logit is 1/2, and accuracy is counted from there."""
+    logit = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    LeastSquares().discriminator(Scores(logit), Scores(logit)).backward()
+    assert logit.grad == 0
+    statistics = LeastSquares().statistics(Scores(R), Scores(torch.tensor([0.4, 0.6, -3.0])))
+    assert float(statistics["accuracy"]) == pytest.approx((1 / 3 + 2 / 3) / 2)  # 0.5 counts as wrong
+    assert float(statistics["logit_real"]) == 0.5
+
+
+def test_one_sided_smoothing_bounds_the_optimum():
+    """Densities p and q of reals and fakes: the best logit is log(.9 p / (.1 p + q)), 0.8473 at .7 and .2."""
+    p, q = 0.7, 0.2
+    logit = torch.tensor(math.log(0.9 * p / (0.1 * p + q)), dtype=torch.float64, requires_grad=True)
+    assert logit.item() == pytest.approx(0.8473, abs=1e-4)
+    objective, far = NonSaturating(smoothing=0.1), torch.tensor(-50.0, dtype=torch.float64)
+    at_reals, at_fakes = (Scores(logit), Scores(far)), (Scores(-far), Scores(logit))
+    loss = p * objective.discriminator(*at_reals) + q * NonSaturating().discriminator(*at_fakes)
+    (slope,) = torch.autograd.grad(loss, logit)
+    assert abs(slope) < 1e-12
+    by_hand = mean([0.9 * sp(-r) + 0.1 * sp(r) for r in (2, -1, 0.5)]) + mean([sp(0), sp(-3), sp(1)])
+    assert float(objective.discriminator(Scores(R), Scores(F))) == pytest.approx(by_hand)
+    assert objective.generator(Scores(F)) == NonSaturating().generator(Scores(F))
+    with pytest.raises(ValueError, match="`smoothing=0.5`"):
+        NonSaturating(smoothing=0.5)
+
+
+def test_random_margins_of_the_hinge():
+    """Margins in (0.8, 1], one per logit, from the draws: 1.8 in the mean if all logits are 0."""
+    objective, zero = Hinge(spread=0.2), torch.zeros(4000, 5)
+    loss = objective.discriminator(Scores(zero, draws=Draws(0)), Scores(zero, draws=Draws(0)))
+    assert float(loss) == pytest.approx(1.8, abs=3e-3)  # a standard error is 6e-4
+    draws = Draws(0)
+    real, fake = (1 - 0.2 * u for u in (draws.uniform((3,)), draws.uniform((3,))))
+    draws = Draws(0)
+    found = objective.discriminator(Scores(R, draws=draws), Scores(F, draws=draws))
+    torch.testing.assert_close(found, (real - R).relu().mean() + (fake + F).relu().mean())
+    assert objective.generator(Scores(F)) == Hinge().generator(Scores(F))
+    with pytest.raises(ValueError, match="`spread=0.2`: random margins need the `draws`"):
+        objective.discriminator(Scores(R), Scores(F))
+    with pytest.raises(ValueError, match="`spread=1.5`"):
+        Hinge(spread=1.5)
 
 
 def test_relativistic_needs_pairs():

@@ -4,7 +4,19 @@ import pytest
 import torch
 
 from sparring.data import Draws
-from sparring.objectives import R1, R2, GradientPenalty, Scores, penalties_of, r1_penalty
+from sparring.objectives import (
+    R1,
+    R2,
+    ApproximateR1,
+    ApproximateR2,
+    Centring,
+    Directional,
+    Drift,
+    GradientPenalty,
+    Scores,
+    penalties_of,
+    r1_penalty,
+)
 
 
 class Linear:
@@ -123,6 +135,125 @@ def test_a_flat_discriminator_has_a_finite_penalty():
     assert loss.item() == pytest.approx(1, abs=1e-5)
     loss.backward()
     assert w.grad.isfinite().all()
+
+
+def test_the_directional_penalty_of_a_linear_discriminator():
+    """<w, x - G>^2 wherever it is taken; of D = x^T x / 2 the slope lies at u x + (1 - u) G."""
+    w, real, fake = weights(4), points(0), points(1)
+    found = Directional(weight=1.0)(Linear(w), scores(Linear(w), real), scores(Linear(w), fake), None, Draws(3))
+    expected = ((real - fake) @ w).square().mean()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, w)[0] for loss in (found, expected)))
+    half = Quadratic(torch.eye(4, dtype=torch.float64) / 2)
+    u = Draws(3).uniform((7,)).double()[:, None]
+    expected = ((u * real + (1 - u) * fake) * (real - fake)).sum(1).square().mean()
+    found = Directional(weight=1.0)(half, scores(half, real), scores(half, fake), None, Draws(3))
+    torch.testing.assert_close(found, expected)
+
+
+def many(n=200_000, d=4):
+    return torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(("kind", "std"), [(ApproximateR1, 0.1), (ApproximateR1, 2.0), (ApproximateR2, 0.1)])
+def test_the_approximate_penalty_of_a_linear_discriminator(kind, std):
+    """|a|^2 / 2 in expectation whatever s is, and its derivative by a is a, within 2 % (a standard error is 0.3 %)."""
+    a = weights(4)
+    right, wrong = scores(Linear(a), many()), scores(Linear(a), torch.full((1, 4), 1e6, dtype=torch.float64))
+    real, fake = (right, wrong) if kind is ApproximateR1 else (wrong, right)
+    found = kind(weight=1.0, std=std)(Linear(a), real, fake, None, Draws(0))
+    assert found.item() == pytest.approx(a.square().sum().item() / 2, rel=0.02)
+    (slope,) = torch.autograd.grad(found, a)
+    torch.testing.assert_close(slope, a.detach(), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_the_approximate_penalty_of_a_quadratic(antithetic):
+    """D = x'Qx / 2 + a.x at N(0, 1): E|Qx + a|^2 = |Q|^2 + |a|^2; one-sided s^2 ((tr Q)^2 + 2 tr Q^2) / 4 more."""
+    q = weights(4, 4).detach()
+    q, a, s = (q + q.T) / 2, weights(4).detach(), 1.0
+
+    class Mixed:
+        def logits(self, features, given):
+            return Quadratic(q / 2).logits(features, given) + Linear(a).logits(features, given)
+
+    exact = q.square().sum() + a.square().sum()
+    excess = 0 if antithetic else s**2 / 4 * (q.trace() ** 2 + 2 * q.square().sum())
+    penalty = ApproximateR1(weight=1.0, std=s, antithetic=antithetic)
+    found = 2 * penalty(Mixed(), scores(Mixed(), many()), None, None, Draws(0))
+    assert antithetic or excess > 0.1 * exact
+    assert found.item() == pytest.approx((exact + excess).item(), rel=0.02)
+
+
+@pytest.mark.parametrize("discriminator", ["linear", "quadratic"])
+def test_comparing_a_noised_with_an_un_noised_input_measures_the_noise(discriminator):
+    """The doubtful form `(D(x_t) - D(x + s n))^2 / s^2`, x_t = (1 - t) x + t e, is no R1: it grows as 1 / s^2.
+
+    For D = a.x it is |a|^2 (1 + t^2 / s^2) + t^2 E(a.x)^2 / s^2. The form with both inputs un-noised is right.
+    """
+    a, t = weights(4).detach(), 0.5
+    known = Linear(a) if discriminator == "linear" else Quadratic(torch.eye(4, dtype=torch.float64) / 2)
+    x = many()
+    exact = a.square().sum().item() if discriminator == "linear" else 4.0  # E |x|^2
+    noise, n = Draws(1).normal(x.shape).double(), Draws(2).normal(x.shape).double()
+    doubtful = {}
+    for s in (0.1, 0.01):
+        gap = known.logits([(1 - t) * x + t * noise], None) - known.logits([x + s * n], None)
+        doubtful[s] = (gap.square().mean() / s**2).item()
+        right = 2 * ApproximateR1(weight=1.0, std=s)(known, scores(known, x), None, None, Draws(2))
+        assert right.item() == pytest.approx(exact, rel=0.03)
+    assert doubtful[0.1] > 25 * exact
+    assert doubtful[0.01] == pytest.approx(100 * doubtful[0.1], rel=0.05)
+    if discriminator == "linear":
+        assert doubtful[0.1] == pytest.approx(exact * (1 + 2 * t**2 / 0.1**2), rel=0.02)
+
+
+def test_a_constant_discriminator_has_no_approximate_penalty_and_heads_are_summed():
+    flat = Linear(torch.zeros(4, dtype=torch.float64))
+    side = scores(Linear(weights(4)), points(0))
+    assert ApproximateR1(weight=1.0)(flat, side, side, None, Draws(0)) == 0
+
+    class Heads:
+        def logits(self, features, given):
+            return torch.stack([features[0] @ w for w in (one, two)], dim=1)
+
+    one, two = weights(4).detach(), points(3)[0]
+    found = ApproximateR1(weight=1.0)(Heads(), side, side, None, Draws(0))
+    together = ApproximateR1(weight=1.0)(Linear(one + two), side, side, None, Draws(0))
+    torch.testing.assert_close(found, together)
+
+
+def test_the_approximate_penalty_leaves_autocast():
+    """Differences of steps of 0.01 would drown in bfloat16."""
+    layer = torch.nn.Linear(4, 1)
+
+    class Net:
+        def logits(self, features, given):
+            return layer(features[0])
+
+    x = many(20_000).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        side = Scores(layer(x), [x])
+        found = ApproximateR1(weight=1.0, std=0.01)(Net(), side, side, None, Draws(0))
+    assert found.item() == pytest.approx(layer.weight.square().sum().item() / 2, rel=0.05)
+    with pytest.raises(ValueError, match="`std=0.0`"):
+        ApproximateR1(weight=1.0, std=0.0)
+
+
+def test_drift_and_centring():
+    real, fake = Scores(torch.tensor([2.0, -1.0])), Scores(torch.tensor([-3.0, 1.0]))
+    assert Drift()(None, real, fake, None, Draws(0)) == 2.5
+    assert Drift(fakes=True)(None, real, fake, None, Draws(0)) == 7.5
+    assert Centring()(None, real, fake, None, Draws(0)) == 0.5
+    assert (Drift().weight, Centring().weight) == (0.001, 0.01)
+
+
+def test_centring_fixes_the_level_of_a_relativistic_discriminator():
+    """A common shift b changes no pairing loss; the best one under centring is -mean(r + f) / 2."""
+    b = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    r, f = points(0)[:, 0], points(1)[:, 0]
+    Centring()(None, Scores(r + b), Scores(f + b), None, Draws(0)).backward()
+    torch.testing.assert_close(-b.grad / 8, -(r + f).mean() / 2)  # one Newton step: the curvature is 8
 
 
 def test_settings_and_lists_of_penalties():

@@ -20,12 +20,13 @@ class Given:
     """What is known of the rows of a batch beside the images; a discriminator reads what it needs.
 
     Attributes:
-        labels: [B] class numbers.
+        labels: [B] class numbers; [B, H, W] of the pixels.
         t: [B] times of the noisy images that the fakes were made from.
         x_t: [B, C, H, W] these noisy images.
         reference: features of the real images to compare with, row by row.
         condition: what the generator is conditioned on.
         weight: [B] weight of each row, >= 0; None: all weigh 1.
+        cost: [B] cost of bringing each fake from where it comes, with the graph of its rollout.
     """
 
     labels: Tensor | None = None
@@ -34,6 +35,7 @@ class Given:
     reference: Features | None = None
     condition: Any = None
     weight: Tensor | None = None
+    cost: Tensor | None = None
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """What the two players minimise, given what a discriminator sees."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from sparring.data import Draws
-from sparring.discriminators.discriminator import Discriminator, Features, Views
-from sparring.objectives import Objective, Penalty
+from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
+from sparring.objectives import Objective, Penalty, Scores
 
 Named = dict[str, Tensor]
 
@@ -34,18 +35,31 @@ def discriminator_losses(
     """
     due = [penalty for penalty in penalties if penalty.is_due(step)]
     candidates = [_leaves(features, differentiable=bool(due)) for features in (views.real, views.fake)]
-    real, fake = discriminator.scores(candidates, views.given)
+    given = views.given
+    if given.cost is not None:
+        given = replace(given, cost=given.cost.detach())
+    real, fake = scores_of(discriminator, candidates, given, draws)
     losses = {name: objective.discriminator(real, fake), **discriminator.losses()}
     for penalty in due:
-        value = penalty(discriminator, real, fake, views.given, draws)
+        value = penalty(discriminator, real, fake, given, draws)
         losses[penalty.name] = penalty.weight * penalty.every * value
-    return losses, objective.statistics(real, fake) | discriminator.statistics(real, fake, views.given, step)
+    return losses, objective.statistics(real, fake) | discriminator.statistics(real, fake, given, step)
 
 
 def generator_loss(discriminator: Discriminator, views: Views, objective: Objective) -> Tensor:
     """The adversarial term of the generator's loss, without its weight."""
     candidates = [views.fake, views.real] if objective.needs_real else [views.fake]
-    return objective.generator(*discriminator.scores(candidates, views.given))
+    return objective.generator(*scores_of(discriminator, candidates, views.given))
+
+
+def scores_of(
+    discriminator: Discriminator, candidates: Sequence[Features], given: Given, draws: Draws | None = None
+) -> list[Scores]:
+    """The scores of each batch of candidates, with what an objective may want to know of the rows."""
+    return [
+        replace(scores, labels=given.labels, cost=given.cost, draws=draws)
+        for scores in discriminator.scores(candidates, given)
+    ]
 
 
 def _leaves(features: Features, *, differentiable: bool) -> Features:

@@ -2,6 +2,7 @@
 
 from sparring.objectives.adversarial import (
     Hinge,
+    LeastSquares,
     NonSaturating,
     Objective,
     Relativistic,
@@ -9,29 +10,70 @@ from sparring.objectives.adversarial import (
     Wasserstein,
     discriminator_statistics,
 )
+from sparring.objectives.classes import KPlusOne, SemiSupervised, inverse_frequency
+from sparring.objectives.kernel import (
+    MMD,
+    Distance,
+    FeatureMatching,
+    GaussianMixtureKernel,
+    Kernel,
+    Linear,
+    RationalQuadratic,
+    WitnessPenalty,
+    squared_mmd,
+)
 from sparring.objectives.penalties import (
     R1,
     R2,
+    ApproximateR1,
+    ApproximateR2,
+    Centring,
+    Directional,
+    Drift,
     GradientPenalty,
     Penalty,
+    directional_derivatives,
+    interpolates,
     penalties_of,
     r1_penalty,
 )
 from sparring.objectives.structure import structure_distance
+from sparring.objectives.transport import Transport
 
 __all__ = [
+    "MMD",
     "R1",
     "R2",
+    "ApproximateR1",
+    "ApproximateR2",
+    "Centring",
+    "Directional",
+    "Distance",
+    "Drift",
+    "FeatureMatching",
+    "GaussianMixtureKernel",
     "GradientPenalty",
     "Hinge",
+    "KPlusOne",
+    "Kernel",
+    "LeastSquares",
+    "Linear",
     "NonSaturating",
     "Objective",
     "Penalty",
+    "RationalQuadratic",
     "Relativistic",
     "Scores",
+    "SemiSupervised",
+    "Transport",
     "Wasserstein",
+    "WitnessPenalty",
+    "directional_derivatives",
     "discriminator_statistics",
+    "interpolates",
+    "inverse_frequency",
     "penalties_of",
     "r1_penalty",
+    "squared_mmd",
     "structure_distance",
 ]

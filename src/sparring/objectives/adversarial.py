@@ -8,20 +8,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from sparring.data import Draws
 from sparring.networks.precision import at_least_float32
 
 
 @dataclass
 class Scores:
-    """What a discriminator makes of a batch of images.
+    """What a discriminator makes of a batch of images, and what is known of its rows.
 
     Attributes:
-        logits: high for real images; of any shape, for example [B] or [B, M].
+        logits: high for real images; of any shape, for example [B] or [B, M]. For class-wise objectives [B, K, ...],
+            for kernels [B, ...], an embedding.
         features: what the logits were computed from, each [B, ...].
+        hidden: [B, d] what the last layer makes the logits of, if the discriminator gives it.
+        labels: [B, ...] class numbers.
+        cost: [B] cost of bringing each fake from where it comes.
+        draws: random numbers for the rows, when the discriminator is updated.
     """
 
     logits: Tensor
     features: list[Tensor] = field(default_factory=list)
+    hidden: Tensor | None = None
+    labels: Tensor | None = None
+    cost: Tensor | None = None
+    draws: Draws | None = None
 
 
 class Objective(ABC):
@@ -51,23 +61,77 @@ class NonSaturating(Objective):
     """Softplus losses: `mean sp(-r) + mean sp(f)` for the discriminator, `mean sp(-f)` for the generator.
 
     Source: Goodfellow et al. 2014, "Generative Adversarial Networks", section 3 (the non-saturating form).
+
+    Args:
+        smoothing: s in `mean [(1 - s) sp(-r) + s sp(r)]` on reals: their target is 1 - s instead of 1, while that of
+            fakes stays 0 (Salimans et al., arXiv 1606.03498, section 3.4, where it is 0.1).
+
+    Raises:
+        ValueError: a smoothing outside [0, 0.5).
     """
 
+    def __init__(self, *, smoothing: float = 0.0) -> None:
+        if not 0 <= smoothing < 0.5:
+            raise ValueError(f"`smoothing={smoothing}`: the target of reals is 1 - smoothing, above 1/2")
+        self.smoothing = smoothing
+
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
-        return softplus(-at_least_float32(real.logits)).mean() + softplus(at_least_float32(fake.logits)).mean()
+        r, f = at_least_float32(real.logits), at_least_float32(fake.logits)
+        loss = softplus(-r).mean() + softplus(f).mean()
+        return loss + self.smoothing * r.mean() if self.smoothing > 0 else loss  # sp(r) = sp(-r) + r
 
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
         return softplus(-at_least_float32(fake.logits)).mean()
 
 
-class Hinge(Objective):
-    """Hinge losses: `mean relu(1-r) + mean relu(1+f)` for the discriminator, `-mean f` for the generator.
+class LeastSquares(Objective):
+    """Squared distances to targets: `mean (r-1)^2 / 2 + mean f^2 / 2` and, for the generator, `mean (f-1)^2 / 2`.
 
-    Source: Lim and Ye 2017, "Geometric GAN".
+    Source: Mao et al. 2017, "Least Squares Generative Adversarial Networks" (arXiv 1611.04076), with the targets 0 for
+    fakes and 1 for reals and for the generator. So a logit of 1/2 is undecided, and that is where accuracy counts.
     """
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
-        return relu(1 - at_least_float32(real.logits)).mean() + relu(1 + at_least_float32(fake.logits)).mean()
+        return (at_least_float32(real.logits) - 1).square().mean() / 2 + at_least_float32(
+            fake.logits
+        ).square().mean() / 2
+
+    def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
+        return (at_least_float32(fake.logits) - 1).square().mean() / 2
+
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        halves = discriminator_statistics(Scores(real.logits.float() - 0.5), Scores(fake.logits.float() - 0.5))
+        return discriminator_statistics(real, fake) | {"accuracy": halves["accuracy"]}
+
+
+class Hinge(Objective):
+    """Hinge losses: `mean relu(m-r) + mean relu(m+f)` for the discriminator, `-mean f` for the generator.
+
+    Source: Lim and Ye 2017, "Geometric GAN", with the margin m = 1. A `spread` draws a margin for every logit, uniform
+    in (1 - spread, 1]: FastGAN (Liu et al., arXiv 2101.04775) has 0.2.
+
+    Args:
+        spread: how far the margins reach below 1.
+
+    Raises:
+        ValueError: a spread outside [0, 1]; in `discriminator`, a spread without random numbers.
+    """
+
+    def __init__(self, *, spread: float = 0.0) -> None:
+        if not 0 <= spread <= 1:
+            raise ValueError(f"`spread={spread}`: margins are uniform in (1 - spread, 1], so it lies in [0, 1]")
+        self.spread = spread
+
+    def discriminator(self, real: Scores, fake: Scores) -> Tensor:
+        above, below = at_least_float32(real.logits), at_least_float32(fake.logits)
+        return relu(self._margin(real) - above).mean() + relu(self._margin(fake) + below).mean()
+
+    def _margin(self, scores: Scores) -> Tensor | float:
+        if self.spread == 0:
+            return 1.0
+        if scores.draws is None:
+            raise ValueError(f"`spread={self.spread}`: random margins need the `draws` of the scores")
+        return 1 - self.spread * scores.draws.uniform(scores.logits.shape).to(scores.logits.device)
 
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
         return -at_least_float32(fake.logits).mean()
