@@ -44,7 +44,8 @@ def test_the_commands_parse(name):
     for command in commands:
         options, flags = parser().parse_known_args(shlex.split(command)[1:])
         own = StoredImages(torch.zeros(1, 3, 32, 32))
-        suited = None if options.on else setting_for(own, options.init, True, options.init is not None)[0]
+        needs = {"backbone", "gan"} | ({"denoiser"} if options.init is None else set())
+        suited = None if options.on else setting_for(own, options.init, needs)[0]
         settings = compose(options.recipe, options.on, tuned=options.init is not None, suited=suited)
         assert options.init is not None or settings.get("start") != "trained", command
         if options.data is not None:

@@ -92,6 +92,24 @@ def test_points_have_a_network_of_theirs(tmp_path, capsys):
     assert config(tmp_path / "points")["denoiser"]["net"]["class_path"] == "sparring.networks.MLP"
 
 
+@pytest.mark.parametrize("images", ["colour", "grey"])
+def test_a_gan_follows_own_images_and_their_classes(images, folders, tmp_path, capsys):
+    data = ["--data", str(folders / images), "--data.size=8", *(["--data.channels=1"] if images == "grey" else [])]
+    assert main(["fit", "wgan", *data, "--out", str(tmp_path / "run"), *SHORT]) == 0
+    words = "8x8x3, 2 classes" if images == "colour" else "8x8x1, no classes"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " parameters, " in line]
+    said = line.split("; ")
+    assert [line.split(":")[0] for line in said] == ["generator", "discriminator"]
+    for part in said:
+        assert f"{part.split()[2]} {part.split(', ')[2]}" == words
+    assert main(["sample", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "x.png")]) == 0
+
+
+def test_a_gan_of_own_points_has_perceptrons(tmp_path):
+    assert main(["fit", "gan", "--data", "ring", "--out", str(tmp_path / "points"), *SHORT]) == 0
+    assert config(tmp_path / "points")["generator"]["init_args"]["net"]["class_path"] == "sparring.networks.Perceptron"
+
+
 def test_images_for_which_nothing_is_chosen(folders, tmp_path, capsys):
     arguments = ["--data", str(folders / "colour"), "--data.size=96", "--out", str(tmp_path / "run"), *SHORT]
     assert main(["fit", "diffusion", *arguments]) == 2

@@ -10,7 +10,7 @@ import yaml
 
 from sparring.cli.main import main
 from sparring.recipes import recipe
-from sparring.recipes.compose import SECTIONS, compose, shipped
+from sparring.recipes.compose import SECTIONS, compose, filled, shipped
 from sparring.recipes.spelling import check_flags
 from sparring.training import Trainer
 
@@ -352,3 +352,22 @@ def test_a_recipe_may_make_another_kind_of_generator(tmp_path, monkeypatch):
     assert config["generator"]["init_args"]["folder"] == str(tmp_path / "first")
     assert "denoiser" not in config
     sys.modules.pop("toygan", None)
+
+
+def test_a_part_of_the_setting_with_what_the_method_lays_over_it():
+    parts = {"net": {"class_path": "Net", "init_args": {"size": 8, "inner": {"class_path": "Inner", "init_args": {}}}}}
+    missing = []
+    asked = {"a": {"class_path": "$net", "init_args": {"time": True, "inner": {"width": 3}}}, "b": "$net"}
+    made = filled({**asked, "c": {"class_path": "$other"}}, parts, missing)
+    inner = {"class_path": "Inner", "init_args": {"width": 3}}
+    assert made["a"] == {"class_path": "Net", "init_args": {"size": 8, "time": True, "inner": inner}}
+    assert made["b"] == parts["net"]
+    assert "c" not in made
+    assert missing == ["other"]
+
+
+def test_a_setting_without_the_networks_of_a_gan_says_so(tmp_path, capsys):
+    assert main(["fit", "wgan", "--on", "sd15", "--data", "digits", "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "latent_generator" in line
+    assert "the setting sd15 does not have" in line

@@ -1,4 +1,4 @@
-"""The denoising network that suits a data set, by the size, channels and classes of its images."""
+"""Networks that suit a data set, by the size, channels and classes of its images: of a denoiser, and of a GAN."""
 
 from importlib import import_module
 from typing import Any
@@ -51,9 +51,57 @@ def network_settings(image_shape: tuple[int, int, int], num_classes: int | None 
     return {"class_path": "diffusers.UNet2DModel", "init_args": settings}
 
 
+LATENTS = 64  # numbers in z for images, as in R3GAN; for points as many as they have coordinates
+
+
+def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = None) -> dict[str, Any]:
+    """A latent generator of images (C, H, W) and a discriminator trained from scratch, as a recipe writes them.
+
+    Points have perceptrons of 34 thousand parameters each, and images of 4 to 64 pixels a side residual networks of 0.1
+    to 0.2 million. With classes both are conditioned on these, but for points (see `network_settings`).
+
+    Returns:
+        "latent_generator" and "plain_discriminator", each with its class and settings.
+
+    Raises:
+        ValueError: images of another size.
+    """
+    channels, height, width = image_shape
+    if (height, width) == (1, 1):
+        latents, classes = channels, None
+        generator = {"in_features": channels, "out_shape": list(image_shape)}
+        discriminator: dict[str, Any] = {"in_features": channels}
+        names = "Perceptron", "Perceptron"
+    elif 4 <= min(height, width) <= max(height, width) <= LARGEST:
+        latents, classes = LATENTS, num_classes
+        size = height if height == width else [height, width]
+        generator = {"latent_dim": LATENTS, "out_channels": channels, "size": size, "num_classes": classes}
+        discriminator = {"in_channels": channels, "size": size, "num_classes": classes}
+        names = "ConvGenerator", "ConvDiscriminator"
+    else:
+        raise ValueError(
+            f"no networks of a GAN are chosen for images of {width}x{height} pixels, only for 4 to {LARGEST} a side: "
+            "make them smaller with --data.size 32"
+        )
+    nets = [
+        {"class_path": f"sparring.networks.{name}", "init_args": settings}
+        for name, settings in zip(names, (generator, discriminator), strict=True)
+    ]
+    parts = {
+        "generators.LatentGenerator": {"latent_dim": latents, "num_classes": classes, "net": nets[0]},
+        "discriminators.PlainDiscriminator": {"net": nets[1], "given": [] if classes is None else ["labels"]},
+    }
+    made = [{"class_path": f"sparring.{name}", "init_args": settings} for name, settings in parts.items()]
+    return dict(zip(("latent_generator", "plain_discriminator"), made, strict=True))
+
+
 def network_for(image_shape: tuple[int, int, int], num_classes: int | None = None) -> nn.Module:
     """The network of `network_settings`, built."""
-    settings = network_settings(image_shape, num_classes)
+    return built(network_settings(image_shape, num_classes))
+
+
+def built(settings: dict[str, Any]) -> nn.Module:
+    """What a class and its settings, as a recipe writes them, make."""
     module, _, name = settings["class_path"].rpartition(".")
     return getattr(import_module(module), name)(**settings["init_args"])
 
@@ -64,11 +112,11 @@ def network_in_words(net: nn.Module, image_shape: tuple[int, int, int], num_clas
     Args:
         net: built.
         image_shape: (C, H, W) of the images.
-        num_classes: of the data, if the network is conditioned on them.
+        num_classes: that it is conditioned on; None: none.
     """
     channels, height, width = image_shape
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     size = f"{channels}-D points" if (height, width) == (1, 1) else f"{width}x{height}x{channels}"
     number = f"{millions:.1f} M" if millions >= 1 else f"{millions * 1000:.0f} k"
-    classes = "no classes" if num_classes is None else f"{num_classes} classes + none"
+    classes = "no classes" if num_classes is None else f"{num_classes} classes"
     return f"{type(net).__name__} {size}, {number} parameters, {classes}"

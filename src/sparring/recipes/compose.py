@@ -1,9 +1,10 @@
 """A recipe is a method laid over a setting: YAML files of the package or of the user, as one mapping.
 
 A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
-(`$backbone`, `$times`, `$scheduler`); what differs from scratch and from a trained start stands under `scratch` and
-`tune`. `like` names the setting that it changes. A method's file holds `method`, `generator` if it trains no
-denoiser, what it needs everywhere, and under `on` what it needs on one setting and on those like it.
+(`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid); what
+differs from scratch and from a trained start stands under `scratch` and `tune`. `like` names the setting that it
+changes. A method's file holds `method`, `generator` if it trains no denoiser, what it needs everywhere, and under `on`
+what it needs on one setting and on those like it.
 """
 
 import difflib
@@ -107,7 +108,8 @@ def compose(
             made = laid_over(made, layer)
     parts = made.pop("parts", {})
     missing: list[str] = []
-    made |= filled({key: made[key] for key in ("generator", "method") if key in made}, parts, missing)
+    with_parts = {key: made[key] for key in ("generator", "method") if key in made}
+    made |= dict.fromkeys(with_parts) | filled(with_parts, parts, missing)
     if "generator" in made:  # of the method's own kind
         made.pop("denoiser", None)
     if missing:
@@ -159,10 +161,13 @@ def filled(node: Any, parts: dict[str, Any], missing: list[str]) -> Any:
         return node
     made = {}
     for key, value in node.items():
-        if not (isinstance(value, str) and value.startswith("$")):
+        name = value.get("class_path") if isinstance(value, dict) else value
+        if not (isinstance(name, str) and name.startswith("$")):
             made[key] = filled(value, parts, missing)
-        elif value[1:] in parts:
-            made[key] = deepcopy(parts[value[1:]])
+        elif name[1:] not in parts:
+            missing.append(name[1:])
+        elif isinstance(value, dict):
+            made[key] = laid_over(parts[name[1:]], {"init_args": filled(value.get("init_args", {}), parts, missing)})
         else:
-            missing.append(value[1:])
+            made[key] = deepcopy(parts[name[1:]])
     return made

@@ -27,41 +27,52 @@ def suited(recipe: dict[str, Any], name: str, flags: list[str], init: str | None
     """
     if not names_data(recipe, flags) or (init is None and recipe.get("start") == "trained"):
         return recipe, []  # `build` refuses it
-    needs_backbone = "backbone" in recipe.get("missing", "") and not named("backbone", "encoder", flags=flags)
-    has_net = init is not None or "generator" in recipe or named("net", flags=flags)
-    setting, chosen = setting_for(open_data(recipe.get("data"), of_data(flags)), init, needs_backbone, has_net)
+    missing, parts = recipe.get("missing", ""), set()
+    if "backbone" in missing and not named("backbone", "encoder", flags=flags):
+        parts.add("backbone")
+    if "latent_generator" in missing or "plain_discriminator" in missing:
+        parts.add("gan")
+    if not (init is not None or "generator" in recipe or named("net", flags=flags)):
+        parts.add("denoiser")
+    setting, chosen = setting_for(open_data(recipe.get("data"), of_data(flags)), init, parts)
     given = {"data": recipe["data"]} if "data" in recipe else {}
     return compose(name, tuned=init is not None, suited=setting) | given, chosen
 
 
-def setting_for(data: Any, init: str | None, needs_backbone: bool, has_net: bool) -> tuple[dict[str, Any], list[str]]:
+def setting_for(data: Any, init: str | None, needs: set[str]) -> tuple[dict[str, Any], list[str]]:
     """What a setting for the data says, and what was chosen, in words.
 
     Args:
         data: the data set.
         init: run or pipeline folder that is tuned.
-        needs_backbone: whether the method has a discriminator on a backbone.
-        has_net: whether there is a network already.
+        needs: what has to be chosen: "denoiser", the network of one; "backbone", of a discriminator; "gan", a generator
+            from latents and a discriminator that learns from scratch.
     """
-    shape, classes = data.image_shape, data.num_classes
-    made: dict[str, Any] = {}
-    chosen = []
-    if not has_net:
-        from sparring.networks.for_data import network_for, network_in_words, network_settings
+    from sparring.networks.for_data import built, gan_settings, network_in_words, network_settings
 
+    shape, classes = data.image_shape, data.num_classes
+    made: dict[str, Any] = {"parts": {}}
+    chosen = []
+    if "denoiser" in needs:
         settings = network_settings(shape, classes)
         made["denoiser"] = {"net": settings}
         conditional = "num_class_embeds" in settings["init_args"]
         if conditional:
             made["denoiser"]["condition_dropout"] = DROPOUT
-        words = network_in_words(network_for(shape, classes), shape, classes if conditional else None)
-        chosen.append(f"network: {words}")
-    if needs_backbone:
+        words = network_in_words(built(settings), shape, classes if conditional else None)
+        chosen.append(f"network: {words}{' + none' if conditional else ''}")
+    if "backbone" in needs:
         from sparring.backbones.for_data import backbone_in_words, backbone_settings
 
-        backbone = backbone_settings(shape, classes)
-        made["parts"] = {"backbone": backbone}
-        chosen.append(f"backbone: {backbone_in_words(backbone)}")
+        made["parts"]["backbone"] = backbone_settings(shape, classes)
+        chosen.append(f"backbone: {backbone_in_words(made['parts']['backbone'])}")
+    if "gan" in needs:
+        made["parts"] |= gan_settings(shape, classes)
+        for part in ("latent_generator", "plain_discriminator"):
+            of_part = made["parts"][part]["init_args"]["net"]
+            conditional = of_part["init_args"].get("num_classes") is not None
+            words = network_in_words(built(of_part), shape, classes if conditional else None)
+            chosen.append(f"{part.split('_')[1]}: {words}")
     if max(shape[1:]) <= SMALL and (init is None or of_pixels(Path(init))):
         made["trainer"] = scale(max(shape[1:]), shape[0], init is not None)
     return made, chosen
