@@ -215,8 +215,9 @@ def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: S
     section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
         recipe = {**recipe, section: section_of(recipe, init, allow)}
-    elif not (net or any(flag.startswith("--denoiser.net") for flag in flags)):
-        raise ValueError(NEEDS_START)
+    elif not (net or any(flag.startswith(("--denoiser.net", "--generator")) for flag in flags)):
+        absent = recipe.get("missing", "named with --generator")
+        raise ValueError(NEEDS_START if section == "denoiser" else f"no generator: it would be {absent}")
     return parse(recipe, flags, tuned=init is not None)
 
 
