@@ -16,7 +16,6 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +27,10 @@ from torch import Tensor
 from trainers import stepper, trainer_of
 
 from sparring.data import Batch, ImageData, StoredImages
+from sparring.generators.loop import Walk
 from sparring.methods.tuning.adt import ADT
-from sparring.process import scheduler_input, set_timesteps
+from sparring.process import scheduler_input
 from sparring.rollout import standard_normal
-from sparring.rollout.simulate import scheduler_start
 
 STEPS: tuple[int, ...] = (4, 8, 16, 32, 64)
 GRAD_STEPS: tuple[int, ...] = (1, 2, 4)
@@ -41,13 +40,13 @@ class Naive(ADT):
     """ADT with back-propagation through the whole sampler."""
 
     def simulated(self, batch: Batch) -> Tensor:
-        scheduler = copy(self.scheduler)
-        set_timesteps(scheduler, self.num_steps, batch.images.device)
-        x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[0])
-        for time in scheduler.timesteps:
-            output = self.generator.network(scheduler_input(scheduler, x, time), time.expand(len(x)), batch.condition)
-            x = scheduler.step(output, time, x, return_dict=False)[0]
-        return x
+        walk = Walk(self.scheduler, self.num_steps, batch.images.device)
+
+        def output(call: int, x: Tensor) -> Tensor:
+            time = walk.timesteps[call]
+            return self.generator.network(scheduler_input(walk.scheduler, x, time), time, batch.condition)
+
+        return walk.run(walk.noised(batch.x_0, standard_normal(batch)), output)
 
 
 class Held:

@@ -6,6 +6,7 @@ RUN is a run of `sparring fit diffusion --on digits`.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from sparring.data import Batch, Digits, Draws
 from sparring.generators import Denoiser, Pretrained
+from sparring.generators.loop import Walk
 from sparring.process import VP, Kind, Process, RectifiedFlow
 from sparring.rollout import coefficients, standard_normal
-from sparring.rollout.simulate import scheduler_at_step, scheduler_start
 
 IMAGES = Path(__file__).resolve().parents[1] / "images"
 NETWORKS: dict[str, tuple[Process, Kind, str]] = {
@@ -45,13 +46,10 @@ def main(argv: list[str] | None = None) -> None:
 @torch.no_grad()
 def walk(denoiser: Denoiser, batch: Batch, num_steps: int, start: int) -> list[Tensor]:
     """The states [B, C, H, W] of DDIM on the path from `start` on, the image at the end: `simulate`, step by step."""
-    scheduler, first = scheduler_at_step(denoiser.process.scheduler("ddim", denoiser.prediction), num_steps, start)
-    x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
-    states = [x]
-    for timestep in scheduler.timesteps[first:]:
-        output = denoiser.network_output(scheduler, x, timestep, batch.condition)
-        x = scheduler.step(output, timestep, x, return_dict=False)[0]
-        states.append(x)
+    path = Walk(denoiser.process.scheduler("ddim", denoiser.prediction), num_steps, start=start)
+    states: list[Tensor] = []
+    output = partial(denoiser.step_output, path, batch.condition, denoiser.predict)
+    path.run(path.noised(batch.x_0, standard_normal(batch)), output, watch=states.append)
     return states
 
 

@@ -265,14 +265,14 @@ def test_many_images_pass_by_in_batches_and_leave_their_pictures(runs, monkeypat
 
     sampler = Sampler(runs / "base")
     held = []
-    real = type(sampler.generator).batches
+    real = type(sampler.generator).draw
 
     def counted(self, *arguments, **settings):
         for batch in real(self, *arguments, **settings):
             held.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(type(sampler.generator), "batches", counted)
+    monkeypatch.setattr(type(sampler.generator), "draw", counted)
     evaluator = Evaluator(RealImages.of("digits", None, runs / "base"), "pixels")
     seen = []
     settings = {"n": 150, "steps": 1, "scheduler": "ddim", "seed": 3, "batch_size": 32}

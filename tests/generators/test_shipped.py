@@ -19,6 +19,8 @@ from tiny_pipelines import VAE
 
 from sparring.data import StoredImages
 from sparring.generators import Denoiser, Pretrained, load_pipeline
+from sparring.generators.loop import Walk
+from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.process import EDM, VP, Latents, RectifiedFlow
 from sparring.samplers import Sampler
@@ -231,12 +233,12 @@ def test_a_learned_variance_is_sampled_as_diffusers_does(tmp_path):
 def test_guidance_mixes_the_outputs_and_keeps_the_variance_of_the_class(tmp_path):
     sample = Sampler(learned(tmp_path / "lr", num_class_embeds=4), device="cpu")
     denoiser, scheduler = sample.generator, sample.generator.own_scheduler
-    scheduler.set_timesteps(4)
+    walk = Walk(scheduler, 4)
 
-    x, time, labels = torch.randn(2, 3, 8, 8), scheduler.timesteps[0], torch.tensor([0, 1])
+    x, time, labels = torch.randn(2, 3, 8, 8), walk.timesteps[0], torch.tensor([0, 1])
     with torch.no_grad():
         told, none = (denoiser.net(x, time, c).sample for c in (labels, torch.full((2,), 3)))
-        guided = denoiser.network_output(scheduler, x, time, labels, 3.0)
+        guided = denoiser.step_output(walk, labels, wrapped(denoiser, [ClassifierFree(3.0)]), 0, x)
     torch.testing.assert_close(guided[:, :3], none[:, :3] + 3 * (told - none)[:, :3], rtol=0, atol=1e-5)
     torch.testing.assert_close(guided[:, 3:], told[:, 3:], rtol=0, atol=1e-5)
 

@@ -9,7 +9,7 @@ from rollout_parts import PATHS, Gaussian, Tiny, batch_of, closed_form, levels_o
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
-from sparring.process import VP, set_timesteps
+from sparring.process import VP, scheduler_input, set_timesteps
 from sparring.rollout import coefficients, draw_path, simulate
 from sparring.rollout.simulate import equalised_scales
 
@@ -192,7 +192,7 @@ def test_after_the_start_the_scheduler_alone_gives_the_same_image(name, start):
         x = scheduler.add_noise(batch.images, noise_of(batch), timesteps[:1].expand(3))
     with torch.no_grad():
         for timestep in timesteps:
-            output = denoiser.network_output(scheduler, x, timestep, None)
+            output = denoiser.network(scheduler_input(scheduler, x, timestep), timestep)
             x = scheduler.step(output, timestep, x).prev_sample
     torch.testing.assert_close(image.detach(), x, rtol=1e-6, atol=1e-6)
 

@@ -7,6 +7,7 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
+from sparring.generators.sampling import Sampling
 
 __all__ = [
     "Condition",
@@ -16,6 +17,7 @@ __all__ = [
     "Prediction",
     "Pretrained",
     "Prompts",
+    "Sampling",
     "TextCondition",
     "holds_generator",
     "load_generator",

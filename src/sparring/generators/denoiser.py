@@ -3,8 +3,9 @@
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,13 +15,16 @@ from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.generators.condition import Condition, Prompts, TextCondition, concatenate, in_turn, select_rows
+from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
 from sparring.generators.generator import Generator
-from sparring.generators.loop import normal_rows, rows_at_once, walk
+from sparring.generators.level import Level
+from sparring.generators.loop import Walk, normal_rows, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
+from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, wrapped
+from sparring.generators.sampling import Sampling
 from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
 from sparring.networks.precision import at_least_float32
@@ -31,7 +35,6 @@ from sparring.process import (
     Latents,
     Process,
     per_image,
-    scheduler_input,
     scheduler_name,
     set_timesteps,
     takes_variance,
@@ -395,64 +398,46 @@ class Denoiser(Generator):
         set_timesteps(stepper, steps)
         return scheduler or scheduler_name(stepper), len(stepper.timesteps)
 
-    def batches(
-        self,
-        n: int,
-        steps: int = 10,
-        *,
-        scheduler: str | None = None,
-        labels: list[int] | None = None,
-        prompts: list[str] | None = None,
-        guidance: float = 1.0,
-        seed: int = 0,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Iterator[Tensor]:
-        """The images of `Generator.sample`, a batch [b, C, H, W] at a time.
+    @torch.no_grad()
+    def draw(self, sampling: Sampling) -> Iterator[Tensor]:
+        """The images of a sampling, a batch [b, C, H, W] at a time.
 
         The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
         if the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
         from this generator for a batch of n. Stochastic schedulers draw theirs behind it.
         """
-        for name, value in (("n", n), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"`{name}={value}` must be at least 1")
-        stepper = self.stepper(scheduler)
-        condition = self._chosen(labels, prompts, guidance, n)
+        stepper, watch = self.stepper(sampling.scheduler), sampling.watch
+        condition = self._chosen(sampling)
         shape = self.latent_shape(self.image_shape)
-        size = batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
-        behind = torch.Generator().manual_seed(seed)
-        for _ in normal_rows(n, shape, size, behind):
+        size = sampling.batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
+        behind = torch.Generator().manual_seed(sampling.seed)
+        for _ in normal_rows(sampling.n, shape, size, behind):
             pass
         first = 0
-        for latents in normal_rows(n, shape, size, torch.Generator().manual_seed(seed)):
+        for latents in normal_rows(sampling.n, shape, size, torch.Generator().manual_seed(sampling.seed)):
             rows = slice(first, first + len(latents))
             first += len(latents)
-            with torch.inference_mode():
-                x_0 = self.generate(
-                    stepper,
-                    steps,
-                    latents=latents.to(self.device),
-                    condition=None if condition is None else condition[rows],
-                    guidance=guidance,
-                    generator=behind,
-                    batch_size=size,
-                    watch=None if watch is None else lambda state: watch(self.decode(state)),
-                )
-                images = self.decode(x_0).clamp(-1, 1)
-            yield images
+            x_0 = self.generate(
+                stepper,
+                sampling.steps,
+                latents=latents.to(self.device),
+                condition=None if condition is None else condition[rows],
+                using=sampling.interventions,
+                generator=behind,
+                batch_size=size,
+                watch=None if watch is None else lambda state: watch(self.decode(state)),
+            )
+            yield self.decode(x_0).clamp(-1, 1)
 
-    def _chosen(
-        self, labels: list[int] | None, prompts: list[str] | None, guidance: float, n: int
-    ) -> Tensor | list[str] | None:
+    def _chosen(self, sampling: Sampling) -> Tensor | list[str] | None:
         """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
-        name = type(self.net).__name__
+        name, n, labels, guidance = type(self.net).__name__, sampling.n, sampling.labels, sampling.guidance
         if self.text is not None:
-            if not prompts:
+            if not sampling.prompts:
                 raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
-            self.text.warn_of_cut(prompts, "prompts")
-            return [prompts[i % len(prompts)] for i in range(n)]
-        if prompts:
+            self.text.warn_of_cut(sampling.prompts, "prompts")
+            return [sampling.prompts[i % len(sampling.prompts)] for i in range(n)]
+        if sampling.prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if self.takes_labels:
             chosen = labels or list(range(self.classes_of_data)) or None
@@ -490,6 +475,7 @@ class Denoiser(Generator):
         latents: Tensor,
         condition: Tensor | list[str] | None = None,
         guidance: float = 1.0,
+        using: Sequence[Intervention] = (),
         generator: torch.Generator | None = None,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
@@ -497,11 +483,12 @@ class Denoiser(Generator):
         """Samples from given noise with a given diffusers scheduler; latents are to be decoded by `decode`.
 
         Args:
-            scheduler: a diffusers scheduler, configured for this denoiser.
+            scheduler: a diffusers scheduler, configured for this denoiser; left as it is.
             num_steps: sampler steps; one network call each (Heun: two, but for the last step).
             latents: [n, C, H, W] standard normal noise.
             condition: [n] classes, or n captions, of a conditional network.
             guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
+            using: what else is added to the sampler.
             generator: source of the noise that stochastic schedulers add on the way.
             batch_size: images that pass through the network at once; see `rows_at_once` when None.
             watch: called with the state [b, C, H, W] of a batch before the first and after every step.
@@ -510,46 +497,40 @@ class Denoiser(Generator):
             [n, C, H, W] images, nominally in [-1, 1] (not clamped), or latents of images; in the precision of `latents`
             (at least float32).
         """
-        training = self.training
-        self.eval()
-        finished = []
+        using = [*using] if guidance == 1 else [ClassifierFree(guidance), *using]
+        for one in using:
+            one.check(self)
         size = batch_size or rows_at_once(latents, self.factor**2)
-        for first in range(0, len(latents), size):
-            rows = slice(first, first + size)
-            given = self.condition(None if condition is None else condition[rows], latents[rows])
-
-            def output(x: Tensor, timestep: Tensor, given: Condition = given) -> Tensor:
-                return self.network_output(scheduler, x, timestep, given, guidance)
-
-            finished.append(walk(scheduler, num_steps, latents[rows], output, generator=generator, watch=watch))
-        self.train(training)
+        finished = []
+        with eval_mode(self):
+            for first in range(0, len(latents), size):
+                rows = slice(first, first + size)
+                given = self.condition(None if condition is None else condition[rows], latents[rows])
+                walk = Walk(scheduler, num_steps, latents.device)
+                output = partial(self.step_output, walk, given, wrapped(self, using))
+                finished.append(walk.run(walk.noise(latents[rows]), output, generator=generator, watch=watch))
         return torch.cat(finished)
 
-    def network_output(
-        self, scheduler: Any, x: Tensor, timestep: Tensor, condition: Condition, guidance: float = 1.0
-    ) -> Tensor:
-        """The raw output, at least float32, for the scheduler's sample `x`; no gradient passes to `x`.
+    def step_output(self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor) -> Tensor:
+        """What the scheduler of a walk takes for its state `x` [B, c, h, w], at least float32; no gradient passes to x.
 
-        With a guidance w other than 1 it is f(none) + w (f(condition) - f(none)), both of one pass over a joined batch
-        (Ho and Salimans, arXiv 2207.12598, in the form of diffusers' pipelines). Gradient passes to f(condition) only
-        (our choice), and then f(none) has a pass of its own without a graph, which halves the memory of the step. If
-        the scheduler takes a variance that the network learned, that of f(condition) follows in as many channels.
+        If the scheduler takes a variance that the network learned, it follows in as many channels.
         """
-        variance = takes_variance(scheduler)
-        x_in, times = scheduler_input(scheduler, x.detach(), timestep), timestep.expand(len(x))
-        if guidance == 1.0:
-            return at_least_float32(self.network(x_in, times, condition, variance=variance))
-        unconditional = self.unconditional(condition)
-        if torch.is_grad_enabled():
-            told = self.network(x_in, times, condition, variance=variance)
-            with torch.no_grad():
-                none = self.network(x_in, times, unconditional, variance=variance)
-        else:
-            both = concatenate(unconditional, condition)
-            none, told = self.network(x_in.repeat(2, 1, 1, 1), times.repeat(2), both, variance=variance).chunk(2)
-        none, told = at_least_float32(none), at_least_float32(told)
-        guided = none + guidance * (told - none)
-        return torch.cat([guided[:, : x.shape[1]], told[:, x.shape[1] :]], dim=1) if variance else guided
+        level = walk.level(call, self.process)
+        prediction = predict(level.x_t(x.detach()), level, condition)
+        output = prediction.to(self.prediction)
+        if not takes_variance(walk.scheduler):
+            return output
+        assert prediction.variance is not None
+        return torch.cat([output, prediction.variance], dim=1)
+
+    def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:
+        """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""
+        output = at_least_float32(self.network(level.network_input(x_t), level.model_time, condition, variance=True))
+        channels, wide = x_t.shape[1], at_least_float32(x_t)
+        variance = output[:, channels:] if output.shape[1] > channels else None
+        output = output if variance is None else output[:, :channels]
+        return Prediction(output, wide, level.times(len(x_t)), self.prediction, self.process, variance)
 
     # -- folders -------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
 """What is trained, kept and shipped, as the trainer sees it: a denoiser, a generator of a GAN, …"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, device, nn
 
 from sparring.data import Batch, ImageData
+from sparring.generators.sampling import Sampling
 
 
 class Generator(nn.Module, ABC):
@@ -97,63 +99,29 @@ class Generator(nn.Module, ABC):
         """The scheduler's name and the network calls per image (NFE) of `sample(n, steps, scheduler=scheduler)`."""
 
     @abstractmethod
-    def batches(
-        self,
-        n: int,
-        steps: int = 10,
-        *,
-        scheduler: str | None = None,
-        labels: list[int] | None = None,
-        prompts: list[str] | None = None,
-        guidance: float = 1.0,
-        seed: int = 0,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Iterator[Tensor]:
-        """The images of `sample` with the same settings, a batch [b, C, H, W] at a time; none of them is kept here."""
+    def draw(self, sampling: Sampling) -> Iterator[Tensor]:
+        """The images of a sampling, a batch [b, C, H, W] at a time; what `batches` and `sample` call.
 
-    def sample(
-        self,
-        n: int,
-        steps: int = 10,
-        *,
-        scheduler: str | None = None,
-        labels: list[int] | None = None,
-        prompts: list[str] | None = None,
-        guidance: float = 1.0,
-        seed: int = 0,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Tensor:
+        Raises:
+            ValueError: a setting that this generator does not have.
+        """
+
+    def batches(self, n: int, steps: int = 10, **settings: Any) -> Iterator[Tensor]:
+        """The images of `sample` with the same settings, a batch [b, C, H, W] at a time; none of them is kept here."""
+        return self.draw(Sampling(n=n, steps=steps, **settings))
+
+    def sample(self, n: int, steps: int = 10, **settings: Any) -> Tensor:
         """n images [n, C, H, W] in [-1, 1] (clamped), the same for equal settings.
 
         Args:
             n: number of images.
             steps: sampler steps.
-            scheduler: "ddim", "dpm" …; the generator's own when None.
-            labels: classes, repeated to n images; all in turn when None. Only for a class-conditional generator.
-            prompts: captions, repeated to n images. Only for a text-to-image generator, and needed there.
-            guidance: scale of classifier-free guidance; 1 is none.
-            seed: of the latents and of the noise of stochastic schedulers.
-            batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
-                many, so that it is a part of what the images depend on there.
-            watch: called with the state of a batch, as images, before the first and after every step.
+            settings: `scheduler`, `labels`, `prompts`, `guidance`, `using`, `seed` …: those of `Sampling`.
 
         Raises:
             ValueError: n or steps below 1, or a setting that this generator does not have.
         """
-        images = self.batches(
-            n,
-            steps,
-            scheduler=scheduler,
-            labels=labels,
-            prompts=prompts,
-            guidance=guidance,
-            seed=seed,
-            batch_size=batch_size,
-            watch=watch,
-        )
-        return torch.cat(list(images))
+        return torch.cat(list(self.batches(n, steps, **settings)))
 
     @abstractmethod
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The generator of a GAN: one network call from noise to an image, or to a point as an image of shape (2, 1, 1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
 from sparring.generators.loop import normal_rows, rows_at_once
 from sparring.generators.own import write_own
+from sparring.generators.sampling import Sampling
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
 
@@ -117,42 +118,30 @@ class LatentGenerator(Generator):
             raise ValueError(f"`scheduler={scheduler}`: {name} makes an image in one call; leave it out")
         return "one call", 1
 
-    def batches(
-        self,
-        n: int,
-        steps: int = 1,
-        *,
-        scheduler: str | None = None,
-        labels: list[int] | None = None,
-        prompts: list[str] | None = None,
-        guidance: float = 1.0,
-        seed: int = 0,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Iterator[Tensor]:
-        """The images of `Generator.sample`, a batch [b, C, H, W] at a time, in one call whatever `steps` says.
+    def draw(self, sampling: Sampling) -> Iterator[Tensor]:
+        """The images of a sampling, in one call whatever its `steps` say.
 
         The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`.
         """
-        self.plan(steps, scheduler)
-        name = type(self.net).__name__
-        if n < 1:
-            raise ValueError(f"`n={n}` must be at least 1")
-        if guidance != 1:
-            raise ValueError(f"`guidance={guidance}`: {name} makes an image in one call; leave it out")
-        if prompts:
+        self.plan(sampling.steps, sampling.scheduler)
+        n, labels, name = sampling.n, sampling.labels, type(self.net).__name__
+        if sampling.guidance != 1:
+            raise ValueError(f"`guidance={sampling.guidance}`: {name} makes an image in one call; leave it out")
+        if sampling.using:
+            raise ValueError(f"`{type(sampling.using[0]).__name__}`: {name} makes an image in one call; leave it out")
+        if sampling.prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if labels is not None and self.classes is None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
-        size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
+        size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         first = 0
-        for z in normal_rows(n, (self.latent_dim,), size, torch.Generator().manual_seed(seed)):
+        for z in normal_rows(n, (self.latent_dim,), size, torch.Generator().manual_seed(sampling.seed)):
             rows = slice(first, first + len(z))
             first += len(z)
             images = self._images(z.to(self.device), None if classes is None else classes[rows], size).clamp(-1, 1)
-            if watch is not None:
-                watch(images)  # one call: the only state is the last
+            if sampling.watch is not None:
+                sampling.watch(images)  # one call: the only state is the last
             yield images
 
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sampling loop: a stock diffusers scheduler walked from pure noise to images.
+"""The loop: a stock diffusers scheduler walked from noise to an image, for samples and for rollouts in training.
 
 It lies with the generators, left of `samplers`, because a generator samples itself (`denoiser.sample(16)`, the grids of
 a run).
@@ -6,45 +6,88 @@ a run).
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparring.process import initial_sample, set_timesteps
+from sparring.generators.level import Level
+from sparring.process import Process, initial_sample, set_timesteps
 
 
-@torch.no_grad()
-def walk(
-    scheduler: Any,
-    num_steps: int,
-    latents: Tensor,
-    network_output: Callable[[Tensor, Tensor], Tensor],
-    *,
-    generator: torch.Generator | None = None,
-    watch: Callable[[Tensor], None] | None = None,
-) -> Tensor:
-    """The scheduler's sample [B, c, h, w] after `num_steps` steps from standard normal latents [B, c, h, w].
+class Walk:
+    """A diffusers scheduler on its grid, from a step on to the end.
 
     Args:
-        scheduler: a diffusers scheduler; its timesteps are set here.
-        num_steps: sampler steps; one network call each (Heun: two, but for the last step).
-        latents: standard normal noise.
-        network_output: the network's raw output for the scheduler's sample and timestep.
-        generator: source of the noise that stochastic schedulers add on the way.
-        watch: called with the state before the first and after every step.
+        scheduler: a diffusers scheduler; left as it is, and its history belongs to this walk.
+        num_steps: sampler steps from pure noise; one network call each (Heun: two, but for the last step).
+        device: where the samples are.
+        start: the step to begin at, from a noised image; None: the first, from pure noise.
+
+    Attributes:
+        first: number of the first network call.
+
+    Raises:
+        ValueError: `start` outside the path; what `set_timesteps` refuses.
     """
-    extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
-    set_timesteps(scheduler, num_steps, latents.device)
-    x = initial_sample(scheduler, latents)
-    if watch is not None:
-        watch(x)
-    for timestep in scheduler.timesteps:
-        x = scheduler.step(network_output(x, timestep), timestep, x, return_dict=False, **extra)[0]
+
+    def __init__(
+        self, scheduler: Any, num_steps: int, device: torch.device | str | None = None, start: int | None = None
+    ):
+        if start is not None and not 0 <= start < num_steps:
+            raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
+        self.scheduler = copy(scheduler)
+        set_timesteps(self.scheduler, num_steps, device)
+        self.first = (start or 0) * self.scheduler.order  # Heun: two calls a step, but for the last
+        if start is not None and hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(self.first)
+
+    @property
+    def timesteps(self) -> Tensor:
+        """The network's time for each of its calls, also for those before `first`."""
+        return self.scheduler.timesteps
+
+    def noise(self, latents: Tensor) -> Tensor:
+        """The state of pure noise, made of standard normal `latents` [B, c, h, w]."""
+        return initial_sample(self.scheduler, latents)
+
+    def noised(self, x_0: Tensor, eps: Tensor) -> Tensor:
+        """The state of images `x_0` [B, c, h, w] with noise `eps` at the first level."""
+        timestep = self.timesteps[self.first].expand(1)
+        if hasattr(self.scheduler, "scale_noise"):  # flow matching
+            return self.scheduler.scale_noise(x_0, timestep, eps)
+        return self.scheduler.add_noise(x_0, eps, timestep)
+
+    def level(self, call: int, process: Process) -> Level:
+        """Where a network call takes place; good until the scheduler steps on."""
+        return Level(process, self.timesteps[call], self.scheduler)
+
+    def run(
+        self,
+        x: Tensor,
+        output: Callable[[int, Tensor], Tensor],
+        *,
+        generator: Any = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """The scheduler's state [B, c, h, w] at the end; affine in the outputs, and gradient passes if it is enabled.
+
+        Args:
+            x: the state at the beginning, by `noise` or `noised`.
+            output: the network's raw output for the number of the call and the state.
+            generator: source of the noise that stochastic schedulers add on the way, or one for each row.
+            watch: called with the state before the first and after every call.
+        """
+        extra = {"generator": generator} if "generator" in signature(self.scheduler.step).parameters else {}
         if watch is not None:
             watch(x)
-    return x
+        for call in range(self.first, len(self.timesteps)):
+            x = self.scheduler.step(output(call, x), self.timesteps[call], x, return_dict=False, **extra)[0]
+            if watch is not None:
+                watch(x)
+        return x
 
 
 def rows_at_once(x: Tensor, pixels: int = 1) -> int:

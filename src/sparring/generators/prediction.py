@@ -7,7 +7,7 @@ Every prediction type is a fixed mix of the two things in x_t = alpha x_0 + sigm
 so x_0 and eps follow by solving two linear equations, for every type and every process, in this file only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -59,6 +59,7 @@ class Prediction:
         t: their times, [B].
         kind: what `output` means.
         process: the noising process.
+        variance: what a network with a learned variance says of it, [B, C, H, W], as its scheduler takes it.
     """
 
     output: Tensor
@@ -66,6 +67,7 @@ class Prediction:
     t: Tensor
     kind: Kind
     process: Process
+    variance: Tensor | None = None
 
     @cached_property
     def x0(self) -> Tensor:
@@ -84,19 +86,33 @@ class Prediction:
     @property
     def v(self) -> Tensor:
         """alpha eps - sigma x_0."""
-        return self._as("v")
+        return self.to("v")
 
     @property
     def flow(self) -> Tensor:
         """eps - x_0: the velocity of the rectified flow."""
-        return self._as("flow")
+        return self.to("flow")
+
+    def shifted(self, x0: Tensor) -> "Prediction":
+        """The prediction whose clean image is further by `x0` [B, C, H, W]; of the same kind, without a round trip.
+
+        At a fixed x_t: d output / d x_0 = a - b alpha / sigma, and d eps / d x_0 = -alpha / sigma.
+        """
+        slope = -determinant(self.kind, self.process, self.t) / self.process.sigma(self.t).clamp(min=SMALLEST)
+        return replace(self, output=self.output + per_image(slope, x0) * x0)
+
+    def rows(self, rows: slice) -> "Prediction":
+        """Some of the rows."""
+        variance = None if self.variance is None else self.variance[rows]
+        return replace(self, output=self.output[rows], x_t=self.x_t[rows], t=self.t[rows], variance=variance)
 
     def _solve(self, of_x_t: Tensor, of_output: Tensor) -> Tensor:
         scale = determinant(self.kind, self.process, self.t)
         x_t, output = self.x_t, self.output
         return per_image(of_x_t / scale, x_t) * x_t + per_image(of_output / scale, output) * output
 
-    def _as(self, kind: Kind) -> Tensor:
+    def to(self, kind: Kind) -> Tensor:
+        """The output that a network of another kind would have given."""
         if self.kind == kind:
             return self.output
         a, b = mix(kind, self.process, self.t)

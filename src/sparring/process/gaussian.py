@@ -131,6 +131,8 @@ class EDM(Process):
         rho: bends the time axis; 7 puts more steps at low noise.
     """
 
+    scales_input = True
+
     def __init__(
         self, *, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, rho: float = 7.0
     ) -> None:

@@ -20,9 +20,15 @@ def per_image(value: Tensor, images: Tensor) -> Tensor:
 
 
 class Process(ABC):
-    """How images turn into noise, and which time and input its networks get."""
+    """How images turn into noise, and which time and input its networks get.
+
+    Attributes:
+        shift: of the times on a sampler's grid; only a rectified flow has another than 1.
+        scales_input: whether networks are shown something else than x_t (`model_input`), as EDM's are.
+    """
 
     shift: float = 1.0
+    scales_input: bool = False
 
     @abstractmethod
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """A simulated sampler with a bounded backward path (ADT, arXiv 2504.11423)."""
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
+from sparring.generators.loop import Walk
+from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.networks.modes import eval_mode
 from sparring.process import scheduler_input, set_timesteps
 from sparring.rollout.one_step import standard_normal
@@ -81,7 +82,7 @@ def simulate(
         start: step on the path to begin at: 0 is the noisiest level, `num_steps - 1` the last step before the image.
         grad_steps: steps on the path, in [start, num_steps), that carry gradient; all of them when None.
         grad_scales: one for each network call of the whole path: factors of the gradients that enter the calls.
-        guidance: scale w of classifier-free guidance, see `Denoiser.network_output`; 1 is none.
+        guidance: scale w of classifier-free guidance, see `ClassifierFree`; 1 is none.
 
     Returns:
         [B, C, H, W] the sampler's final image, or latent if the denoiser works on latents; differentiable with
@@ -90,18 +91,19 @@ def simulate(
     Raises:
         ValueError: `start` outside the path.
     """
-    scheduler, first = scheduler_at_step(scheduler, num_steps, start, batch.x_0.device)
-    x = scheduler_start(scheduler, batch.x_0, standard_normal(batch), scheduler.timesteps[first])
+    walk = Walk(scheduler, num_steps, batch.x_0.device, start)
+    predict = wrapped(denoiser, [ClassifierFree(guidance)])
+
+    def output(call: int, x: Tensor) -> Tensor:
+        carries = torch.is_grad_enabled() and (grad_steps is None or call // walk.scheduler.order in grad_steps)
+        with torch.set_grad_enabled(carries):
+            output = denoiser.step_output(walk, batch.condition, predict, call, x)
+        if carries and grad_scales is not None:
+            output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
+        return output
+
     with eval_mode(denoiser.net):
-        for call in range(first, len(scheduler.timesteps)):
-            timestep = scheduler.timesteps[call]
-            carries = torch.is_grad_enabled() and (grad_steps is None or call // scheduler.order in grad_steps)
-            with torch.set_grad_enabled(carries):
-                output = denoiser.network_output(scheduler, x, timestep, batch.condition, guidance)
-            if carries and grad_scales is not None:
-                output.register_hook(lambda grad, scale=grad_scales[call]: grad * scale)
-            x = scheduler.step(output, timestep, x, return_dict=False)[0]
-    return x
+        return walk.run(walk.noised(batch.x_0, standard_normal(batch)), output)
 
 
 def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
@@ -110,14 +112,15 @@ def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:
     Found by walking the scheduler itself, which is affine with the same numbers at each pixel, over a single pixel; 0
     for the calls before `start`.
     """
-    scheduler, first = scheduler_at_step(scheduler, num_steps, start)
-    x = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    outputs = [torch.zeros_like(x, requires_grad=True) for _ in scheduler.timesteps]
+    walk = Walk(scheduler, num_steps, start=start)
+    outputs = [torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True) for _ in walk.timesteps]
+
+    def output(call: int, x: Tensor) -> Tensor:
+        scheduler_input(walk.scheduler, x.detach(), walk.timesteps[call])  # some schedulers warn without
+        return outputs[call]
+
     with torch.enable_grad():
-        for call in range(first, len(outputs)):
-            scheduler_input(scheduler, x.detach(), scheduler.timesteps[call])  # some schedulers warn without
-            x = scheduler.step(outputs[call], scheduler.timesteps[call], x, return_dict=False)[0]
-        x.backward()
+        walk.run(torch.zeros(1, 1, 1, 1, dtype=torch.float64), output).backward()
     return [0.0 if output.grad is None else output.grad.item() for output in outputs]
 
 
@@ -147,24 +150,3 @@ def deterministic_scheduler(denoiser: Denoiser, name: str, num_steps: int, num_g
     scheduler = denoiser.process.scheduler(name, denoiser.prediction)
     set_timesteps(scheduler, num_steps)
     return scheduler
-
-
-def scheduler_at_step(
-    scheduler: Any, num_steps: int, start: int, device: torch.device | str | None = None
-) -> tuple[Any, int]:
-    """A copy of the scheduler positioned at step `start`, and the index of its first network call."""
-    if not 0 <= start < num_steps:
-        raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
-    scheduler = copy(scheduler)  # its history belongs to this rollout
-    set_timesteps(scheduler, num_steps, device)
-    first = start * scheduler.order  # Heun: two calls a step, but for the last
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    return scheduler, first
-
-
-def scheduler_start(scheduler: Any, x_0: Tensor, eps: Tensor, timestep: Tensor) -> Tensor:
-    """`x_0` noised to `timestep`, in the scale in which this diffusers scheduler keeps its samples."""
-    if hasattr(scheduler, "scale_noise"):  # flow matching
-        return scheduler.scale_noise(x_0, timestep.expand(1), eps)
-    return scheduler.add_noise(x_0, eps, timestep.expand(1))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparring.generators import Generator, load_generator
+from sparring.generators import Generator, Sampling, load_generator
 from sparring.runs.pictures import POINTS, image_grid, save_gif, to_uint8
 
 
@@ -97,18 +97,16 @@ class Sampler:
             n: number of images.
             steps: sampler steps.
             scheduler: "ddim", "dpm" …; the pipeline's own when None.
-            settings: `seed`, `labels`, `prompts`, `guidance`, `batch_size` and `watch` of `Generator.sample`.
+            settings: `seed`, `labels`, `prompts`, `guidance`, `using` …: those of `Sampling`.
 
         Raises:
             ValueError: n or steps below 1; a scheduler that the process does not have; and, when the first batch is
                 drawn, classes out of range; prompts that are missing or of no use; guidance of a network without
                 classes and captions.
         """
-        for name, value in (("n", n), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"`{name}={value}` must be at least 1")
+        sampling = Sampling(n=n, steps=steps, scheduler=scheduler, **settings)
         name, nfe = self.generator.plan(steps, scheduler)
-        return SampleStream(self.generator.batches(n, steps, scheduler=scheduler, **settings), name, nfe)
+        return SampleStream(self.generator.draw(sampling), name, nfe)
 
 
 FILES = (".png", ".jpg", ".jpeg", ".npz")

@@ -1,0 +1,57 @@
+"""What is asked of a generator when it is sampled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparring.generators.predictor import ClassifierFree, Intervention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """n images, and how they are to be drawn; equal settings give equal images.
+
+    Args:
+        n: number of images.
+        steps: sampler steps.
+        scheduler: "ddim", "dpm" …; the generator's own when None.
+        labels: classes, repeated to n images; all in turn when None. Only for a class-conditional generator.
+        prompts: captions, repeated to n images. Only for a text-to-image generator, and needed there.
+        guidance: scale of classifier-free guidance; 1 is none.
+        guidance_interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
+        using: what else is added to the sampler, see `sparring.samplers`.
+        seed: of the latents and of the noise of stochastic schedulers.
+        batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
+            many, so that it is a part of what the images depend on there.
+        watch: called with the state of a batch, as images, before the first and after every step.
+
+    Raises:
+        ValueError: a number below 1, or an interval that holds no level.
+    """
+
+    n: int
+    steps: int = 10
+    scheduler: str | None = None
+    labels: list[int] | None = None
+    prompts: list[str] | None = None
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
+    using: Sequence[Intervention] = ()
+    seed: int = 0
+    batch_size: int | None = None
+    watch: Callable[[Tensor], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}={value}` must be at least 1")
+        if self.guidance_interval is not None and self.guidance == 1:
+            raise ValueError(f"`guidance_interval={self.guidance_interval}` needs a `guidance` other than 1")
+
+    @property
+    def interventions(self) -> list[Intervention]:
+        """All that is added to the plain sampler, guidance included."""
+        guidance = [] if self.guidance == 1 else [ClassifierFree(self.guidance, self.guidance_interval)]
+        return [*guidance, *self.using]
