@@ -129,6 +129,8 @@ def make_run(path: Path, *, seed: int = 0, steps: int = 300, factor: float = 1.0
             file.write(json.dumps(record) + "\n")
     for step in range(0, steps + 1, steps // 5):
         grid(0.9 - 0.7 * step / steps if arm == "baseline" else 0.3, seed).save(path / "samples" / f"{step:06d}.png")
+        if arm == "add":
+            grid(0.5 * step / steps, seed).save(path / "samples" / f"field-{step:06d}.png")
     made = [result | {"frechet": factor * result["frechet"]} for result in results(arm)]
     for result in made:
         noise = min(0.9, 0.05 * result["frechet"])

@@ -41,8 +41,17 @@ document.getElementById("larger").click();
 found.overflow = document.documentElement.scrollWidth - innerWidth;
 found.broken = all("img").filter((image) => image.complete && image.naturalWidth === 0).length;
 found.loads = performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length;
-found.errors = errors;
-document.title = JSON.stringify(found);
+const after = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const look = () => [Number(slider.value), play.getAttribute("aria-pressed")];
+(async () => {
+  play.click(); await after(1200); found.playing = look();
+  play.click(); await after(2000); found.paused = look();
+  play.click(); await after(20000); found.ended = look();
+  found.last = all(".film img").filter((image) => image.checkVisibility()).map((image) => image.dataset.step);
+  play.click(); found.again = look();
+  found.errors = errors;
+  document.title = JSON.stringify(found);
+})();
 </script>"""
 
 
@@ -51,6 +60,7 @@ def test_page_works_in_a_browser(demo: Demo, tmp_path: Path) -> None:
     text = out.read_text(encoding="utf-8")
     out.write_text(text.replace("<title>", ERRORS + "<title>", 1).replace("</body>", ACTIONS + "</body>"))
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --virtual-time-budget=60000"  # for what plays by itself
     flags += " --disable-component-update --disable-sync --enable-logging=stderr --v=0 --window-size=500,900"
     done = subprocess.run(
         [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", out.as_uri()],
@@ -69,7 +79,12 @@ def test_page_works_in_a_browser(demo: Demo, tmp_path: Path) -> None:
     assert [float(value) for value in found["down"]] == numbers[::-1]
     assert found["arm"] == "add"
     assert found["filtered"] == 20
-    assert found["steps"] == ["0"] * 6
+    assert found["steps"] == ["0"] * 7  # the samples of six arms and the field of one
+    assert found["playing"] == [2, "true"]
+    assert found["paused"] == [2, "false"]
+    assert found["ended"] == [10, "false"]
+    assert found["last"] == ["2000", "300", "300", "300", "300", "300"]  # one arm is hidden
+    assert found["again"] == [0, "true"]
     assert found["visible"] == 0
     assert found["cases"] == ["1"]
     assert found["overflow"] <= 0

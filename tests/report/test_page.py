@@ -149,6 +149,20 @@ def test_empty_folder_gives_a_page_that_says_so(tmp_path: Path) -> None:
     assert not page.all("img")
 
 
+def test_the_field_of_the_discriminator_goes_with_the_samples(page: Page, tmp_path: Path) -> None:
+    films = [str(a["alt"]) for a in page.all("img") if "data-step" in a]
+    assert [alt for alt in films if alt.startswith("Field")] == [
+        f"Field of the discriminator of add at training step {step}" for step in range(0, 301, 60)
+    ]
+    assert "The discriminator’s field: its logits over the plane" in page.text
+    make_run(tmp_path / "plain")
+    own = Page(write_run_report(tmp_path / "plain"))
+    assert "The discriminator’s field" not in own.text
+    assert 'id="samples" class="large"' not in own.html
+    Image.effect_noise((512, 512), 60).save(tmp_path / "plain" / "samples" / "000000.png")
+    assert 'id="samples" class="large"' in Page(write_run_report(tmp_path / "plain")).html
+
+
 def test_broken_pieces_are_named(tmp_path: Path) -> None:
     run = tmp_path / "sadm"
     make_run(run)
@@ -168,7 +182,7 @@ def test_broken_pieces_are_named(tmp_path: Path) -> None:
         "1 value of statistics/accuracy not finite",
         "1 unreadable line left out",
         "config.yaml cannot be read",
-        "1 sample grid could not be read",
+        "1 of the sample grids could not be read",
         "results.json: 2 of 3 results left out",
         "No finite Frechet distance to draw",
         "not finite",

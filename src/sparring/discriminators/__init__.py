@@ -2,6 +2,7 @@
 
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
+from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
 from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
@@ -19,5 +20,6 @@ __all__ = [
     "StructureDiscriminator",
     "Views",
     "discriminator_losses",
+    "fields_of",
     "generator_loss",
 ]

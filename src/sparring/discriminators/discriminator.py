@@ -109,6 +109,10 @@ class Discriminator(nn.Module, ABC):
         """Logits of images [B, C, H, W] in [-1, 1]."""
         return self.logits(self.features(x, given, draws), given)
 
+    def field(self, x: Tensor, given: Given) -> dict[str, Tensor]:
+        """[B] logits of points [B, 2, 1, 1] for pictures, by what tells several pictures apart; by default one."""
+        return {"": self.logits([x], given).view(len(x), -1).mean(1)}
+
     def losses(self) -> dict[str, Tensor]:
         """Terms that this discriminator minimises beside the objective; none by default."""
         return {}

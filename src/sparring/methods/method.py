@@ -11,6 +11,7 @@ from sparring.data import Batch, ImageData
 from sparring.discriminators import Discriminator
 from sparring.generators import Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
+from sparring.runs.field import Field
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
 """Named scalars whose sum is minimised. A value may be a function: it is called, and its gradient taken, when the
@@ -72,6 +73,15 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def generator_loss(self, batch: Batch, rollout: Any) -> Losses:
         """What the generator minimises."""
+
+    def fields(self, batch: Batch, points: Tensor) -> list[Field]:
+        """The discriminator's logits over the plane, for the pictures of a run on points; by default none is drawn.
+
+        Args:
+            batch: real points.
+            points: generated points [n, 2, 1, 1].
+        """
+        return []
 
     def after_step(self) -> None:
         """Called once after a step in which all updates were taken: the place to move a `moving_copy`."""

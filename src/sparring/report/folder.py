@@ -21,6 +21,7 @@ class Run:
     command: str = ""
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # key -> [(step, finite value)]
     grids: dict[int, Path] = field(default_factory=dict)  # training step -> PNG
+    fields: dict[int, Path] = field(default_factory=dict)  # of the discriminator, likewise
     finals: dict[Setting, Path] = field(default_factory=dict)
     neighbours: Path | None = None
     notes: list[str] = field(default_factory=list)
@@ -38,9 +39,11 @@ def read_run(path: Path) -> Run:
     for file in sorted(folder.samples.glob("*.png")):
         if file.stem.isdigit():
             run.grids[int(file.stem)] = file
+        elif match := re.fullmatch(r"field-(\d+)", file.stem):
+            run.fields[int(match[1])] = file
         elif match := re.fullmatch(r"final-(.+)-(\d+)", file.stem):
             run.finals[Setting(match[1], int(match[2]))] = file
-    run.grids = dict(sorted(run.grids.items()))
+    run.grids, run.fields = dict(sorted(run.grids.items())), dict(sorted(run.fields.items()))
     if (path / "neighbours.png").is_file():
         run.neighbours = path / "neighbours.png"
     return run

@@ -16,11 +16,13 @@ from sparring.report.table import floor, make_table, measured_with, number
 from sparring.runs.results import Setting, summarise
 
 COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any
-MOST_STEPS = 12  # training steps on the slider
+MOST_STEPS = 24  # training steps on the slider
 GRID_BUDGET, FINAL_BUDGET = 1_200_000, 1_000_000  # bytes of data URIs
 
 Files = Mapping[int, Sequence[Run]]
 """The run folders of every arm, by its number."""
+Notes = list[tuple[str, str]]
+"""Arm and sentence about what is missing or left out."""
 
 
 def write_run_report(run: Path, out: Path | None = None) -> Path:
@@ -132,7 +134,16 @@ def _write(
         how = "measured in another way than what is shown"
         by_folder[folder].notes.append(f"{lost} result{'s' * (lost > 1)} {how} left out.")
     table = make_table(comparison)
-    finals, grids, notes = _images(arms, files)
+    notes = [
+        (run.path.name if len(arm.runs) > 1 else arm.name, note)
+        for arm in arms
+        for run in files[arm.number]
+        for note in run.notes
+    ]
+    first = [files[arm.number][0] for arm in arms]
+    grids = _films(arms, [run.grids for run in first], "sample grids", notes)
+    fields = _films(arms, [run.fields for run in first], "pictures of the field", notes)
+    finals = _finals(arms, first, notes)
     costs = cost_panels(comparison)
     curves, flat = curve_panels([files[arm.number][0] for arm in arms])
     environment = jinja2.Environment(
@@ -166,7 +177,9 @@ def _write(
         finals=finals,
         finals_default=_telling(finals),
         grids=grids,
-        steps=sorted({step for grid in grids.values() for step in grid}),
+        large=len(arms) == 1 and any(not image.pixelated for film in grids.values() for image in film.values()),
+        fields=fields,
+        steps=sorted({step for film in (*grids.values(), *fields.values()) for step in film}),
         neighbours=[
             (arm, image)
             for arm in arms
@@ -190,34 +203,40 @@ def _colours(arms: Sequence[Arm], judged: set[str]) -> dict[int, str]:
     return colours
 
 
-def _images(
-    arms: Sequence[Arm], files: Files
-) -> tuple[list[dict[str, Any]], dict[int, dict[int, Embedded]], list[tuple[str, str]]]:
-    """Final grids by setting, training grids by arm and step, and notes (arm, sentence) about everything missing."""
-    notes = [
-        (run.path.name if len(arm.runs) > 1 else arm.name, note)
-        for arm in arms
-        for run in files[arm.number]
-        for note in run.notes
-    ]
-    grids: list[dict[int, Embedded]] = []
+def _films(
+    arms: Sequence[Arm], files: Sequence[Mapping[int, Path]], what: str, notes: Notes
+) -> dict[int, dict[int, Embedded]]:
+    """The pictures of training by arm and step; notes take a sentence (arm, text) about those that are missing.
+
+    Args:
+        arms: whose they are.
+        files: of each arm by step.
+        what: they are.
+        notes: are added to.
+    """
+    films: list[dict[int, Embedded]] = []
+    for arm, saved in zip(arms, files, strict=True):
+        chosen = spread_out(list(saved), MOST_STEPS)
+        films.append({step: image for step in chosen if (image := embed(saved[step]))})
+        _note_broken(notes, arm, what, len(chosen) - len(films[-1]))
+    kept = within_budget(films, GRID_BUDGET, MOST_STEPS)
+    for arm, saved, film in zip(arms, files, kept, strict=True):
+        if 0 < len(film) < len(saved):
+            notes.append((arm.name, f"{what} of {len(film)} of {len(saved)} saved steps are shown."))
+    return {arm.number: film for arm, film in zip(arms, kept, strict=True) if film}
+
+
+def _finals(arms: Sequence[Arm], runs: Sequence[Run], notes: Notes) -> list[dict[str, Any]]:
+    """The grids after training by setting and arm; notes take a sentence about those that are missing."""
     finals: dict[Setting, dict[int, Embedded]] = {}
-    for arm in arms:
-        run = files[arm.number][0]
-        chosen = spread_out(list(run.grids), MOST_STEPS)
-        grids.append({step: image for step in chosen if (image := embed(run.grids[step]))})
-        broken = len(chosen) - len(grids[-1])
+    for arm, run in zip(arms, runs, strict=True):
+        broken = 0
         for setting, file in run.finals.items():
             if image := embed(file):
                 finals.setdefault(setting, {})[arm.number] = image
             else:
                 broken += 1
-        if broken:
-            notes.append((arm.name, f"{broken} sample grid{'s' * (broken > 1)} could not be read."))
-    kept = within_budget(grids, GRID_BUDGET, MOST_STEPS)
-    for arm, grid in zip(arms, kept, strict=True):
-        if 0 < len(grid) < (saved := len(files[arm.number][0].grids)):
-            notes.append((arm.name, f"grids of {len(grid)} of {saved} saved steps are shown."))
+        _note_broken(notes, arm, "final grids", broken)
     cases: list[dict[str, Any]] = []
     spent = 0
     for setting, images in sorted(finals.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -228,8 +247,12 @@ def _images(
             )
             break
         cases.append({"setting": setting, "images": images})
-    cases.sort(key=lambda case: case["setting"])
-    return cases, {arm.number: grid for arm, grid in zip(arms, kept, strict=True) if grid}, notes
+    return sorted(cases, key=lambda case: case["setting"])
+
+
+def _note_broken(notes: Notes, arm: Arm, what: str, broken: int) -> None:
+    if broken:
+        notes.append((arm.name, f"{broken} of the {what} could not be read."))
 
 
 def _telling(cases: Sequence[dict[str, Any]]) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -250,6 +251,12 @@ class RunFolder:
         """Writes images [n, C, H, W] in [-1, 1] as samples/STEP.png; points are drawn over real ones."""
         with writing("samples", self.samples):
             image_grid(images, real=real).save(self.grid(step))
+
+    def save_field(self, step: int, picture: Image.Image) -> None:
+        """Writes a picture of the discriminator's field as samples/field-STEP.png."""
+        with writing("samples", self.samples):
+            small = picture.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            small.save(self.samples / f"field-{step:06d}.png", optimize=True)
 
 
 @contextmanager

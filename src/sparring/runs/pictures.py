@@ -9,6 +9,9 @@ from torch import Tensor
 POINTS = (2, 1, 1)
 """The shape of an image that is a point: channel 0 is x, channel 1 is y."""
 
+LIMIT = 1.25
+"""The largest coordinate of a point that is shown."""
+
 GENERATED, REAL, GRID = (31, 90, 166), (196, 196, 196), (232, 232, 232)
 NEAREST = Image.Resampling.NEAREST
 
@@ -38,33 +41,48 @@ def image_grid(images: Tensor, columns: int | None = None, scale: int = 1, real:
     return picture.resize((picture.width * scale, picture.height * scale), NEAREST)
 
 
-def scatter(points: Tensor, real: Tensor | None = None, side: int = 512, limit: float = 1.25) -> Image.Image:
-    """A picture of points [n, 2] in blue, x to the right and y upward; those beyond the limit lie on the edge.
+def scatter(points: Tensor, real: Tensor | None = None, side: int = 512) -> Image.Image:
+    """A picture of points [n, 2] in blue, x to the right and y upward; those beyond `LIMIT` lie on the edge.
 
     Args:
         points: what is drawn.
         real: real points [m, 2], in grey behind them.
         side: pixels of the picture.
-        limit: the largest coordinate that is shown.
     """
     fine = 2 * side  # drawn at twice the size, so that the discs are smooth
     picture = Image.new("RGB", (fine, fine), "white")
     draw = ImageDraw.Draw(picture)
     draw.line((0, fine / 2, fine, fine / 2), fill=GRID, width=2)
     draw.line((fine / 2, 0, fine / 2, fine), fill=GRID, width=2)
-    for some, colour in ((real, REAL), (points, GENERATED)):
+    draw_points(picture, {REAL: real, GENERATED: points})
+    return picture.resize((side, side), Image.Resampling.BOX)
+
+
+def draw_points(picture: Image.Image, points: dict[tuple[int, int, int], Tensor | None]) -> None:
+    """Draws points [n, 2] as discs of a colour into a square picture of the plane, the last ones on top."""
+    draw, side = ImageDraw.Draw(picture), picture.width
+    for colour, some in points.items():
         if some is None:
             continue
-        places = (some.detach().float().cpu().nan_to_num(0).clamp(-limit, limit) / limit + 1) / 2 * (fine - 1)
-        radius = 7 if len(some) <= 200 else 4
+        places = (some.detach().float().cpu().nan_to_num(0).clamp(-LIMIT, LIMIT) / LIMIT + 1) / 2 * (side - 1)
+        radius = (7 if len(some) <= 200 else 4) * side / 1024
         for x, y in places.tolist():
-            y = fine - 1 - y
+            y = side - 1 - y
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-    return picture.resize((side, side), Image.Resampling.BOX)
+
+
+def write_label(picture: Image.Image, label: str) -> None:
+    """Writes a few words into the corner of a picture."""
+    draw = ImageDraw.Draw(picture)
+    left, top, right, bottom = draw.textbbox((8, 6), label, font_size=16)
+    draw.rectangle((left - 4, top - 3, right + 4, bottom + 3), fill="white")
+    draw.text((8, 6), label, fill="black", font_size=16)
 
 
 def training_frames(samples: Path) -> list[Image.Image]:
     """The pictures of a run's samples/ in the order of its steps, each with its step in the corner.
+
+    The field of a discriminator stands beside the samples of its step.
 
     Raises:
         ValueError: there are fewer than two.
@@ -79,10 +97,14 @@ def training_frames(samples: Path) -> list[Image.Image]:
         with Image.open(file) as opened:
             frame = opened.convert("RGB")
         frame = frame.resize((frame.width * (scale := max(1, 512 // frame.width)), frame.height * scale), NEAREST)
-        label = f"step {int(file.stem)}"
-        draw = ImageDraw.Draw(frame)
-        draw.rectangle(draw.textbbox((6, 6), label), fill="white")
-        draw.text((6, 6), label, fill="black")
+        write_label(frame, f"step {int(file.stem)}")
+        if (beside := file.with_stem(f"field-{file.stem}")).is_file():
+            with Image.open(beside) as opened:
+                field = opened.convert("RGB").resize((opened.width * frame.height // opened.height, frame.height))
+            both = Image.new("RGB", (frame.width + field.width, frame.height))
+            both.paste(frame, (0, 0))
+            both.paste(field, (frame.width, 0))
+            frame = both
         frames.append(frame)
     return frames
 

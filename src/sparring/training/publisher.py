@@ -10,6 +10,7 @@ from sparring.generators import Generator
 from sparring.generators.loop import rows_at_once
 from sparring.methods.method import Method
 from sparring.runs import RunFolder
+from sparring.runs.field import field_picture
 from sparring.runs.folder import writing
 from sparring.runs.pictures import POINTS
 from sparring.training.sharding import gather, is_cut
@@ -22,7 +23,7 @@ class EmaPublisher:
 
     Args:
         generator: the average.
-        method: says by which sampler, and in how many steps.
+        method: says by which sampler, in how many steps, and which fields are drawn.
         data: images trained on.
         folder: run folder.
         seed: of latents and of the noise of the error.
@@ -41,7 +42,7 @@ class EmaPublisher:
         main: bool,
     ):
         self.generator = generator
-        self.sampler, self.sample_steps = method.sampler, method.sample_steps
+        self.method = method
         self.data = data
         self.folder = folder
         self.seed = seed
@@ -70,7 +71,7 @@ class EmaPublisher:
                 shipped = self.whole
         if self.main:
             with writing("the pipeline", self.folder.pipeline):
-                saved = shipped.save(self.folder.pipeline, self.sampler)
+                saved = shipped.save(self.folder.pipeline, self.method.sampler)
             if not saved and not self.said:
                 self.said = True
                 warnings.warn(
@@ -82,15 +83,20 @@ class EmaPublisher:
             self.folder.save_lora(self.generator.adapters())
 
     def draw(self, step: int) -> None:
-        """Writes a picture of samples, always from the same latents."""
+        """Writes a picture of samples, always from the same latents; of points also the discriminator's field."""
         if not (self.main or self.sharded):
             return
         grid = self.generator.grid(
-            self.data, self.num_samples, self.seed, scheduler=self.sampler, steps=self.sample_steps
+            self.data, self.num_samples, self.seed, scheduler=self.method.sampler, steps=self.method.sample_steps
         )
-        if self.main:
-            points = self.data.image_shape == POINTS
-            self.folder.save_grid(step, grid, self.data.images(self.num_samples, self.seed) if points else None)
+        if self.main and self.data.image_shape == POINTS:
+            real, labels = (read(self.num_samples, self.seed) for read in (self.data.images, self.data.labels))
+            self.folder.save_grid(step, grid, real)
+            batch = Batch.of(real.to(grid), labels, Draws(self.seed, phase="field", device=grid.device))
+            if fields := self.method.fields(batch, grid):
+                self.folder.save_field(step, field_picture(fields, grid.flatten(1), real.flatten(1)))
+        elif self.main:
+            self.folder.save_grid(step, grid)
 
     def error(self) -> float:
         """Mean of the generator's error on the same images and random numbers in every call; lower is better.

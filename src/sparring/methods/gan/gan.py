@@ -14,11 +14,14 @@ recipe has R1 (Mescheder et al., arXiv 1801.04406), without which this loss circ
 are ours.
 """
 
+from torch import Tensor
+
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, fields_of, generator_loss
 from sparring.generators import LatentGenerator
 from sparring.methods.method import Losses, Method
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.runs.field import Field
 
 
 class GAN(Method):
@@ -64,3 +67,9 @@ class GAN(Method):
 
     def generator_loss(self, batch: Batch, rollout: Views) -> Losses:
         return {"adversarial": generator_loss(self.discriminator, rollout, self.objective)}
+
+    def fields(self, batch: Batch, points: Tensor) -> list[Field]:
+        told = {"": Given(labels=None if batch.labels is None else batch.labels[:1])}
+        if batch.labels is not None and self.generator.takes_labels:
+            told = {f"class {label}": Given(labels=label[None]) for label in batch.labels.unique()[:3]}
+        return fields_of(self.discriminator, told, points, batch.images)
