@@ -1,4 +1,4 @@
-"""The field of a discriminator: its logits at the right places, what it is told, and the colours of the picture."""
+"""The field of a discriminator: its logits at the right places, what it takes, and the colours of the picture."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from sparring.training import Trainer
 
 
 class Plane(nn.Module):
-    """x + 10 y + t + 100 (x of x_t): tells where it is asked and what it is told."""
+    """x + 10 y + t + 100 (x of x_t): says where it is asked and what it takes."""
 
     def __init__(self):
         super().__init__()
@@ -23,8 +23,8 @@ class Plane(nn.Module):
     def forward(self, x, t=None, x_t=None):
         if self.training:
             self.calls.data += 1
-        told = 0 if t is None else t + 100 * x_t[:, 0, 0, 0]
-        return x[:, 0, 0, 0] + 10 * x[:, 1, 0, 0] + told
+        beside = 0 if t is None else t + 100 * x_t[:, 0, 0, 0]
+        return x[:, 0, 0, 0] + 10 * x[:, 1, 0, 0] + beside
 
 
 def points(*places):
@@ -33,11 +33,11 @@ def points(*places):
 
 def test_logits_lie_where_they_are_asked_and_nothing_changes():
     discriminator = PlainDiscriminator(net=Plane(), given=["t", "x_t"]).train()
-    told = {
+    givens = {
         "t = 0.5": Given(t=torch.tensor([0.5]), x_t=points((0.3, 0.1))),
         "t = 1": Given(t=torch.ones(1), x_t=points((0.0, 0.0))),
     }
-    first, second = fields_of(discriminator, told, points((0.0, 0.2)), points((0.1, 0.0), (0.2, 0.0)))
+    first, second = fields_of(discriminator, givens, points((0.0, 0.2)), points((0.1, 0.0), (0.2, 0.0)))
     side = len(first.logits)
     half = 1.25 / side  # the middle of the last cell lies so far inside the edge
     assert first.logits[0, -1].item() == pytest.approx(11 * (1.25 - half) + 30.5, abs=1e-4)  # above, right

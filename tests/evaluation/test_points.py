@@ -53,4 +53,6 @@ def test_evaluate_measures_points_as_they_are(tmp_path, capsys):
     assert "features_accuracy" not in result
     assert main(["evaluate", str(run), "--n", "200", "--steps", "3"]) == 0
     assert "good_share" in capsys.readouterr().out
-    assert "three standard deviations of a mode" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "three standard deviations of a mode" in page
+    assert " modes are covered, and " in page

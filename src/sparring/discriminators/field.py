@@ -14,12 +14,12 @@ SIDE = 96
 
 
 @torch.no_grad()
-def fields_of(discriminator: Discriminator, told: Mapping[str, Given], points: Tensor, real: Tensor) -> list[Field]:
-    """The fields of a discriminator, one for each thing that it can be told; nothing of it changes.
+def fields_of(discriminator: Discriminator, givens: Mapping[str, Given], points: Tensor, real: Tensor) -> list[Field]:
+    """The fields of a discriminator, one for each `Given`; nothing of it changes.
 
     Args:
         discriminator: of points.
-        told: one row of what it is told beside a point, by the caption of its picture.
+        givens: what it takes beside a point, one row each, by the caption of the picture.
         points: generated points [n, 2, 1, 1], at which its logits set the colours, too.
         real: real points [m, 2, 1, 1].
     """
@@ -27,7 +27,7 @@ def fields_of(discriminator: Discriminator, told: Mapping[str, Given], points: T
     x = torch.cat([cells, real.to(points), points])
     found = []
     with eval_mode(discriminator):
-        for caption, given in told.items():
+        for caption, given in givens.items():
             for own, logits in discriminator.field(x, repeated(given, len(x))).items():
                 on_plane, on_real, on_fake = logits.float().cpu().split([len(cells), len(real), len(points)])
                 words = ", ".join(filter(None, (caption, own)))

@@ -114,7 +114,18 @@ def _run_headline(arm: Arm) -> str:
     value, setting = min(known)
     lowest = floor([arm], setting)
     times = f", {number(value / lowest)} times the floor of {number(lowest)}" if lowest else ""
-    return f"Best Frechet distance {number(value)} ({setting.scheduler}, NFE {setting.nfe}){times}. One seed."
+    return (
+        f"Best Frechet distance {number(value)} ({setting.scheduler}, NFE {setting.nfe}){times}. "
+        f"{_points(arm, setting)}One seed."
+    )
+
+
+def _points(arm: Arm, setting: Setting) -> str:
+    """Modes covered and the share of good points at a setting; "" of what is no mixture."""
+    modes, good = arm.estimate("modes_covered", setting), arm.estimate("good_share", setting)
+    if modes is None or good is None:
+        return ""
+    return f"{modes.mean:.0f} modes are covered, and {good.mean:.1%} of the points are good. "
 
 
 def _write(

@@ -40,12 +40,12 @@ class CostColumn:
 COLUMNS = (
     Column("frechet", "Frechet", -1, DISTANCE),
     Column("kernel", "Kernel", -1, DISTANCE),
+    Column("sliced_wasserstein", "Sliced\N{NO-BREAK SPACE}W", -1, DISTANCE),
     Column("precision", "Precision", 1, FIDELITY),
     Column("recall", "Recall", 1, FIDELITY),
     Column("density", "Density", 1, FIDELITY),
     Column("coverage", "Coverage", 1, FIDELITY),
     Column("class_coverage", "Classes", 1, FIDELITY),
-    Column("sliced_wasserstein", "Sliced\N{NO-BREAK SPACE}W", -1, DISTANCE),
     Column("modes_covered", "Modes", 1, FIDELITY),
     Column("good_share", "Good", 1, FIDELITY),
     Column("memorisation", "Nearness", 0, COPIES),

@@ -26,11 +26,11 @@ class Field:
     """The logits of a discriminator over the plane.
 
     Attributes:
-        caption: what it is told beside the point; "" for nothing.
+        caption: what it takes beside the point; "" for nothing.
         logits: [side, side] at the points of `plane(side)`.
         real: [m] at the real points that are drawn with it.
         fake: [n] at the generated ones.
-        x_t: [2] the noisy point that it is told, if it is: neither real nor generated points are drawn then.
+        x_t: [2] the noisy point that it takes, if it does: neither real nor generated points are drawn then.
     """
 
     caption: str

@@ -90,7 +90,7 @@ class EmaPublisher:
             self.data, self.num_samples, self.seed, scheduler=self.method.sampler, steps=self.method.sample_steps
         )
         if self.main and self.data.image_shape == POINTS:
-            real, labels = (read(self.num_samples, self.seed) for read in (self.data.images, self.data.labels))
+            real, labels = self.data.images(self.num_samples, self.seed), self.data.labels(self.num_samples, self.seed)
             self.folder.save_grid(step, grid, real)
             batch = Batch.of(real.to(grid), labels, Draws(self.seed, phase="field", device=grid.device))
             if fields := self.method.fields(batch, grid):

@@ -69,7 +69,7 @@ class GAN(Method):
         return {"adversarial": generator_loss(self.discriminator, rollout, self.objective)}
 
     def fields(self, batch: Batch, points: Tensor) -> list[Field]:
-        told = {"": Given(labels=None if batch.labels is None else batch.labels[:1])}
+        givens = {"": Given(labels=None if batch.labels is None else batch.labels[:1])}
         if batch.labels is not None and self.generator.takes_labels:
-            told = {f"class {label}": Given(labels=label[None]) for label in batch.labels.unique()[:3]}
-        return fields_of(self.discriminator, told, points, batch.images)
+            givens = {f"class {label}": Given(labels=label[None]) for label in batch.labels.unique()[:3]}
+        return fields_of(self.discriminator, givens, points, batch.images)
