@@ -7,20 +7,20 @@ from sparring.process import EDM, Kind, Process
 
 
 class GaussianPair(nn.Module):
-    """The optimal network, in float64, for numbers as images [B, 1, 1, 1]: class 0 is N(1, 1/4), class 1 says "none".
+    """The optimal network, in float64, of numbers as images [B, 1, H, W]: class 0 is N(1, `variance`), 1 says "none".
 
-    Without a class the data is N(0, 1), of which class 0 is a part as far as guidance is concerned: guided with weight
-    w, the score is (1 - w) that of N(0, 1) + w that of N(1, 1/4). For w = 2 the probability-flow ODE ends at mean
-    1.3801 and variance 1/16, DDPM of many steps at 1.25 and 0.1094, and the tilted density p^(1 - w) p(.|y)^w, which
-    neither of them samples, has 8/7 and 1/7.
+    Pixels are independent. Without a class the data is N(0, 1), of which class 0 is a part as far as guidance is
+    concerned: guided with weight w, the score is (1 - w) that of N(0, 1) + w that of N(1, 1/4). For w = 2 the
+    probability-flow ODE ends at mean 1.3801 and variance 1/16, DDPM of many steps at 1.25 and 0.1094, and the tilted
+    density p^(1 - w) p(.|y)^w, which neither of them samples, has 8/7 and 1/7.
     """
 
     num_classes = 2
     ODE, DDPM, TILTED = (1.3801, 0.0625), (1.25, 0.1094), (8 / 7, 1 / 7)
 
-    def __init__(self, process: Process, kind: Kind) -> None:
+    def __init__(self, process: Process, kind: Kind, mean: float = 1.0, variance: float = 0.25) -> None:
         super().__init__()
-        self.process, self.kind = process, kind
+        self.process, self.kind, self.mean, self.variance = process, kind, mean, variance
         self.rows_of_calls: list[int] = []
         self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
@@ -31,7 +31,7 @@ class GaussianPair(nn.Module):
         if isinstance(self.process, EDM):
             x = x * (sigma**2 + self.process.sigma_data**2) ** 0.5
         told = (labels == 0).double()[:, None, None, None]
-        mean, variance = told, 1 - 0.75 * told
+        mean, variance = self.mean * told, 1 + (self.variance - 1) * told
         eps = sigma * (x - alpha * mean) / (alpha**2 * variance + sigma**2)
         x_0 = mean + alpha * variance * (x - alpha * mean) / (alpha**2 * variance + sigma**2)
         if self.kind == "edm":

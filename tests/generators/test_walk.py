@@ -154,7 +154,7 @@ def test_rows_do_not_see_each_other(scheduler):
 def test_intervals_and_numbers_that_cannot_be_are_refused():
     denoiser = Denoiser(GaussianPair(VP(), "v"), VP(), "v")
     for interval in ((2.0, 1.0), (-1.0, 1.0), (1.0, 1.0)):
-        with pytest.raises(ValueError, match=r"`guidance_interval=.*` must be two noise levels, 0 <= low < high"):
+        with pytest.raises(ValueError, match=r"`interval=.*` must be two noise levels, 0 <= low < high"):
             ClassifierFree(2.0, interval)
     with pytest.raises(ValueError, match=r"`guidance_interval=\(1, 2\)` needs a `guidance` other than 1"):
         denoiser.sample(1, 1, guidance_interval=(1, 2))

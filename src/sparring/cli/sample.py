@@ -1,10 +1,15 @@
 """Sample images from a run or a diffusers pipeline.
 
+--with NAME adds a system to the sampler, --with.SETTING VALUE sets what belongs to the name before it; several can be
+added. `sparring systems sampling` lists them, --with NAME --with.help says what the settings mean.
+
 examples:
   sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png
   sparring sample runs/base --n 1000 --out images/
   sparring sample runs/base --training --out training.gif
   sparring sample PIPELINE --prompt "a red apple" --guidance 5 --n 8 --out grid.png
+  sparring sample runs/base --guidance 3 --guidance_interval 0.2 2 --out grid.png
+  sparring sample runs/base --with autoguidance --with.weak runs/early --with.weight 2 --out grid.png
 """
 
 import argparse
@@ -12,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sparring.cli.sampling import add_sampling, check_sampling
+from sparring.cli.sampling import add_sampling, check_sampling, settings_of, shown_settings
 from sparring.cli.terminal import path, place, quiet
 
 
@@ -61,6 +66,8 @@ def check_out(out: Path) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if shown_settings(options):
+        return 0
     check_sampling(options, options.steps)
     check_out(options.out)
     animated = options.out.suffix.lower() == ".gif"
@@ -79,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         labels=options.labels,
         prompts=options.prompt,
-        guidance=options.guidance,
-        batch_size=options.n if animated else options.batch_size,
+        **(settings_of(options) | ({"batch_size": options.n} if animated else {})),
         watch=(lambda state: states.append(state.cpu())) if animated else None,
     )
     columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]

@@ -431,7 +431,7 @@ class Denoiser(Generator):
 
     def _chosen(self, sampling: Sampling) -> Tensor | list[str] | None:
         """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
-        name, n, labels, guidance = type(self.net).__name__, sampling.n, sampling.labels, sampling.guidance
+        name, n, labels = type(self.net).__name__, sampling.n, sampling.labels
         if self.text is not None:
             if not sampling.prompts:
                 raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
@@ -441,9 +441,11 @@ class Denoiser(Generator):
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if self.takes_labels:
             chosen = labels or list(range(self.classes_of_data)) or None
-            return in_turn(chosen, self.num_classes if guidance == 1 else self.null_class, n, self.device)
-        if guidance != 1:
-            raise ValueError(f"`guidance={guidance}`: {name} takes neither classes nor captions")
+            return in_turn(chosen, self.null_class if sampling.needs_none else self.num_classes, n, self.device)
+        if sampling.needs_none:
+            words = " ".join(one.label for one in sampling.interventions if one.needs_none)
+            words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
+            raise ValueError(f"`{words}`: {name} takes neither classes nor captions")
         if labels is not None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         return None

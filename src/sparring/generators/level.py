@@ -20,12 +20,16 @@ class Level:
         process: the noising process.
         model_time: the network's time, of shape [], such as one of a scheduler's `timesteps`.
         scheduler: the diffusers scheduler that stands there; None: none does.
+        call: number of the network call, from 0.
+        calls: network calls of the whole walk.
     """
 
-    def __init__(self, process: Process, model_time: Tensor, scheduler: Any = None):
+    def __init__(self, process: Process, model_time: Tensor, scheduler: Any = None, call: int = 0, calls: int = 1):
         self.process = process
         self.model_time = model_time
         self.scheduler = scheduler
+        self.call = call
+        self.calls = calls
 
     @classmethod
     def at(cls, process: Process, t: Tensor) -> "Level":

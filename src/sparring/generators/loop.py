@@ -62,7 +62,7 @@ class Walk:
 
     def level(self, call: int, process: Process) -> Level:
         """Where a network call takes place; good until the scheduler steps on."""
-        return Level(process, self.timesteps[call], self.scheduler)
+        return Level(process, self.timesteps[call], self.scheduler, call, len(self.timesteps))
 
     def run(
         self,

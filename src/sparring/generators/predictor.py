@@ -6,6 +6,7 @@ A predictor is called as `predict(x_t, level, condition)` and gives a `Predictio
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from sparring.generators.condition import Condition, concatenate
 from sparring.generators.level import Level
 from sparring.generators.prediction import Prediction
+from sparring.runs.classes import is_plain
 
 if TYPE_CHECKING:
     from sparring.generators.denoiser import Denoiser
@@ -33,9 +35,20 @@ class Intervention:
     Attributes:
         place: how far outside it is laid, innermost first: "call" (how one network is called), "mix" (several outputs
             into one), "edit" (the clean estimate replaced), "gradient" (of a number, added to the score).
+        needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
     """
 
     place: Literal["call", "mix", "edit", "gradient"]
+    needs_none: bool = False
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables: its name, and the settings that are not the default ones."""
+        module = type(self).__module__
+        name = module.rpartition(".")[2] if module.startswith("sparring.samplers.") else type(self).__name__
+        known = {name: (vars(self).get(name), one.default) for name, one in signature(type(self)).parameters.items()}
+        given = [f"{name}={value}" for name, (value, default) in known.items() if value != default and is_plain(value)]
+        return f"{name}({', '.join(given)})" if given else name
 
     def check(self, denoiser: "Denoiser") -> None:
         """Raises ValueError if it cannot be added to this denoiser."""
@@ -62,27 +75,49 @@ class ClassifierFree(Intervention):
 
     Args:
         weight: 1 is no guidance, and costs one call.
-        interval: guidance acts if sigma / alpha lies above the first and not above the second number (Kynkäänniemi et
-            al., arXiv 2404.07724, for EDM's sigma); None: always.
+        interval: guidance acts if sigma / alpha lies in (low, high] (Kynkäänniemi et al., arXiv 2404.07724, for EDM's
+            sigma); None: always.
     """
 
     place = "mix"
+    needs_none = True
 
     def __init__(self, weight: float, interval: tuple[float, float] | None = None):
-        if interval is not None and not 0 <= interval[0] < interval[1]:
-            raise ValueError(f"`guidance_interval={interval}` must be two noise levels, 0 <= low < high")
         self.weight = weight
-        self.interval = interval
+        self.interval = check_interval(interval)
 
     def wrap(self, inner: Predictor, denoiser: "Denoiser") -> Predictor:
+        mix = self.mix()
+
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
-            low, high = self.interval or (None, None)
-            if low is not None and high is not None and not low < level.noise_to_signal <= high:
+            if not within(self.interval, level):
                 return inner(x_t, level, condition)
-            none, told = none_and_told(inner, denoiser, x_t, level, condition)
-            return replace(told, output=none.output + self.weight * (told.output - none.output))
+            return mix(*none_and_told(inner, denoiser, x_t, level, condition))
 
         return inner if self.weight == 1 else guided
+
+    def mix(self) -> Callable[[Prediction, Prediction], Prediction]:
+        """From predictions without and with the condition to the guided one, for one walk."""
+        return self.linear
+
+    def linear(self, none: Prediction, told: Prediction) -> Prediction:
+        return replace(told, output=none.output + self.weight * (told.output - none.output))
+
+
+Interval = tuple[float, float]
+"""Noise levels sigma / alpha, (low, high]: above the first and not above the second."""
+
+
+def check_interval(interval: Interval | None, name: str = "interval") -> Interval | None:
+    """The interval; raises ValueError if it holds no level."""
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"`{name}={interval}` must be two noise levels, 0 <= low < high")
+    return interval
+
+
+def within(interval: Interval | None, level: Level) -> bool:
+    """Whether a level lies in the interval; None holds every level."""
+    return interval is None or interval[0] < level.noise_to_signal <= interval[1]
 
 
 def none_and_told(

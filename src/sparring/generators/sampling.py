@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparring.generators.predictor import ClassifierFree, Intervention
+from sparring.generators.predictor import ClassifierFree, Intervention, check_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,18 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
+        check_interval(self.guidance_interval, "guidance_interval")
         if self.guidance_interval is not None and self.guidance == 1:
             raise ValueError(f"`guidance_interval={self.guidance_interval}` needs a `guidance` other than 1")
+
+        if sum(one.needs_none for one in self.interventions) > 1:
+            names = ", ".join(one.label for one in self.interventions if one.needs_none)
+            raise ValueError(f"{names} all guide by the condition, and would guide each other: choose one")
+
+    @property
+    def needs_none(self) -> bool:
+        """Whether the generator is asked without the condition, too."""
+        return any(one.needs_none for one in self.interventions)
 
     @property
     def interventions(self) -> list[Intervention]:

@@ -1,6 +1,7 @@
 """The systems of the package, read from the first lines of their files; nothing is imported and no list is kept.
 
-A system is a file in `methods/FAMILY/`, later also in `samplers/`, `probes/` and `domains/`. Its docstring begins with
+A system is a file in `methods/FAMILY/` or `samplers/KIND/`, later also in `probes/` and `domains/`. Its docstring
+begins with
 
     NAME: title (authors, arXiv NUMBER).
 
@@ -37,11 +38,11 @@ class System:
 
     @property
     def family(self) -> str:
-        return Path(self.file).parent.name
+        return "sampling" if self.file.startswith("samplers/") else Path(self.file).parent.name
 
     @property
     def recipe(self) -> str:
-        """The name to give to `sparring fit`."""
+        """The name to give to `sparring fit`, or to `sparring sample --with`."""
         return Path(self.file).stem
 
     @property
@@ -50,7 +51,7 @@ class System:
 
     @cached_property
     def words(self) -> str:
-        return " ".join((self.file, self.name, self.title, self.paper, self.status)).lower()
+        return " ".join((self.file, self.family, self.name, self.title, self.paper, self.status)).lower()
 
 
 def systems(word: str = "", root: Path = ROOT) -> list[System]:

@@ -1,0 +1,62 @@
+"""Autoguidance: guiding a diffusion model with a bad version of itself (Karras et al., arXiv 2406.02507).
+
+Status: unproven.
+
+A weaker model of the same task (less trained, smaller) makes the errors of the strong one, only larger. Going from the
+weak estimate through the strong one and further removes them, without a condition and with less loss of diversity than
+classifier-free guidance:
+
+    D_w(x_t) = D_weak(x_t) + w (D_strong(x_t) - D_weak(x_t)),        w = 1: the strong model itself.
+
+Nothing is trained here: the weak model is any run or pipeline on the same noise. Both see the same condition. The
+interval of noise levels is that of limited-interval guidance (arXiv 2404.07724), which the paper uses beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators.level import Level
+from sparring.generators.predictor import Intervention, Predictor, check_interval, within
+from sparring.samplers.denoisers import check_beside, opened
+
+
+class Autoguidance(Intervention):
+    """Away from a weaker model.
+
+    Args:
+        weak: run or pipeline folder of the weaker model, or a denoiser.
+        weight: w; 1 is none, and costs no call.
+        interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
+        allow: further packages whose networks the folder may name.
+    """
+
+    place = "mix"
+
+    def __init__(
+        self,
+        weak: str | Denoiser,
+        *,
+        weight: float = 2.0,
+        interval: tuple[float, float] | None = None,
+        allow: Sequence[str] = (),
+    ):
+        self.weak = weak
+        self.weight = weight
+        self.interval = check_interval(interval)
+        self.model = opened(weak, allow)
+
+    def check(self, denoiser: Denoiser) -> None:
+        check_beside(self.model, denoiser, "weak")
+
+    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+        def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
+            strong = inner(x_t, level, condition)
+            if not within(self.interval, level):
+                return strong
+            weak = self.model.predict(x_t, level, condition).to(strong.kind)
+            return replace(strong, output=weak + self.weight * (strong.output - weak))
+
+        return inner if self.weight == 1 else guided

@@ -1,0 +1,75 @@
+"""A case of every sampling system: how it is made, at strength zero and at some strength, for a pair of Gaussians."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gaussian_pair import GaussianPair
+
+from sparring.generators import Denoiser
+from sparring.generators.predictor import Intervention
+from sparring.process import VP, Kind, Process
+
+
+@dataclass
+class Case:
+    """What the contracts need to know of a system.
+
+    Attributes:
+        make: the system for a process and a kind, with settings.
+        zero: settings under which it does nothing.
+        some: settings under which it does something.
+        any_kind: whether it does the same for networks of every output.
+    """
+
+    make: Callable[..., Intervention]
+    zero: dict[str, Any]
+    some: dict[str, Any]
+    any_kind: bool = True
+
+
+def pair(process: Process = VP(), kind: Kind = "v", **settings: Any) -> Denoiser:  # noqa: B008
+    denoiser = Denoiser(GaussianPair(process, kind, **settings), process, kind)
+    denoiser.check_shape((1, 1, 2))
+    denoiser.net.rows_of_calls.clear()
+    return denoiser
+
+
+def autoguidance(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.autoguidance import Autoguidance
+
+    return Autoguidance(pair(process, kind, variance=0.5), **settings)
+
+
+def projected(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.projected import AdaptiveProjectedGuidance
+
+    return AdaptiveProjectedGuidance(**settings)
+
+
+def rescaled(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.rescaled import RescaledGuidance
+
+    return RescaledGuidance(**settings)
+
+
+CASES = {
+    "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
+    "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
+    "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
+}
+
+
+def white(n: int, d: int = 1) -> torch.Tensor:
+    """Latents [n, 1, 1, d] whose mean is 0 and whose covariance is the identity."""
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x - x.mean(0)
+    return (x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / n)).T).view(n, 1, 1, d)
+
+
+def sampled(denoiser: Denoiser, scheduler: str, steps: int, n: int = 8, d: int = 1, **settings: Any) -> torch.Tensor:
+    """Samples of class 0 from white latents."""
+    labels = torch.zeros(n, dtype=torch.int64)
+    sampler = denoiser.process.scheduler(scheduler, denoiser.prediction)
+    return denoiser.generate(sampler, steps, latents=white(n, d), condition=labels, **{"batch_size": n} | settings)
