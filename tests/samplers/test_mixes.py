@@ -97,15 +97,15 @@ def test_projected_guidance_with_all_of_it_is_classifier_free():
 
 
 def test_projected_guidance_is_that_of_diffusers_on_clean_estimates():
-    """With momentum and a bound, over two calls; theirs starts from `none`, or from `told` with one weight less."""
+    """With momentum and a bound, over three calls; theirs starts from `none`, or from `told` with one weight less."""
     denoiser = pair(kind="x0")
     ours = wrapped(denoiser, [AdaptiveProjectedGuidance(weight=3.0, eta=0.3, momentum=-0.4, bound=0.5)])
     theirs = APGOfDiffusers(2.0, -0.4, 0.5, eta=0.3, use_original_formulation=True)
     theirs = wrapped(denoiser, [DiffusersGuider(theirs)])
     x_t = white(6, 4)
-    for call, t in enumerate((0.6, 0.4)):
+    for call, t in enumerate((0.6, 0.4, 0.2)):
         level = Level.at(VP(), torch.tensor(t))
-        level.call, level.calls = call, 2
+        level.call, level.calls = call, 3
         with torch.no_grad():
             torch.testing.assert_close(ours(x_t, level, LABELS).x0, theirs(x_t, level, LABELS).x0)
 
