@@ -56,3 +56,9 @@ def test_evaluate_measures_points_as_they_are(tmp_path, capsys):
     page = (run / "report.html").read_text()
     assert "three standard deviations of a mode" in page
     assert " modes are covered, and " in page
+    assert main(["evaluate", str(run), "--n", "200", "--steps", "3", "--seeds", "0", "1"]) == 0
+    several = capsys.readouterr().out
+    assert "modes_covered" in several
+    assert "good_share" in several
+    assert main(["compare", str(run)]) == 0
+    assert f"{result['modes_covered']:.1f} ({result['good_share']:.1%})" in capsys.readouterr().out

@@ -74,6 +74,33 @@ def test_the_smallest_distance_of_each_sampler_is_bold():
     assert "**" not in RATIO.markdown()
 
 
+def test_the_most_modes_and_good_points_of_each_sampler_are_bold():
+    rows = [["hinge × none", "", "7.0±1.0"], ["hinge × R1", "", "8.0±0.0"], ["plain", "8.0", ""]]
+    modes = table(kind="modes", columns=["arm", "ddim 5", "one call 1"], rows=rows, floor=None)
+    assert modes.markdown().splitlines()[2:] == [
+        "| hinge × none |  | 7.0±1.0 |",
+        "| hinge × R1 |  | **8.0±0.0** |",
+        "| plain | 8.0 |  |",
+    ]
+    assert modes.caption("ring") == "ring, modes covered, classifier, holdout; n = 1000 against 500"
+
+
+def test_arms_of_two_parts_make_a_crossed_table():
+    rows = [["plain", "", "3", "8.0"], ["hinge × none", "7.0", "2", ""], ["hinge × R1", "8.0", "2", ""]]
+    rows += [["least squares × R1", "6.0", "2", ""]]
+    modes = table(kind="modes", columns=["arm", "one call 1", "training NFE", "ddim 5"], rows=rows)
+    assert modes.crossed().markdown().splitlines() == [
+        "|  | none | R1 |",
+        "|---|--:|--:|",
+        "| hinge | 7.0 | 8.0 |",
+        "| least squares |  | 6.0 |",
+    ]
+    with pytest.raises(ValueError, match="no arm is called A × B: there are plain, m = 10, k = 2"):
+        table().crossed()
+    with pytest.raises(ValueError, match="the arm 'a × b' has 2 samplers: name one of them with `columns`"):
+        table(rows=[["a × b", "1", "2", "3", ""]]).crossed()
+
+
 def test_latex_escapes_what_latex_reads():
     text = table(rows=[["50 %_x & y", "1", "1±0.1", "2", ""], ["b", "1", "2±0.1", "3", ""]]).latex()
     assert r"50 \%\_x \& y & 1 & \textbf{1$\pm$0.1} & \textbf{2} &  \\" in text

@@ -91,6 +91,39 @@ def test_the_tables_are_means_and_ratios_over_the_seeds(done):
     assert results.seeds == [0, 1]
 
 
+def test_points_have_tables_of_modes_and_good_ones(tmp_path, capsys):
+    quick = {"trainer.steps": 3, "trainer.sample_every": 0, "trainer.num_samples": 4, "data.num_samples": 200}
+    changes = {
+        "settings": {"ring": {"scratch": quick}},
+        "features": {"points": "points"},
+        "samplers": {"one call": [1]},
+        "arms": {
+            "baseline": {"recipe": "diffusion", "start": "scratch", "samplers": {"ddim": [2]}},
+            "hinge × R1": {"recipe": "gan", "start": "scratch", "flags": {"method.objective": "Hinge"}},
+            "hinge × none": {
+                "recipe": "gan",
+                "start": "scratch",
+                "flags": {"method.objective": "Hinge", "method.penalty": None},
+            },
+        },
+    }
+    assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 0
+    setting = StudyResults.read(tmp_path / "runs" / "few.json").settings["ring"]
+    for kind, metric in (("modes", "modes_covered"), ("good", "good_share")):
+        table = setting.table(kind)
+        assert table.columns == ["arm", "ddim 2", "one call 1"]
+        rows = {name: cells for name, *cells in table.rows}
+        for arm, place in (("baseline", 0), ("hinge × R1", 1), ("hinge × none", 1)):
+            files = [tmp_path / "runs" / "ring" / f"seed{seed}" / arm / "results.json" for seed in (0, 1)]
+            values = [one[metric] for file in files for one in json.loads(file.read_text())]
+            assert len(values) == 2
+            assert rows[arm][place] == text_of(values, 1 if kind == "modes" else None)
+            assert rows[arm][1 - place] == ""
+    assert setting.table("modes").crossed().columns == ["", "R1", "none"]
+    line = next(csv.DictReader((tmp_path / "runs" / "few.csv").open()))
+    assert 0 <= int(line["modes_covered"]) <= 8
+
+
 def test_what_a_study_leaves_behind(done, capsys):
     page = (done / "runs" / "few.md").read_text()
     assert "tiny, pixels pooled to 4x4, holdout; n = 32 against 500, floor" in page

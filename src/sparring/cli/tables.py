@@ -53,10 +53,13 @@ def print_result(name: str, result: Result) -> None:
 def print_results(found: Sequence[tuple[Path, Result]]) -> None:
     """Several evaluations, a row each, and what they depend on."""
     table = Table(caption_justify="left")
-    for heading in ("source", "scheduler, NFE", "seed", "frechet", "floor", "kernel", "precision", "recall"):
+    headings = ["source", "scheduler, NFE", "seed", "frechet", "floor", "kernel", "precision", "recall"]
+    points = any(result.modes_covered is not None for _, result in found)
+    for heading in [*headings, *(("modes_covered", "good_share") if points else ())]:
         table.add_column(heading, justify="left" if heading == "source" else "right")
     for source, result in found:
-        numbers = (result.frechet, (result.floor or Floor()).frechet, result.kernel, result.precision, result.recall)
+        numbers = [result.frechet, (result.floor or Floor()).frechet, result.kernel, result.precision, result.recall]
+        numbers += [result.modes_covered, result.good_share] if points else []
         cells = ["" if value is None else f"{value:.4g}" for value in numbers]
         seed = "" if result.seed is None else str(result.seed)
         table.add_row(escape(str(source)), str(result.setting or "images"), seed, *cells)
@@ -68,13 +71,16 @@ def print_results(found: Sequence[tuple[Path, Result]]) -> None:
 def print_comparison(comparison: Comparison, verdicts: Sequence[Verdict]) -> None:
     """Frechet distance, precision and recall of every arm, scheduler and NFE; cost; verdicts.
 
-    One table if the terminal is wide enough, else one for the distance and one for the shares.
+    One table if the terminal is wide enough, else one for the distance and one for the shares. Of points in the plane
+    another one says how many modes are covered, and how many points are good.
     """
     out, arms = console(), comparison.arms
     if out.width >= 30 + 20 * len(arms):
         kinds = [("Frechet distance (precision/recall)", distance_and_shares)]
     else:
         kinds = [("Frechet distance", distance), ("Precision/recall", shares)]
+    if any(points(arm, setting) for arm in arms for setting in comparison.settings()):
+        kinds.append(("Modes covered (share of good points)", points))
     for title, write in kinds:
         table = Table(title=title, title_justify="left", caption_justify="left")
         table.add_column("scheduler, NFE")
@@ -82,7 +88,7 @@ def print_comparison(comparison: Comparison, verdicts: Sequence[Verdict]) -> Non
             table.add_column(arm.name, justify="right")
         for setting in comparison.settings():
             table.add_row(str(setting), *[write(arm, setting) for arm in arms])
-        if write is not shares:
+        if write not in (shares, points):
             table.add_section()
             table.add_row("ms per training step", *[mean_of(arm, "seconds_per_step", 1000) for arm in arms])
             table.add_row("training calls", *[mean_of(arm, "network_calls") for arm in arms])
@@ -118,13 +124,20 @@ def distance(arm: Arm, setting: Setting) -> str:
     found = arm.distance(setting)
     if found is None:
         return "not finite" if arm.results(setting) else ""
-    return f"{found.mean:.2f}" + ("" if found.deviation is None else f"±{found.deviation:.2f}")
+    places = 2 if found.mean >= 0.1 else 4  # of points in the plane it is small
+    return f"{found.mean:.{places}f}" + ("" if found.deviation is None else f"±{found.deviation:.{places}f}")
 
 
 def shares(arm: Arm, setting: Setting) -> str:
     """Precision and recall, means over seeds."""
     found = [arm.estimate("precision", setting), arm.estimate("recall", setting)]
     return "/".join("–" if one is None else f"{one.mean:.2f}" for one in found) if arm.results(setting) else ""
+
+
+def points(arm: Arm, setting: Setting) -> str:
+    """Modes covered and the share of good points, means over seeds; "" of other images."""
+    modes, good = arm.estimate("modes_covered", setting), arm.estimate("good_share", setting)
+    return f"{modes.mean:.1f} ({good.mean:.1%})" if modes and good else ""
 
 
 def mean_of(arm: Arm, key: Cost, scale: float = 1) -> str:

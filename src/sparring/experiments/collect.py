@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from sparring.evaluation import Arm, Comparison, Verdict, verdicts
+from sparring.evaluation.comparison import Metric
 from sparring.experiments.results import SettingResults, StudyResults, Table
 from sparring.experiments.runner import Runner
 from sparring.runs import RunSummary, is_run, summarise
@@ -65,7 +66,7 @@ def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingRe
     comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
     first = next(iter(comparisons.values()))
     tables = [distances(comparison, runner.study.split) for comparison in comparisons.values()]
-    tables.append(shares(first, runner.study.split))
+    tables += [shares(first, runner.study.split), *of_points(first, runner.study.split)]
     controls = {arm.name: runner.study.controls_of(arm.name) for arm in first.arms}
     for control in dict.fromkeys(name for names in controls.values() for name in names):
         judged = [name for name, names in controls.items() if control in names]
@@ -109,6 +110,21 @@ def shares(comparison: Comparison, split: str) -> Table:
     return Table(kind="shares", columns=["arm", *map(str, every)], rows=rows, **measured(comparison, split))
 
 
+def of_points(comparison: Comparison, split: str) -> list[Table]:
+    """Modes covered and share of good points, mean and standard deviation over seeds; no table of other images."""
+    wanted: list[tuple[str, Metric, int | None]] = [("modes", "modes_covered", 1), ("good", "good_share", None)]
+    every, how = comparison.settings(), measured(comparison, split) | {"floor": None}
+    tables = []
+    for kind, metric, digits in wanted:
+        rows = []
+        for arm in comparison.arms:
+            found = [arm.estimate(metric, setting) for setting in every]
+            rows.append([arm.name, *(text_of(one.values, digits) if one else "" for one in found)])
+        if any(cell for row in rows for cell in row[1:]):
+            tables.append(Table(kind=kind, columns=["arm", *map(str, every)], rows=rows, **how))
+    return tables
+
+
 def measured(comparison: Comparison, split: str) -> dict[str, Any]:
     """How a table's numbers were measured."""
     example = comparison.example()
@@ -144,11 +160,16 @@ def ratio(arm: Arm, control: Arm, setting: Setting) -> list[float]:
     return [mine[seed].frechet / its[seed].frechet for seed in mine if seed in its and its[seed].frechet > 0]
 
 
-def text_of(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds, three digits from 0.1 on; empty for no value."""
+def text_of(values: Sequence[float], digits: int | None = None) -> str:
+    """Mean and standard deviation over seeds; empty for no value.
+
+    Args:
+        values: of the seeds.
+        digits: after the point; None: three in all from 0.1 on.
+    """
     if not values:
         return ""
-    places = 2 if fmean(values) >= 1 else 3
+    places = digits if digits is not None else 2 if fmean(values) >= 1 else 3
     return f"{fmean(values):.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
 
 

@@ -56,7 +56,7 @@ def _curves(table: Table) -> dict[str, dict[str, list[tuple[int, float, float]]]
     found: dict[str, dict[str, list[tuple[int, float, float]]]] = {}
     for column, heading in enumerate(table.columns):
         if SAMPLED.fullmatch(heading):
-            scheduler, nfe = heading.split()
+            scheduler, nfe = heading.rsplit(maxsplit=1)
             for cells in table.rows:
                 if (mean := mean_of(cells[column])) is not None:
                     spread = float(cells[column].partition("±")[2] or 0)

@@ -10,8 +10,18 @@ from typing import Any, Self
 
 from sparring.report.export import LATEX
 
-SAMPLED = re.compile(r"[\w-]+ \d+")
-"""A heading that names a scheduler and network calls, such as "ddim 5"."""
+SAMPLED = re.compile(r"[\w -]+ \d+")
+"""A heading that names a scheduler and network calls, such as "ddim 5" or "one call 1"."""
+
+CROSS = " × "
+"""Between the two parts of an arm's name: the arms "hinge × R1" and "hinge × none" make one row of a crossed table."""
+
+IN_WORDS = {
+    "shares": "precision/recall, mean over seeds",
+    "modes": "modes covered",
+    "good": "share of points within three standard deviations of a mode",
+}
+"""What a table shows, by its kind."""
 
 MARK = re.compile(r"<!-- table: (?P<words>.+?) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 """A place in a Markdown page that a table fills: `<!-- table: STUDY KIND KEY=VALUE … -->` to `<!-- end -->`."""
@@ -23,7 +33,8 @@ class Table:
 
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
-            precision/recall.
+            precision/recall; of points in the plane also "modes" and "good" for the modes covered and the share of
+            good points.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
         features: what the distance was measured in; a table of ratios has a column for it.
@@ -46,7 +57,7 @@ class Table:
         if self.kind == "ratio":
             parts.append(f"distance over that of {self.control}, seed by seed")
         else:
-            parts += ["precision/recall, mean over seeds"] if self.kind == "shares" else []
+            parts += [IN_WORDS[self.kind]] if self.kind in IN_WORDS else []
             parts += [part for part in (self.features, self.split) if part]
         line = ", ".join(parts)
         if self.n is not None:
@@ -76,13 +87,34 @@ class Table:
         ]
         return replace(self, columns=[self.columns[place] for place in kept], rows=rows)
 
+    def crossed(self) -> "Table":
+        """Arms called "A × B" as a table with a row for each A and a column for each B, each arm at its one sampler.
+
+        Raises:
+            ValueError: no arm is called so, or one was measured at several samplers.
+        """
+        cells: dict[str, dict[str, str]] = {}
+        for name, *values in self.rows:
+            first, cross, second = name.partition(CROSS)
+            known = [x for heading, x in zip(self.columns[1:], values, strict=True) if x and SAMPLED.fullmatch(heading)]
+            if cross and len(known) > 1:
+                raise ValueError(f"the arm {name!r} has {len(known)} samplers: name one of them with `columns`")
+            if cross:
+                cells.setdefault(first, {})[second] = known[0] if known else ""
+        if not cells:
+            raise ValueError(f"no arm is called A{CROSS}B: there are {', '.join(row[0] for row in self.rows)}")
+        seconds = list(dict.fromkeys(second for row in cells.values() for second in row))
+        rows = [[first, *(row.get(second, "") for second in seconds)] for first, row in cells.items()]
+        return replace(self, columns=["", *seconds], rows=rows)
+
     def best(self) -> set[tuple[int, int]]:
-        """Row and column of the smallest distance at each sampler; of ratios none."""
+        """Row and column of the smallest distance, or of the most modes or good points, at each sampler; else none."""
         found = set()
+        best = {"distance": min, "modes": max, "good": max}.get(self.kind)
         for column, heading in enumerate(self.columns):
             known = {row: value for row, cells in enumerate(self.rows) if (value := mean_of(cells[column])) is not None}
-            if self.kind == "distance" and SAMPLED.fullmatch(heading) and len(known) > 1:
-                found |= {(row, column) for row, value in known.items() if value == min(known.values())}
+            if best is not None and SAMPLED.fullmatch(heading) and len(known) > 1:
+                found |= {(row, column) for row, value in known.items() if value == best(known.values())}
         return found
 
     def numeric(self) -> list[bool]:
@@ -241,8 +273,8 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares or verdicts. Further words: `setting=NAME`, `control=ARM`, `features=A|B`,
-    `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), and `caption=no`.
+    KIND is distance, ratio, shares, modes, good or verdicts. Further words: `setting=NAME`, `control=ARM`,
+    `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and `caption=no`.
 
     Raises:
         ValueError: a file, a table, an arm or a column that is not there.
@@ -267,7 +299,7 @@ def _named(words: str, data: Path) -> str:
     if wrong := [word for word in rest if "=" not in word]:
         raise ValueError(f"`{wrong[0]}` is not KEY=VALUE")
     options = dict(word.split("=", 1) for word in rest)
-    allowed = ("setting", "control", "features", "arms", "columns", "caption")
+    allowed = ("setting", "control", "features", "arms", "columns", "crossed", "caption")
     if unknown := [key for key in options if key not in allowed]:
         raise ValueError(f"unknown word {unknown[0]}: there are {', '.join(allowed)}")
     name, setting = StudyResults.read(data / f"{study}.json").setting(options.get("setting"))
@@ -279,6 +311,7 @@ def _named(words: str, data: Path) -> str:
     if kind != "ratio" and features:
         chosen["features"] = features[0]
     table = setting.table(kind, **chosen).part(**parts, features=features)
+    table = table.crossed() if options.get("crossed") == "yes" else table
     caption = [] if options.get("caption") == "no" else [f"{table.caption(name)}\n"]
     return "\n".join([*caption, table.markdown()])
 

@@ -21,6 +21,7 @@ from sparring.data import ImageData, StoredImages, from_spec
 from sparring.data.base import in_range
 from sparring.evaluation import RealImages
 from sparring.evaluation.features import cache_folder, feature_network
+from sparring.evaluation.points import with_points
 from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, replaced
 from sparring.metrics import Reference
 from sparring.recipes import recipe
@@ -28,7 +29,7 @@ from sparring.recipes.compose import compose
 from sparring.runs import is_run
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.classes import make
-from sparring.runs.pictures import to_uint8
+from sparring.runs.pictures import POINTS, to_uint8
 from sparring.runs.results import Result, keep_result, read_results
 from sparring.samplers import Sampler
 
@@ -192,6 +193,8 @@ class Runner:
                     reference=real.reference.name,
                     train=None if real.train is None else real.train.name,
                 )
+                if real.reference.image_shape == POINTS:
+                    result = with_points(result, images, real.reference, real.train)
                 keep_result(run, result)
                 made += 1
         return made

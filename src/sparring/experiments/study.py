@@ -179,7 +179,7 @@ class Study(Section):
         name: of its file, without the ending.
         settings: where the arms are trained and measured, by name.
         arms: by name, in the order of the tables. There is always one called "baseline", from which the others start.
-        samplers: network calls by scheduler.
+        samplers: network calls by scheduler; "one call" is that of a generator without one.
         seeds: of the trainings.
         n: images that are sampled for a number.
         split: "validation" for choosing, "holdout" for the final numbers.

@@ -15,6 +15,9 @@ from sparring.generators.sampling import Sampling
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
 
+ONE_CALL = "one call"
+"""Stands where the scheduler of a denoiser stands."""
+
 
 class LatentGenerator(Generator):
     """A network from latents to images: `generator(z)`, or `generator(z, labels)` if it is class-conditional.
@@ -113,10 +116,10 @@ class LatentGenerator(Generator):
     # -- samples -------------------------------------------------------------------------------------------------------
 
     def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
-        if scheduler is not None:
+        if scheduler not in (None, ONE_CALL):
             name = type(self.net).__name__
             raise ValueError(f"`scheduler={scheduler}`: {name} makes an image in one call; leave it out")
-        return "one call", 1
+        return ONE_CALL, 1
 
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
         """The images of a sampling, in one call whatever its `steps` say.
