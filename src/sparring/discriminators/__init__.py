@@ -7,6 +7,7 @@ from sparring.discriminators.losses import discriminator_losses, generator_loss
 from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.siamese import SiameseDiscriminator
+from sparring.discriminators.sliced import SlicedDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PlainDiscriminator",
     "ProjectedDiscriminator",
     "SiameseDiscriminator",
+    "SlicedDiscriminator",
     "StructureDiscriminator",
     "Views",
     "discriminator_losses",

@@ -7,6 +7,7 @@ from sparring.objectives.adversarial import (
     Objective,
     Relativistic,
     Scores,
+    Sliced,
     Wasserstein,
     discriminator_statistics,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Relativistic",
     "Scores",
     "SemiSupervised",
+    "Sliced",
     "Transport",
     "Wasserstein",
     "WitnessPenalty",

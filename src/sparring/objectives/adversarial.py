@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ class Scores:
             for kernels [B, ...], an embedding.
         features: what the logits were computed from, each [B, ...].
         hidden: [B, d] what the last layer makes the logits of, if the discriminator gives it.
+        direction: the logits once more, but with gradient only to the direction of the last layer (`Sliced`).
         labels: [B, ...] class numbers.
         cost: [B] cost of bringing each fake from where it comes.
         draws: random numbers for the rows, when the discriminator is updated.
@@ -29,6 +29,7 @@ class Scores:
     logits: Tensor
     features: list[Tensor] = field(default_factory=list)
     hidden: Tensor | None = None
+    direction: Tensor | None = None
     labels: Tensor | None = None
     cost: Tensor | None = None
     draws: Draws | None = None
@@ -41,7 +42,7 @@ class Objective(ABC):
     Losses are scalars in float32 (float64 for float64 logits).
     """
 
-    needs_real: ClassVar[bool] = False
+    needs_real: bool = False
     """Whether the generator's loss also takes the scores of real images."""
 
     @abstractmethod
@@ -192,6 +193,40 @@ class Relativistic(Objective):
                 f"{tuple(fake.logits.shape)}: use batches of equal size"
             )
         return at_least_float32(real.logits) - at_least_float32(fake.logits)
+
+
+class Sliced(Objective):
+    """Another objective, and the Wasserstein gap `mean dir_f - mean dir_r` for the direction of the last layer.
+
+    The base objective trains all but that direction, which the gap trains and nothing else: see `SlicedDiscriminator`.
+    Source: Takida et al. 2024, "SAN: Inducing Metrizability of GAN with Discriminative Normalized Linear Layer"
+    (arXiv 2301.12811).
+
+    Args:
+        base: objective of the logits.
+        direction_weight: factor of the gap; 1 in the paper. 0 leaves the direction as it was at the start.
+
+    Raises:
+        ValueError: a negative weight; in `discriminator`, scores of a discriminator whose last layer is not sliced.
+    """
+
+    def __init__(self, base: Objective, *, direction_weight: float = 1.0) -> None:
+        if direction_weight < 0:
+            raise ValueError(f"`direction_weight={direction_weight}` must be 0 or more")
+        self.base, self.direction_weight = base, direction_weight
+        self.needs_real = base.needs_real
+
+    def discriminator(self, real: Scores, fake: Scores) -> Tensor:
+        if real.direction is None or fake.direction is None:
+            raise ValueError("`Sliced` trains the direction of the last layer: use it with a `SlicedDiscriminator`")
+        gap = at_least_float32(fake.direction).mean() - at_least_float32(real.direction).mean()
+        return self.base.discriminator(real, fake) + self.direction_weight * gap
+
+    def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
+        return self.base.generator(fake, real)
+
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return self.base.statistics(real, fake)
 
 
 @torch.no_grad()
