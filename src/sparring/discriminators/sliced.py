@@ -22,7 +22,7 @@ class SlicedDiscriminator(Discriminator):
 
     Args:
         discriminator: the discriminator.
-        last: name of its last layer, for example "net.read_out"; "": the linear layer or convolution that is defined
+        last: name of its last layer, for example "net.read_out"; None: the linear layer or convolution that is defined
             last.
 
     Raises:
@@ -30,13 +30,13 @@ class SlicedDiscriminator(Discriminator):
             compares; in `logits`, a layer that is not the last.
     """
 
-    def __init__(self, discriminator: Discriminator, *, last: str = "") -> None:
+    def __init__(self, discriminator: Discriminator, *, last: str | None = None) -> None:
         super().__init__()
         kind = type(discriminator).__name__
         if discriminator.needs_reference != "no":
             raise ValueError(f"{kind} compares images with others, and its logits are not linear in features of one")
         layers = {name: part for name, part in discriminator.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-        if not layers or (last and last not in layers):
+        if not layers or (last is not None and last not in layers):
             raise ValueError(f"`last={last}`: the linear layers of {kind} are {', '.join(layers) or 'none'}")
         self.discriminator = discriminator
         self.last = last or list(layers)[-1]

@@ -28,7 +28,7 @@ class SAN(GAN):
         discriminator: of single images, with a linear last layer.
         objective: base objective; hinge when None.
         penalty: one penalty or several on the discriminator.
-        last: name of the discriminator's last layer, such as "net.read_out"; "": the layer that is defined last.
+        last: name of the discriminator's last layer, such as "net.read_out"; None: the layer that is defined last.
         direction_weight: factor of the gap that trains the direction; at 0 it stays as it was at the start.
     """
 
@@ -39,7 +39,7 @@ class SAN(GAN):
         *,
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
-        last: str = "",
+        last: str | None = None,
         direction_weight: float = 1.0,
     ):
         objective = Sliced(objective or Hinge(), direction_weight=direction_weight)
