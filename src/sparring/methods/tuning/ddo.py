@@ -1,6 +1,6 @@
 """DDO: direct discriminative optimisation (Zheng et al., arXiv 2503.01103).
 
-Status: proven at 2 NFE on digits; no gain at 10 and more (docs/results/ddo.md).
+Status: no gain; better at 2 NFE in every seed, harm at 10 and more in two of three (docs/results/ddo.md).
 
 No discriminator network: the likelihood ratio of the model to a frozen reference acts as one,
 
