@@ -71,7 +71,7 @@ def test_data_that_does_not_fit_is_refused(data, words):
         ),
         (lambda: LatentGenerator(Perceptron(in_features=4, out_shape=(2, 1, 1)), 0), "`latent_dim=0`"),
         (lambda: ConvGenerator(size=12, widths=(8,)), "`size=12`"),
-        (lambda: ConvGenerator(widths=(8, 6), groups=8), "`groups=8` must divide"),
+        (lambda: ConvGenerator(widths=(8, 6), groups=4), "`groups=4` must divide"),
         (lambda: ConvGenerator()(torch.zeros(1, 64), torch.zeros(1)), "belong together"),
     ],
 )

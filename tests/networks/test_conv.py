@@ -56,10 +56,10 @@ def test_sizes_follow_the_images(size, maps, channels):
 
 def test_a_block_starts_as_the_identity_and_scales_its_weights_by_the_depth():
     torch.manual_seed(0)
-    block, x = Residual(16, 4, 2, depth=16), torch.randn(2, 16, 4, 4)
+    block, x = Residual(16, 4, depth=16), torch.randn(2, 16, 4, 4)
     assert torch.equal(block(x), x)
     torch.manual_seed(0)
-    torch.testing.assert_close(Residual(16, 4, 2, depth=1).first.weight, 2 * block.first.weight)
+    torch.testing.assert_close(Residual(16, 4, depth=1).first.weight, 2 * block.first.weight)
     assert block.first.weight.std().item() == pytest.approx(0.5 * (2 / (1 + 0.2**2) / 16) ** 0.5, rel=0.15)
 
 

@@ -37,6 +37,7 @@ class Method(nn.Module, ABC):
         updates_per_rollout: generator updates on one rollout. With more than 1 the rollout is made without a graph, and
             `generator_loss` runs the network itself, as policy gradients do.
         step: number of the current step, from 0; set by the trainer (ramps and warm-ups read it).
+        steps: of the whole run; set by the trainer (schedules read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
     """
@@ -53,6 +54,7 @@ class Method(nn.Module, ABC):
         self.generator = generator
         self.discriminator = discriminator
         self.step = 0
+        self.steps = 1
         self.statistics: dict[str, Tensor] = {}
 
     def parts(self) -> list[nn.Module]:

@@ -23,8 +23,7 @@ class ConvDiscriminator(nn.Module):
         in_channels: Of the images.
         size: Their width and height, or [height, width].
         widths: Channels from the smallest map to the images' size, as many as there are resolutions; None: by the size.
-        groups: Of the 3x3 convolutions; they divide the channels inside the blocks.
-        expansion: Channels inside a block, as a multiple of those outside.
+        groups: Of the 3x3 convolutions; they divide the widths.
         num_classes: Classes that it is conditioned on; None: it takes no labels.
         time: It is conditioned on the time t in [0, 1].
         neighbour: It is conditioned on the noisier neighbour x_t, of the images' shape.
@@ -40,8 +39,7 @@ class ConvDiscriminator(nn.Module):
         in_channels: int = 1,
         size: int | Sequence[int] = 8,
         widths: Sequence[int] | None = None,
-        groups: int = 8,
-        expansion: int = 2,
+        groups: int = 1,
         num_classes: int | None = None,
         time: bool = False,
         neighbour: bool = False,
@@ -49,12 +47,12 @@ class ConvDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         sizes = resolutions(size)
-        widths = widths_for(size, widths, groups, expansion)
+        widths = widths_for(size, widths, groups)
         embedded = 2 * widths[0] if time else 0
         self.neighbour = neighbour
         self.read_in = nn.Conv2d(in_channels * (2 if neighbour else 1), widths[-1], 1)
         every = [width for width in widths[::-1] for _ in range(PER_RESOLUTION)]
-        self.blocks = nn.ModuleList(Residual(width, groups, expansion, len(every), embedded) for width in every)
+        self.blocks = nn.ModuleList(Residual(width, groups, len(every), embedded) for width in every)
         pairs = zip(widths[:0:-1], widths[-2::-1], strict=True)
         self.changes = nn.ModuleList(nn.Conv2d(before, after, 1, bias=False) for before, after in pairs)
         self.spread = None if spread is None else Spread(spread)

@@ -23,8 +23,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         out_channels: Of the images.
         size: Their width and height, or [height, width].
         widths: Channels from the smallest map to the images' size, as many as there are resolutions; None: by the size.
-        groups: Of the 3x3 convolutions; they divide the channels inside the blocks.
-        expansion: Channels inside a block, as a multiple of those outside.
+        groups: Of the 3x3 convolutions; they divide the widths.
         num_classes: Classes that are embedded and joined to z; None: none.
 
     Raises:
@@ -38,13 +37,12 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         out_channels: int = 1,
         size: int | Sequence[int] = 8,
         widths: Sequence[int] | None = None,
-        groups: int = 8,
-        expansion: int = 2,
+        groups: int = 1,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.start_size = resolutions(size)[0]
-        widths = widths_for(size, widths, groups, expansion)
+        widths = widths_for(size, widths, groups)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
         joined = latent_dim * (1 if num_classes is None else 2)
         self.start = nn.Linear(joined, widths[0] * self.start_size[0] * self.start_size[1])
@@ -53,7 +51,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         )
         depth = PER_RESOLUTION * len(widths)
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(Residual(width, groups, expansion, depth) for _ in range(PER_RESOLUTION)))
+            nn.Sequential(*(Residual(width, groups, depth) for _ in range(PER_RESOLUTION)))
             for width in widths
         )
         self.last = nn.Conv2d(widths[-1], out_channels, 1)

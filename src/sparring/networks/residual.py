@@ -10,27 +10,26 @@ PER_RESOLUTION = 2  # residual blocks
 
 
 class Residual(nn.Module):
-    """x + f(x) without normalisation, f an inverted bottleneck: 1x1, LeakyReLU 0.2, grouped 3x3, LeakyReLU 0.2, 1x1.
+    """x + f(x) without normalisation, f a bottleneck: 1x1, LeakyReLU 0.2, 3x3 (grouped), LeakyReLU 0.2, 1x1.
 
     The last convolution starts at 0, so the block starts as the identity; the weights of the others start at the scale
     of He et al. times `depth^(-1/4)`, with which the network's output moves at a pace that does not depend on its depth
-    (Zhang et al. 2019, "Fixup Initialization", for a branch of three layers).
+    (Zhang et al. 2019, "Fixup Initialization", for a branch of three layers). R3GAN's block is twice as wide inside and
+    has more groups, which on CPUs costs more than it gives.
 
     Args:
         width: Channels.
-        groups: Of the 3x3 convolution; they divide the widened channels.
-        expansion: Channels inside, as a multiple of `width`.
+        groups: Of the 3x3 convolution; they divide the width.
         depth: Residual blocks of the network.
-        condition: Numbers of an embedding that is added to the channels inside, as 0 at the start; 0: no embedding.
+        condition: Numbers of an embedding that is added to the channels inside; 0: no embedding.
     """
 
-    def __init__(self, width: int, groups: int, expansion: int, depth: int, condition: int = 0) -> None:
+    def __init__(self, width: int, groups: int, depth: int, condition: int = 0) -> None:
         super().__init__()
-        inside = width * expansion
-        self.first = nn.Conv2d(width, inside, 1)
-        self.middle = nn.Conv2d(inside, inside, 3, padding=1, groups=groups)
-        self.last = nn.Conv2d(inside, width, 1, bias=False)
-        self.condition = nn.Linear(condition, inside) if condition else None
+        self.first = nn.Conv2d(width, width, 1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1, groups=groups)
+        self.last = nn.Conv2d(width, width, 1, bias=False)
+        self.condition = nn.Linear(condition, width) if condition else None
         for layer in (self.first, self.middle):
             nn.init.kaiming_normal_(layer.weight, a=0.2)
             layer.weight.data *= depth**-0.25
@@ -62,16 +61,16 @@ def resolutions(size: int | Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def widths_for(size: int | Sequence[int], widths: Sequence[int] | None, groups: int, expansion: int) -> list[int]:
-    """Channels at each of `resolutions`, the given ones or 64, 64, 32, 16 …, which halve beyond 8 pixels.
+def widths_for(size: int | Sequence[int], widths: Sequence[int] | None, groups: int) -> list[int]:
+    """Channels at each of `resolutions`: the given ones, or 64, 32 and then 16.
 
     Raises:
-        ValueError: As many widths as there are not resolutions; groups that do not divide the widened channels.
+        ValueError: As many widths as there are not resolutions; groups that do not divide them.
     """
     sizes = resolutions(size)
-    chosen = list(widths) if widths is not None else [max(16, 64 >> max(n - 1, 0)) for n in range(len(sizes))]
+    chosen = list(widths) if widths is not None else [max(16, 64 >> number) for number in range(len(sizes))]
     if len(chosen) != len(sizes):
         raise ValueError(f"`size={size}`, `widths={chosen}`: {len(sizes)} widths, one for each of the sizes {sizes}")
-    if groups < 1 or min(chosen) < 1 or any(width * expansion % groups for width in chosen):
-        raise ValueError(f"`groups={groups}` must divide each of `widths={chosen}` times `expansion={expansion}`")
+    if groups < 1 or min(chosen) < 1 or any(width % groups for width in chosen):
+        raise ValueError(f"`groups={groups}` must divide each of `widths={chosen}`")
     return chosen

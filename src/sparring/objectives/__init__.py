@@ -38,6 +38,7 @@ from sparring.objectives.penalties import (
     penalties_of,
     r1_penalty,
 )
+from sparring.objectives.schedule import cosine
 from sparring.objectives.structure import structure_distance
 from sparring.objectives.transport import Transport
 
@@ -71,6 +72,7 @@ __all__ = [
     "Wasserstein",
     "WitnessPenalty",
     "directional_derivatives",
+    "cosine",
     "discriminator_statistics",
     "interpolates",
     "inverse_frequency",

@@ -1,11 +1,12 @@
 """Exponential moving average of a network's parameters and buffers, in float32."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparring.networks.frozen import copy_of_trained, frozen_tensors
+from sparring.objectives import cosine
 from sparring.training.sharding import local_shard
 
 
@@ -21,7 +22,9 @@ class EMA:
         halflife_images: instead of `decay`, the number of training images after which a contribution has halved.
         batch_size: images per update, to turn a half-life into a decay.
         warmup: bounds beta by (1 + k) / (10 + k) in update k, so that a random start is forgotten; wrong for
-            fine-tuning, where the start is the trained average.
+            fine-tuning, where the start is the trained average. "cosine" lets the half-life rise from 0 along half a
+            cosine over the run instead, as in R3GAN (arXiv 2501.05441).
+        steps: updates of the run, for "cosine".
     """
 
     def __init__(
@@ -31,14 +34,15 @@ class EMA:
         decay: float = 0.999,
         halflife_images: float | None = None,
         batch_size: int = 1,
-        warmup: bool = False,
+        warmup: bool | Literal["cosine"] = False,
+        steps: int = 1,
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"`ema_decay={decay}` must lie in [0, 1)")
         if halflife_images is not None and halflife_images <= 0:
             raise ValueError(f"`ema_halflife_images={halflife_images}` must be positive")
         self.decay = decay if halflife_images is None else 0.5 ** (batch_size / halflife_images)
-        self.warmup = warmup
+        self.warmup, self.steps = warmup, steps
         self.updates = 0
         self.frozen = set(frozen_tensors(module))
         self.module: Any = copy_of_trained(module).eval().requires_grad_(False)
@@ -53,10 +57,17 @@ class EMA:
         self.copy = [local_shard(copy[name]) for name in floating]
         self.exact = [(source[name], copy[name]) for name in copy if name not in set(floating)]
 
+    def beta(self) -> float:
+        """Decay of the next update."""
+        if self.warmup == "cosine":  # beta = 0.5^(1 / half-life), in updates
+            share = cosine(0.0, 1.0, (self.updates + 1) / self.steps)
+            return self.decay ** (1 / share) if share > 0 else 0.0
+        return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+
     @torch.no_grad()
     def update(self) -> None:
         """One step of the average; to be called after every update of the network."""
-        beta = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        beta = self.beta()
         torch._foreach_lerp_(self.copy, [s.to(c.dtype) for s, c in zip(self.source, self.copy, strict=True)], 1 - beta)
         for source, copy in self.exact:
             copy.copy_(source)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from sparring.objectives import cosine
 from sparring.training.players import is_below
 from sparring.training.sharding import gather_full, shard_like
 
@@ -22,6 +23,8 @@ class AdamW:
         weight_decay: decoupled weight decay.
         warmup_steps: steps over which the rate rises linearly from 0.
         decay: "cosine" lowers the rate to 0 at the last step of the run, "none" keeps it.
+        decay_to: share of the peak to which it lowers it instead.
+        beta2_end: to which the second of `betas` goes along half a cosine until the last step; None: it stays.
         clip: gradients are scaled so that their joint norm is at most this.
         lr_of: peak learning rates of parts by their names in the method, such as {"generator.net.time": 1e-3}; the
             longest name that fits counts. The rest has `lr`.
@@ -32,6 +35,8 @@ class AdamW:
     weight_decay: float = 0.0
     warmup_steps: int = 0
     decay: Literal["none", "cosine"] = "none"
+    decay_to: float = 0.0
+    beta2_end: float | None = None
     clip: float = 1.0
     lr_of: dict[str, float] = field(default_factory=dict)
 
@@ -41,8 +46,10 @@ class AdamW:
                 raise ValueError(f"`{name}={rate}` must be positive: a rate of 0 would train nothing")
         if not self.clip > 0:
             raise ValueError(f"`clip={self.clip}` must be positive; to switch clipping off give a large number")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"`betas={self.betas}` must lie in [0, 1)")
+        if not all(0 <= beta < 1 for beta in (*self.betas, self.beta2_end or 0.0)):
+            raise ValueError(f"`betas={self.betas}`, `beta2_end={self.beta2_end}` must lie in [0, 1)")
+        if not 0 <= self.decay_to <= 1:
+            raise ValueError(f"`decay_to={self.decay_to}` must lie in [0, 1]: a share of the peak rate")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"`weight_decay={self.weight_decay}` must be 0 or more")
         if self.warmup_steps < 0:
@@ -118,11 +125,21 @@ class Player:
             step: the step.
             peak: the peak rate; None: `lr`.
         """
-        step -= self.start
-        rate = (self.settings.lr if peak is None else peak) * min(1.0, (step + 1) / max(self.settings.warmup_steps, 1))
+        rate = self.settings.lr if peak is None else peak
+        rate *= min(1.0, (step - self.start + 1) / max(self.settings.warmup_steps, 1))
         if self.settings.decay == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * min(step / max(self.steps, 1), 1.0)))
+            rate = cosine(rate, rate * self.settings.decay_to, self.progress(step))
         return rate
+
+    def betas(self, step: int) -> tuple[float, float]:
+        """Decay rates of the two moments in a step of the run."""
+        first, second = self.settings.betas
+        end = second if self.settings.beta2_end is None else self.settings.beta2_end
+        return first, cosine(second, end, self.progress(step))
+
+    def progress(self, step: int) -> float:
+        """Share of its schedule that is over, from 0 to 1."""
+        return (step - self.start) / max(self.steps, 1)
 
     def gradients(self) -> list[Tensor]:
         """The gradients there are; a parameter that took no part in the step has none."""
@@ -143,7 +160,7 @@ class Player:
         if norm > self.settings.clip:
             torch._foreach_mul_(self.gradients(), self.settings.clip / norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step, group["peak"])
+            group["lr"], group["betas"] = self.lr(step, group["peak"]), self.betas(step)
         if self.scaler is None:
             self.optimizer.step()
         else:

@@ -62,7 +62,8 @@ class Trainer:
         freeze: parts of the method that are not trained, by name, such as ["generator.net.time_embedding"].
         ema_decay: decay per update of the average that is sampled and shipped.
         ema_halflife_images: half-life of that average in images, instead of `ema_decay`.
-        ema_warmup: let the average forget its start faster; for training from scratch.
+        ema_warmup: let the average forget its start faster; for training from scratch. "cosine": its half-life rises
+            from 0 along half a cosine until the last step.
         precision: "bf16" or "fp16" run the networks under autocast; losses and the process stay in float32, and each
             player has a loss scale of its own in fp16.
         checkpoint_every: steps between checkpoints; 0: only at the end.
@@ -100,7 +101,7 @@ class Trainer:
         freeze: Sequence[str] = (),
         ema_decay: float = 0.999,
         ema_halflife_images: float | None = None,
-        ema_warmup: bool = False,
+        ema_warmup: bool | Literal["cosine"] = False,
         precision: Precision = "fp32",
         checkpoint_every: int = 0,
         keep_checkpoints: int = 2,
@@ -177,8 +178,9 @@ class Trainer:
             raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
         freeze_parts(method, freeze)
         self.method = method.to(self.device).train()
+        method.steps = steps
         method.generator.check(data)
-        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup)
+        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=steps)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
         self.publisher = EmaPublisher(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
