@@ -67,6 +67,16 @@ def test_half_life_is_in_images():
             EMA(Counter(), **settings)
 
 
+def test_a_half_life_that_rises_over_the_run():
+    """0.5^(1 / half-life), in updates: 10 at the end, half of it after half of the run, next to none at the start."""
+    ema = EMA(Counter(1.0), halflife_images=1000, batch_size=100, warmup="cosine", steps=100)
+    lives = []
+    for ema.updates in (0, 49, 99, 500):
+        lives.append(math.log(0.5) / math.log(ema.beta()) if ema.beta() > 0 else 0.0)
+    assert lives == pytest.approx([10 * 0.5 * (1 - math.cos(math.pi / 100)), 5, 10, 10])
+    assert EMA(Counter(1.0), decay=0.0, warmup="cosine", steps=100).beta() == 0
+
+
 def test_average_of_a_run_follows_its_network(tmp_path):
     run = trainer(tmp_path / "run", ema_decay=0.5)
     windows, average = run.micro_batches(), None

@@ -1,5 +1,7 @@
 """What an update is: its clipping, its learning rate, what follows it, and what a player that rests is spared."""
 
+import math
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DModel
@@ -37,6 +39,25 @@ def test_each_update_has_the_learning_rate_of_its_step(tmp_path):
         assert run.alternate(next(windows), step)[0]
         rates = [player.optimizer.param_groups[0]["lr"] for player in run.players]
         assert rates == pytest.approx([1e-2 * min(1, (step + 1) / 4)] * 2)
+
+
+def test_a_cosine_ends_where_it_is_said_and_so_does_the_second_moment(tmp_path):
+    settings = both(lr=1e-2, decay="cosine", decay_to=0.25, betas=(0.0, 0.9), beta2_end=0.98)
+    run = trainer(tmp_path / "run", "adt", steps=4, **settings)
+    windows = run.micro_batches()
+    for step in range(4):
+        assert run.alternate(next(windows), step)[0]
+        share = 0.5 * (1 + math.cos(math.pi * step / 4))
+        for player in run.players:
+            group = player.optimizer.param_groups[0]
+            assert group["lr"] == pytest.approx(1e-2 * (0.25 + 0.75 * share))
+            assert group["betas"] == pytest.approx((0.0, 0.98 - 0.08 * share))
+    player = run.players[0]
+    assert player.lr(4) == pytest.approx(2.5e-3)
+    assert player.betas(4) == pytest.approx((0.0, 0.98))
+    for settings, words in (({"decay_to": 2.0}, "decay_to=2.0"), ({"beta2_end": 1.0}, "beta2_end=1.0")):
+        with pytest.raises(ValueError, match=words):
+            AdamW(**settings)
 
 
 @pytest.mark.parametrize("discriminator_updates", [1, 2])

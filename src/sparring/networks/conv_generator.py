@@ -51,8 +51,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         )
         depth = PER_RESOLUTION * len(widths)
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(Residual(width, groups, depth) for _ in range(PER_RESOLUTION)))
-            for width in widths
+            nn.Sequential(*(Residual(width, groups, depth) for _ in range(PER_RESOLUTION))) for width in widths
         )
         self.last = nn.Conv2d(widths[-1], out_channels, 1)
 

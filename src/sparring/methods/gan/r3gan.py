@@ -5,11 +5,11 @@ Status: unproven.
     L_D = mean sp(-(D(x) - D(G(z)))) + gamma/2 (mean |grad D(x)|^2 + mean |grad D(G(z))|^2),    sp(u) = log(1 + e^u)
     L_G = mean sp(-(D(G(z)) - D(x))),        z ~ N(0, 1)
 
-Real i is compared with fake i, so that dropping modes is no way out; the penalties at reals (R1) and at fakes (R2), both
-in every step, make the training converge locally. Fake: one network call from noise. Discriminator: any that looks at
-single images. The paper lowers gamma along half a cosine over the run; the recipe has its other schedules (rates, second
-moments, EMA). Its networks are residual, without normalisation (`ConvGenerator`, `ConvDiscriminator`). Sizes, rates and
-gamma are ours.
+Real i is compared with fake i, so that dropping modes is no way out; the penalties at reals (R1) and at fakes (R2),
+both in every step, make the training converge locally. Fake: one network call from noise. Discriminator: any that looks
+at single images. The paper lowers gamma along half a cosine over the run, and the recipe has its other schedules (rates,
+second moments, EMA). Its networks are residual, without normalisation (`ConvGenerator`, `ConvDiscriminator`). Sizes,
+rates and gamma are ours.
 """
 
 from sparring.data import Batch
