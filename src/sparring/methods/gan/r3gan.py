@@ -6,10 +6,10 @@ Status: unproven.
     L_G = mean sp(-(D(G(z)) - D(x))),        z ~ N(0, 1)
 
 Real i is compared with fake i, so that dropping modes is no way out; the penalties at reals (R1) and at fakes (R2),
-both in every step, make the training converge locally. Fake: one network call from noise. Discriminator: any that looks
-at single images. The paper lowers gamma along half a cosine over the run, and the recipe has its other schedules (rates,
-second moments, EMA). Its networks are residual, without normalisation (`ConvGenerator`, `ConvDiscriminator`). Sizes,
-rates and gamma are ours.
+both in every step, make the training converge locally. Fake: one network call from noise. Discriminator: any of single
+images. The paper lowers gamma along half a cosine over the run, and the recipe has its other schedules (rates, second
+moments, EMA). Its networks are residual, without normalisation (`ConvGenerator`, `ConvDiscriminator`). Sizes, rates and
+gamma are ours.
 """
 
 from sparring.data import Batch
