@@ -17,7 +17,7 @@ from sparring.data import StoredImages
 from sparring.evaluation import Evaluator, RealImages
 from sparring.generators import Denoiser, load_pipeline
 from sparring.process import VP, RectifiedFlow, set_timesteps
-from sparring.samplers import Sampler, SampleStream
+from sparring.samplers import Sampler
 
 pytestmark = pytest.mark.slow
 
@@ -197,19 +197,17 @@ def test_prompts_sizes_and_guidance_that_cannot_work_are_refused(tiny):
     assert Sampler(tiny("sd15"), device="cpu", size=24)(1, 1, prompts=PROMPTS).images.shape == (1, 3, 24, 24)
 
 
-class Recorder:
-    """Stands for a sampler; remembers how it was called and makes random images."""
+class Recorder(Sampler):
+    """Remembers how it was called and makes random images."""
 
     def __init__(self, generator):
-        self.generator, self.calls = generator, []
-
-    @property
-    def shape(self):
-        return self.generator.image_shape
+        super().__init__(generator, device="cpu")
+        self.calls = []
+        generator.draw = lambda sampling: iter([torch.rand(sampling.n, *self.shape) * 2 - 1])
 
     def stream(self, n, steps, **settings):
         self.calls.append(settings)
-        return SampleStream(iter([torch.rand(n, *self.shape) * 2 - 1]), "ddim", steps)
+        return super().stream(n, steps, **settings)
 
 
 def test_evaluation_asks_for_the_references_captions_size_and_classes(tiny):

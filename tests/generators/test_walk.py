@@ -156,8 +156,8 @@ def test_intervals_and_numbers_that_cannot_be_are_refused():
     for interval in ((2.0, 1.0), (-1.0, 1.0), (1.0, 1.0)):
         with pytest.raises(ValueError, match=r"`interval=.*` must be two noise levels, 0 <= low < high"):
             ClassifierFree(2.0, interval)
-    with pytest.raises(ValueError, match=r"`guidance_interval=\(1, 2\)` needs a `guidance` other than 1"):
-        denoiser.sample(1, 1, guidance_interval=(1, 2))
+    with pytest.raises(ValueError, match=r"`guidance_interval=\(2, 1\)` must be two noise levels"):
+        denoiser.sample(1, 1, guidance=2.0, guidance_interval=(2, 1))
     with pytest.raises(ValueError, match="`batch_size=0` must be at least 1"):
         denoiser.sample(1, 1, batch_size=0)
 

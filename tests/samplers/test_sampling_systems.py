@@ -101,7 +101,9 @@ def test_settings_belong_to_the_name_before_them():
         ("--foo 3", "unknown argument --foo"),
         ("--with projected 3", "unknown argument 3"),
         ("--guidance_interval 2 1", "must be two noise levels"),
-        ("--guidance_interval 1 2", "needs a `guidance` other than 1"),
+        ("--guidance 2 --guidance_interval 0 1", "takes neither classes nor captions"),
+        ("--steps 5 10", "`steps=5 10`: give one, or --sweep"),
+        ("--seed 1 2 3", "3 seeds for `n=2` images"),
         ("--with rescaled", "UNet2DModel takes neither classes nor captions"),
     ],
 )

@@ -1,11 +1,13 @@
 """Measure runs, pipelines or folders of images against real ones.
 
-Several sources, --steps, --scheduler and --seeds are measured in all combinations, against real images that are read
-once. Results of a run are kept in it, those of a pipeline beside it or in --out; `sparring compare` reads both.
+Several sources, --steps, --scheduler, --guidance and --seeds are measured in all combinations, against real images that
+are read once; --sweep takes many steps, solvers and weights of guidance. Results of a run are kept in it, those of a
+pipeline beside it or in --out; `sparring compare` reads both. --with adds systems to the sampler as in `sample`.
 
 examples:
   sparring evaluate runs/base --steps 10
   sparring evaluate runs/base runs/adt-s0 runs/adt-s1 --steps 5 10 --scheduler ddim dpm unipc
+  sparring evaluate runs/base --sweep
   sparring evaluate PIPELINE --reference runs/base --steps 20 --n 1000 --json
   sparring evaluate images/ --reference test.parquet --train train.parquet --pad 2
 """
@@ -14,31 +16,22 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import add_sampling, check_sampling
+from sparring.cli.sampling import Progress, add_sampling, check_sampling, settings_of, sweep_of
 from sparring.cli.terminal import path, place, quiet
 
 if TYPE_CHECKING:
     from sparring.evaluation import Evaluator
     from sparring.runs import Result
 
-PLAIN_EVERY_SECONDS = 10.0
 SETTINGS = ("size", "pad", "limit", "text_column", "on_error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", type=path, metavar="RUN|PIPELINE|FOLDER", help="what to measure")
-    add_sampling(parser, n=1000)
-    parser.add_argument("--steps", type=int, nargs="+", default=[10], help="sampler steps (default: 10)")
-    parser.add_argument(
-        "--scheduler",
-        nargs="+",
-        default=[None],
-        help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)",
-    )
+    add_sampling(parser)
     parser.add_argument(
         "--seeds", "--seed", type=int, nargs="+", default=[0], metavar="SEED", help="seeds of the latents (default: 0)"
     )
@@ -75,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    check_sampling(options, min(options.steps))
+    check_sampling(options)
+    options.n = options.n or 1000
     for source in options.sources:
         if not source.exists():
             raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
@@ -91,26 +85,28 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None and folders:
         raise ValueError(f"`out={options.out}` takes the results of a pipeline, and {folders[0]} is a folder of images")
     check_used(settings, [word for word in (options.reference, options.train, *map(str, folders)) if word is not None])
-    drawn = len(options.sources) - len(folders)
-    total = drawn * len(options.steps) * len(options.scheduler) * len(options.seeds) + len(folders)
-    progress = Progress(total, options.n)
+    options.settings = settings_of(options)
     evaluators = Evaluators(options, settings)
     found: list[tuple[Path, Result]] = []
-    for source in options.sources:
-        if source in folders:
-            evaluator = evaluators.of(source, None)
-            progress.next(str(source))
-            found.append((source, evaluator.folder(source, **settings)))
-        else:
-            found += [(source, result) for result in measure(source, options, evaluators, progress)]
-    progress.stop()
+    each = (
+        0 if options.sweep else len(options.steps) * len(options.scheduler) * len(options.guidance) * len(options.seeds)
+    )
+    total = len(folders) + each * (len(options.sources) - len(folders))
+    with Progress(total, options.n) as progress:
+        for source in options.sources:
+            if source in folders:
+                evaluator = evaluators.of(source, None)
+                progress.next(str(source))
+                found.append((source, evaluator.folder(source, **settings)))
+            else:
+                found += [(source, result) for result in measure(source, options, evaluators, progress)]
     if options.json:
         several = [result.to_json() | {"source": str(source)} for source, result in found]
-        print(json.dumps(several if total > 1 else found[0][1].to_json()))
+        print(json.dumps(several if len(found) > 1 else found[0][1].to_json()))
     else:
         from sparring.cli.tables import print_result, print_results
 
-        if total == 1:
+        if len(found) == 1:
             print_result(str(found[0][0]), found[0][1])
         else:
             print_results(found)
@@ -134,24 +130,25 @@ def measure(
         print(f"warning: {source} cannot be written: give --out FOLDER to keep the results", file=sys.stderr)
     place.mkdir(parents=True, exist_ok=True)
     results = []
-    for scheduler in options.scheduler:
-        for steps in options.steps:
-            for seed in options.seeds:
-                progress.next(f"{source}, {scheduler or 'own scheduler'}, {steps} steps, seed {seed}")
-                result = evaluator.sampler(
-                    sampler,
-                    n=options.n,
-                    steps=steps,
-                    scheduler=scheduler,
-                    seed=seed,
-                    guidance=options.guidance,
-                    batch_size=options.batch_size,
-                    pictures=place if kept and (is_run(source) or options.out is not None) else None,
-                    watch=progress.show,
-                )
-                if kept:
-                    keep_result(place, result)
-                results.append(result)
+    combinations = sweep_of(options, sampler.generator, options.seeds)
+    progress.total += len(combinations) if options.sweep else 0  # else they are counted
+    for scheduler, steps, guidance, seed in combinations:
+        words = f", guidance {guidance:g}" if guidance != 1 else ""
+        progress.next(f"{source}, {scheduler or 'own scheduler'}, {steps} steps{words}, seed {seed}")
+        result = evaluator.sampler(
+            sampler,
+            n=options.n,
+            steps=steps,
+            scheduler=scheduler,
+            seed=seed,
+            guidance=guidance,
+            pictures=place if kept and (is_run(source) or options.out is not None) else None,
+            watch=progress.show,
+            **options.settings,
+        )
+        if kept:
+            keep_result(place, result)
+        results.append(result)
     if kept and place == source and is_run(source):
         write_run_report(source)
     return results
@@ -176,38 +173,3 @@ class Evaluators:
             real = RealImages.of(options.reference, options.train, source, channels, options.allow, **self.settings)
             self.made[key] = Evaluator(real, options.features, options.features_seed)
         return self.made[key]
-
-
-class Progress:
-    """Where a measurement is, on stderr: a live line on a terminal, else lines."""
-
-    def __init__(self, total: int, n: int):
-        from rich.console import Console
-        from rich.status import Status
-
-        console = Console(stderr=True)
-        self.total, self.n, self.begun, self.what = total, n, 0, ""
-        self.live = Status("", console=console) if console.is_terminal else None
-        self.last_line = time.monotonic()
-
-    def next(self, what: str) -> None:
-        """Another measurement begins."""
-        self.begun += 1
-        self.what = f"[{self.begun}/{self.total}] {what}" if self.total > 1 else what
-        if self.live is not None:
-            self.live.start()
-            self.live.update(self.what)
-        elif self.total > 1:
-            print(self.what, file=sys.stderr, flush=True)
-
-    def show(self, drawn: int) -> None:
-        """So many images are drawn."""
-        if self.live is not None:
-            self.live.update(f"{self.what}: {drawn} of {self.n} images")
-        elif time.monotonic() - self.last_line > PLAIN_EVERY_SECONDS:
-            self.last_line = time.monotonic()
-            print(f"{self.what}: {drawn} of {self.n} images", file=sys.stderr, flush=True)
-
-    def stop(self) -> None:
-        if self.live is not None:
-            self.live.stop()

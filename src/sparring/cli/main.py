@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped."""
     try:
         options, rest = parser().parse_known_args(arguments)
-        if rest and options.command not in (fit, sample):
+        if rest and options.command not in (fit, sample, evaluate):
             raise ValueError(f"unknown argument {rest[0]}: see `sparring {options.name} --help`")
         options.rest = rest
         return options.command.run(options)

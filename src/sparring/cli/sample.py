@@ -6,6 +6,8 @@ added. `sparring systems sampling` lists them, --with NAME --with.help says what
 examples:
   sparring sample runs/base --n 64 --steps 10 --scheduler dpm --out grid.png
   sparring sample runs/base --n 1000 --out images/
+  sparring sample runs/base --seed 3 14 15 --out three.png
+  sparring sample runs/base --sweep --out sheet.png
   sparring sample runs/base --training --out training.gif
   sparring sample PIPELINE --prompt "a red apple" --guidance 5 --n 8 --out grid.png
   sparring sample runs/base --guidance 3 --guidance_interval 0.2 2 --out grid.png
@@ -14,19 +16,23 @@ examples:
 
 import argparse
 import os
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import add_sampling, check_sampling, settings_of, shown_settings
+from sparring.cli.sampling import SWEEP, Progress, add_sampling, check_sampling, settings_of, shown_settings, sweep_of
 from sparring.cli.terminal import path, place, quiet
+
+if TYPE_CHECKING:
+    from sparring.samplers import Sampler, SampleStream
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=place, metavar="RUN|PIPELINE", help="what to sample")
-    add_sampling(parser, n=64)
-    parser.add_argument("--steps", type=int, default=10, help="sampler steps (default: 10)")
-    parser.add_argument("--scheduler", help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the latents (default: 0)")
+    add_sampling(parser)
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[0], help="seed of the latents, or one for each image (default: 0)"
+    )
     parser.add_argument(
         "--out",
         type=path,
@@ -44,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", type=int, default=0, help="enlarge each pixel (default: to a grid of about 512)")
 
 
+GRID, SHEET = 64, 8  # images of a grid, and of a cell of a contact sheet
 ENDINGS = (".png", ".jpg", ".jpeg", ".npz", ".gif")
 
 
@@ -68,41 +75,99 @@ def check_out(out: Path) -> None:
 def run(options: argparse.Namespace) -> int:
     if shown_settings(options):
         return 0
-    check_sampling(options, options.steps)
+    check_sampling(options)
     check_out(options.out)
-    animated = options.out.suffix.lower() == ".gif"
     if options.training:
-        return animate_training(Path(options.source), options.out, animated)
+        return animate_training(Path(options.source), options.out)
+    several = next((name for name in SWEEP if len(getattr(options, name)) > 1), None)
+    if several is not None and not options.sweep:
+        words = " ".join(map(str, getattr(options, several)))
+        raise ValueError(f"`{several}={words}`: give one, or --sweep for a contact sheet of them all")
+    if options.sweep and options.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"`out={options.out}`: a contact sheet is a .png or .jpg")
+    own_seeds = len(options.seed) > 1
+    options.n = options.n or (len(options.seed) if own_seeds else SHEET if options.sweep else GRID)
     quiet()
-    from sparring.runs.pictures import POINTS
-    from sparring.samplers import Sampler, save_animation, save_images
+    from sparring.samplers import Sampler
 
     sampler = Sampler(options.source, size=options.size, allow=options.allow)
+    settings = settings_of(options) | {"labels": options.labels, "prompts": options.prompt}
+    settings["seed"] = options.seed if own_seeds else options.seed[0]
+    about = {"source": str(options.source), "made_with": f"sparring {version('sparring')}", "seed": settings["seed"]}
+    return (sheet if options.sweep else grid)(sampler, options, settings, about)
+
+
+def grid(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, Any], about: dict[str, Any]) -> int:
+    """Writes images, or the path to them, in one form or another."""
+    from sparring.runs.pictures import POINTS
+    from sparring.samplers import save_animation, save_images
+
     states: list[Any] = []
-    samples = sampler(
-        options.n,
-        options.steps,
-        scheduler=options.scheduler,
-        seed=options.seed,
-        labels=options.labels,
-        prompts=options.prompt,
-        **(settings_of(options) | ({"batch_size": options.n} if animated else {})),
-        watch=(lambda state: states.append(state.cpu())) if animated else None,
-    )
-    columns = max(1, round(options.n**0.5)) * samples.images.shape[-1]
+    animated = options.out.suffix.lower() == ".gif"
+    if animated:
+        settings |= {"batch_size": options.n, "watch": lambda state: states.append(state.cpu())}
+    ((scheduler, steps, guidance, _),) = sweep_of(options, sampler.generator, [0])
+    stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
+    with Progress(1, options.n) as progress:
+        progress.next(str(options.source))
+        images = drawn(stream, progress)
+    columns = max(1, round(options.n**0.5)) * images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
-    shown: Any = states if animated else samples.images
     real = real_points(Path(options.source), options.n, options.allow) if sampler.shape == POINTS else None
-    written = (save_animation if animated else save_images)(shown, options.out, scale=scale, real=real)
-    print(f"{written} ({samples.scheduler}, {samples.nfe} network calls, {options.n / samples.seconds:.0f} images/s)")
+    if animated:
+        written = save_animation(states, options.out, scale=scale, real=real)
+    else:
+        about |= {"scheduler": stream.name, "steps": steps, "nfe": stream.nfe}
+        each = {"label": options.labels, "prompt": options.prompt}
+        each |= {"seed": options.seed} if len(options.seed) > 1 else {}
+        in_turn = {key: [of[i % len(of)] for i in range(options.n)] for key, of in each.items() if of}
+        written = save_images(images, options.out, scale=scale, real=real, about=about, each=in_turn)
+    more = "" if round(stream.calls, 3) == stream.nfe else f" ({stream.calls:.3g} with what was added)"
+    speed = options.n / stream.seconds
+    print(f"{written} ({stream.name}, {stream.nfe} network calls{more}, {speed:.0f} images/s)")
     return 0
 
 
-def animate_training(run: Path, out: Path, animated: bool) -> int:
+def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, Any], about: dict[str, Any]) -> int:
+    """Writes a contact sheet: a column for each number of steps, a row for each scheduler and guidance."""
+    from sparring.runs.pictures import contact_sheet, image_grid
+    from sparring.samplers import save_picture
+
+    cells: dict[tuple[str, str], Any] = {}
+    described = []
+    samplers = sweep_of(options, sampler.generator, [0])
+    with Progress(len(samplers), options.n) as progress:
+        for scheduler, steps, guidance, _ in samplers:
+            stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
+            progress.next(f"{stream.name}, {steps} steps")
+            images = drawn(stream, progress)
+            columns = max(1, round((2 * options.n) ** 0.5))
+            scale = options.scale or max(1, 256 // columns // images.shape[-1])
+            row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
+            cells[row, f"{steps} steps"] = image_grid(images, columns, scale)
+            described.append({"scheduler": stream.name, "steps": steps, "nfe": stream.nfe, "calls": stream.calls})
+    save_picture(contact_sheet(cells), options.out, about | {"cells": described})
+    print(f"a contact sheet of {len(cells)} samplers, {options.n} images each from the same latents, as {options.out}")
+    return 0
+
+
+def drawn(stream: "SampleStream", progress: Progress) -> Any:
+    """All images of a stream [n, C, H, W]."""
+    import torch
+
+    batches = []
+    for batch in stream:
+        batches.append(batch)
+        progress.show(stream.drawn)
+    return torch.cat(batches)
+
+
+def animate_training(run: Path, out: Path) -> int:
     """Writes the pictures that a run made of its samples, one after the other."""
     from sparring.runs import is_run
     from sparring.runs.pictures import save_gif, training_frames
 
+    animated = out.suffix.lower() == ".gif"
     if not animated or not is_run(run):
         raise ValueError(f"`--training` makes a .gif of a run: {out if not animated else run} is none")
     frames = training_frames(run / "samples")

@@ -1,14 +1,32 @@
-"""The options that `sample` and `evaluate` share."""
+"""What `sample` and `evaluate` share: the options of the sampler, what is added to it, sweeps, progress."""
 
 import argparse
-from typing import Any
+import sys
+import time
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparring.generators import Generator
+
+PLAIN_EVERY_SECONDS = 10.0
+SWEEP: dict[str, list[Any]] = {
+    "steps": [5, 10, 20, 50],
+    "scheduler": ["ddim", "dpm", "unipc", "heun"],
+    "guidance": [1.0, 2.0, 4.0],
+}
+"""What `--sweep` goes through if it is not said; schedulers that a process does not have are left out."""
 
 
-def add_sampling(parser: argparse.ArgumentParser, n: int) -> None:
-    """Options of the sampler; `n` is the default number of images."""
-    parser.add_argument("--n", type=int, default=n, help=f"number of images (default: {n})")
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Options of the sampler."""
+    parser.add_argument("--n", type=int, help="number of images")
+    parser.add_argument("--steps", type=int, nargs="+", help="sampler steps (default: 10)")
     parser.add_argument(
-        "--guidance", type=float, default=1.0, help="scale of classifier-free guidance (default: 1, none)"
+        "--scheduler", nargs="+", help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, nargs="+", help="scale of classifier-free guidance (default: 1, none)"
     )
     parser.add_argument(
         "--guidance_interval",
@@ -17,6 +35,8 @@ def add_sampling(parser: argparse.ArgumentParser, n: int) -> None:
         metavar=("LOW", "HIGH"),
         help="guide only if sigma / alpha lies in (LOW, HIGH] (default: always)",
     )
+    words = "; ".join(f"{name} {' '.join(f'{value}' for value in values)}" for name, values in SWEEP.items())
+    parser.add_argument("--sweep", action="store_true", help=f"all combinations; what is not given: {words}")
     parser.add_argument("--batch_size", type=int, help="images at once (default: 256, or fewer of large ones)")
     add_allow(parser)
 
@@ -31,16 +51,57 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_sampling(options: argparse.Namespace) -> None:
+    """Fills in what was not said; refuses numbers below 1, and slips behind `--with`."""
+    from sparring.recipes.with_systems import groups
+
+    groups(options.rest)
+    options.given = {name for name in SWEEP if getattr(options, name) is not None}
+    for name, plain in (("steps", 10), ("scheduler", None), ("guidance", 1.0)):
+        if name not in options.given:
+            setattr(options, name, SWEEP[name] if options.sweep else [plain])
+    numbers = [("n", options.n), ("batch_size", options.batch_size), *(("steps", steps) for steps in options.steps)]
+    for name, value in numbers:
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}={value}` must be at least 1")
+
+
+def sweep_of(
+    options: argparse.Namespace, generator: "Generator", seeds: list[Any]
+) -> list[tuple[str | None, int, float, Any]]:
+    """All combinations of scheduler, steps, guidance and seed that were asked for.
+
+    With `--sweep`, a scheduler that the generator does not have, steps that a scheduler cannot make, and guidance of a
+    network that cannot say "none" are left out, unless they were given.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    schedulers, guidance = options.scheduler, options.guidance
+    if options.sweep and "guidance" not in options.given and not generator.takes_guidance:
+        guidance = [1.0]
+    found = []
+    for scheduler, steps, weight, seed in product(schedulers, options.steps, guidance, seeds):
+        try:
+            generator.plan(steps, scheduler)
+        except ValueError:
+            if not options.sweep or "scheduler" in options.given:
+                raise
+            continue
+        found.append((scheduler, steps, weight, seed))
+    if not found:
+        raise ValueError("`--sweep`: this generator has no scheduler to choose: it makes an image in one call")
+    return found
+
+
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of a `Sampling`, beside its numbers, seeds, classes and captions; opens other models."""
-    interval = options.guidance_interval
-    using = []
+    """What the options say of a `Sampling` beside its numbers, seeds, classes and captions; opens further models."""
+    interval, using = options.guidance_interval, []
     if options.rest:
         from sparring.recipes.with_systems import interventions
 
         using = interventions(options.rest, options.allow)
     return {
-        "guidance": options.guidance,
         "guidance_interval": None if interval is None else tuple(interval),
         "using": using,
         "batch_size": options.batch_size,
@@ -59,11 +120,39 @@ def shown_settings(options: argparse.Namespace) -> bool:
     return True
 
 
-def check_sampling(options: argparse.Namespace, steps: int) -> None:
-    """Refuses numbers below 1; `steps` are the fewest that are asked for."""
-    from sparring.recipes.with_systems import groups
+class Progress:
+    """Where a measurement or a sampling is, on stderr: a live line on a terminal, else lines."""
 
-    groups(options.rest)
-    for name, value in (("n", options.n), ("steps", steps), ("batch_size", options.batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}={value}` must be at least 1")
+    def __init__(self, total: int, n: int):
+        from rich.console import Console
+        from rich.status import Status
+
+        console = Console(stderr=True)
+        self.total, self.n, self.begun, self.what = total, n, 0, ""
+        self.live = Status("", console=console) if console.is_terminal else None
+        self.last_line = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def next(self, what: str) -> None:
+        """Another measurement begins."""
+        self.begun += 1
+        self.what = f"[{self.begun}/{self.total}] {what}" if self.total > 1 else what
+        if self.live is not None:
+            self.live.start()
+            self.live.update(self.what)
+        elif self.total > 1:
+            print(self.what, file=sys.stderr, flush=True)
+
+    def show(self, drawn: int) -> None:
+        """So many images are drawn."""
+        if self.live is not None:
+            self.live.update(f"{self.what}: {drawn} of {self.n} images")
+        elif time.monotonic() - self.last_line > PLAIN_EVERY_SECONDS:
+            self.last_line = time.monotonic()
+            print(f"{self.what}: {drawn} of {self.n} images", file=sys.stderr, flush=True)

@@ -68,17 +68,17 @@ class Evaluator:
         steps: int,
         scheduler: str | None,
         seed: int,
-        guidance: float = 1.0,
-        batch_size: int | None = None,
         pictures: Path | None = None,
         watch: Callable[[int], None] | None = None,
+        **settings: Any,
     ) -> Result:
         """Result of n samples of a run or a pipeline: of the reference's classes or captions, if it takes some.
 
         The samples pass by in batches, so that any number can be measured. A scheduler that ran with a guidance of 5 is
         called "ddim-w5". With `pictures` (a run folder) also the first samples as
         `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its neighbour, as
-        `neighbours.png`. `watch` is called with the number of images drawn so far.
+        `neighbours.png`. `watch` is called with the number of images drawn so far; `settings` are further ones of
+        `Sampling`: `guidance`, `using`, `batch_size` …
 
         Raises:
             ValueError: the model makes other images than the reference holds; it takes captions and the reference has
@@ -94,22 +94,15 @@ class Evaluator:
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
-        stream = sampler.stream(
-            n,
-            steps,
-            scheduler=scheduler,
-            seed=seed,
-            labels=labels,
-            prompts=prompts,
-            guidance=guidance,
-            batch_size=batch_size,
-        )
-        name = stream.scheduler if guidance == 1 else f"{stream.scheduler}-w{guidance:g}"
+        own = {"seed": seed, "labels": labels, "prompts": prompts}
+        stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
         with Passing(stream, watch) as samples:
             result = replace(
                 self.reference.evaluate(samples),
                 nfe=stream.nfe,
-                scheduler=name,
+                scheduler=stream.name,
+                guidance=stream.sampling.guidance,
+                calls=stream.calls,
                 seed=seed,
                 reference=self.names["reference"],
                 train=self.names["train"],

@@ -18,7 +18,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
 from sparring.generators.generator import Generator
 from sparring.generators.level import Level
-from sparring.generators.loop import Walk, normal_rows, rows_at_once
+from sparring.generators.loop import Noise, Walk, drawn, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
@@ -179,6 +179,14 @@ class Denoiser(Generator):
                 'none is left to say "none" by: build it with one more'
             )
         return null
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether it takes captions, or a class says "none"."""
+        try:
+            return self.text is not None or self.null_class >= self.classes_of_data
+        except ValueError:
+            return False
 
     def embed(self, batch: Batch) -> Batch:
         """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
@@ -404,26 +412,21 @@ class Denoiser(Generator):
 
         The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
         if the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
-        from this generator for a batch of n. Stochastic schedulers draw theirs behind it.
+        from this generator for a batch of n. Stochastic schedulers draw theirs behind it. Of n seeds each does this for
+        one image, as a diffusers pipeline does with a list of generators.
         """
         stepper, watch = self.stepper(sampling.scheduler), sampling.watch
         condition = self._chosen(sampling)
         shape = self.latent_shape(self.image_shape)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
-        behind = torch.Generator().manual_seed(sampling.seed)
-        for _ in normal_rows(sampling.n, shape, size, behind):
-            pass
-        first = 0
-        for latents in normal_rows(sampling.n, shape, size, torch.Generator().manual_seed(sampling.seed)):
-            rows = slice(first, first + len(latents))
-            first += len(latents)
+        for rows, latents, noise in drawn(sampling.n, shape, size, sampling.seed):
             x_0 = self.generate(
                 stepper,
                 sampling.steps,
                 latents=latents.to(self.device),
                 condition=None if condition is None else condition[rows],
                 using=sampling.interventions,
-                generator=behind,
+                generator=noise,
                 batch_size=size,
                 watch=None if watch is None else lambda state: watch(self.decode(state)),
             )
@@ -478,7 +481,7 @@ class Denoiser(Generator):
         condition: Tensor | list[str] | None = None,
         guidance: float = 1.0,
         using: Sequence[Intervention] = (),
-        generator: torch.Generator | None = None,
+        generator: Noise | None = None,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -491,7 +494,7 @@ class Denoiser(Generator):
             condition: [n] classes, or n captions, of a conditional network.
             guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
             using: what else is added to the sampler.
-            generator: source of the noise that stochastic schedulers add on the way.
+            generator: source of the noise that stochastic schedulers add on the way, or one for each image.
             batch_size: images that pass through the network at once; see `rows_at_once` when None.
             watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
@@ -510,7 +513,8 @@ class Denoiser(Generator):
                 given = self.condition(None if condition is None else condition[rows], latents[rows])
                 walk = Walk(scheduler, num_steps, latents.device)
                 output = partial(self.step_output, walk, given, wrapped(self, using))
-                finished.append(walk.run(walk.noise(latents[rows]), output, generator=generator, watch=watch))
+                noise = generator[rows] if isinstance(generator, list) else generator
+                finished.append(walk.run(walk.noise(latents[rows]), output, generator=noise, watch=watch))
         return torch.cat(finished)
 
     def step_output(self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor) -> Tensor:

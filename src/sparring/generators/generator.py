@@ -50,6 +50,11 @@ class Generator(nn.Module, ABC):
         return None
 
     @property
+    def takes_guidance(self) -> bool:
+        """Whether it can be asked without its condition, which classifier-free guidance needs."""
+        return False
+
+    @property
     def device(self) -> device:
         """Where its weights are."""
         return next(self.parameters()).device

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
-from sparring.generators.loop import normal_rows, rows_at_once
+from sparring.generators.loop import drawn, rows_at_once
 from sparring.generators.own import write_own
 from sparring.generators.sampling import Sampling
 from sparring.networks.modes import eval_mode
@@ -124,7 +124,8 @@ class LatentGenerator(Generator):
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
         """The images of a sampling, in one call whatever its `steps` say.
 
-        The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`.
+        The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`, or of n seeds one
+        row each.
         """
         self.plan(sampling.steps, sampling.scheduler)
         n, labels, name = sampling.n, sampling.labels, type(self.net).__name__
@@ -138,10 +139,7 @@ class LatentGenerator(Generator):
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
-        first = 0
-        for z in normal_rows(n, (self.latent_dim,), size, torch.Generator().manual_seed(sampling.seed)):
-            rows = slice(first, first + len(z))
-            first += len(z)
+        for rows, z, _ in drawn(n, (self.latent_dim,), size, sampling.seed):
             images = self._images(z.to(self.device), None if classes is None else classes[rows], size).clamp(-1, 1)
             if sampling.watch is not None:
                 sampling.watch(images)  # one call: the only state is the last

@@ -5,7 +5,7 @@ a run).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from inspect import signature
 from typing import Any
@@ -69,7 +69,7 @@ class Walk:
         x: Tensor,
         output: Callable[[int, Tensor], Tensor],
         *,
-        generator: Any = None,
+        generator: "Noise | None" = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """The scheduler's state [B, c, h, w] at the end; affine in the outputs, and gradient passes if it is enabled.
@@ -111,3 +111,33 @@ def normal_rows(n: int, shape: tuple[int, ...], size: int, generator: torch.Gene
         rows = block if n - first >= 2 * block else n - first
         yield from torch.randn((rows, *shape), generator=generator).split(size)
         first += rows
+
+
+Noise = torch.Generator | list[torch.Generator]
+"""A source of random numbers for a batch, or one for each of its rows."""
+
+
+def drawn(
+    n: int, shape: tuple[int, ...], size: int, seed: int | Sequence[int]
+) -> Iterator[tuple[slice, Tensor, Noise]]:
+    """Standard normal latents [n, *shape] a batch at a time: rows, their latents, and where further noise comes from.
+
+    Args:
+        n: number of rows.
+        shape: of a row.
+        size: rows of a batch.
+        seed: one of them all, `torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))`, with further
+            noise behind it; or n seeds, of which each does this for its row, whatever rows there are beside it.
+    """
+    if not isinstance(seed, int):
+        for first in range(0, n, size):
+            own = [torch.Generator().manual_seed(one) for one in seed[first : first + size]]
+            rows = slice(first, first + len(own))
+            yield rows, torch.cat([torch.randn((1, *shape), generator=one) for one in own]), own
+        return
+    behind, first = torch.Generator().manual_seed(seed), 0
+    for _ in normal_rows(n, shape, size, behind):
+        pass
+    for latents in normal_rows(n, shape, size, torch.Generator().manual_seed(seed)):
+        yield slice(first, first + len(latents)), latents, behind
+        first += len(latents)

@@ -7,6 +7,7 @@ A predictor is called as `predict(x_t, level, condition)` and gives a `Predictio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -47,8 +48,14 @@ class Intervention:
         module = type(self).__module__
         name = module.rpartition(".")[2] if module.startswith("sparring.samplers.") else type(self).__name__
         known = {name: (vars(self).get(name), one.default) for name, one in signature(type(self)).parameters.items()}
-        given = [f"{name}={value}" for name, (value, default) in known.items() if value != default and is_plain(value)]
+        chosen = {name: value for name, (value, default) in known.items() if value != default and is_plain(value)}
+        given = [f"{name}={Path(value).name if isinstance(value, str) else value}" for name, value in chosen.items()]
         return f"{name}({', '.join(given)})" if given else name
+
+    @property
+    def cost(self) -> int:
+        """Images that passed through networks of its own so far; one that goes back through a network counts two."""
+        return 0
 
     def check(self, denoiser: "Denoiser") -> None:
         """Raises ValueError if it cannot be added to this denoiser."""

@@ -21,7 +21,8 @@ class Sampling:
         guidance: scale of classifier-free guidance; 1 is none.
         guidance_interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
         using: what else is added to the sampler, see `sparring.samplers`.
-        seed: of the latents and of the noise of stochastic schedulers.
+        seed: of the latents and of the noise of stochastic schedulers; or a list of n, one for each image, which is
+            then the same whatever images are drawn beside it.
         batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
             many, so that it is a part of what the images depend on there.
         watch: called with the state of a batch, as images, before the first and after every step.
@@ -38,7 +39,7 @@ class Sampling:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     using: Sequence[Intervention] = ()
-    seed: int = 0
+    seed: int | Sequence[int] = 0
     batch_size: int | None = None
     watch: Callable[[Tensor], None] | None = None
 
@@ -47,13 +48,23 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}={value}` must be at least 1")
+        if not isinstance(self.seed, int) and len(self.seed) != self.n:
+            raise ValueError(
+                f"`seed`: {len(self.seed)} seeds for `n={self.n}` images: give one of them all, or one each"
+            )
         check_interval(self.guidance_interval, "guidance_interval")
-        if self.guidance_interval is not None and self.guidance == 1:
-            raise ValueError(f"`guidance_interval={self.guidance_interval}` needs a `guidance` other than 1")
 
         if sum(one.needs_none for one in self.interventions) > 1:
             names = ", ".join(one.label for one in self.interventions if one.needs_none)
             raise ValueError(f"{names} all guide by the condition, and would guide each other: choose one")
+
+    @property
+    def suffix(self) -> str:
+        """What a scheduler's name gets in tables if something is added to the plain sampler: "-w5", "+autoguidance"."""
+        low, high = self.guidance_interval or (None, None)
+        guidance = "" if self.guidance == 1 else f"-w{self.guidance:g}"
+        interval = "" if low is None or high is None or not guidance else f"({low:g}-{high:g})"
+        return f"{guidance}{interval}{''.join(f'+{one.label}' for one in self.using)}"
 
     @property
     def needs_none(self) -> bool:

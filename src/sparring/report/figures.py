@@ -11,19 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+COLOURS = 6  # --s0 .. --s5 in style.css.j2
 MARKERS = "osD^vPXp"  # the shapes .m0 .. .m7 of style.css.j2
 WIDTH, HEIGHT = 5.2, 3.3  # inches; 72 SVG units each
 MAX_POINTS = 120
 LOG_RATIO = 30.0  # a positive axis that spans more than this is drawn logarithmic
 
 # Matplotlib knows no CSS variables: draw in colours nobody uses, replace them in the text. Arm 7 becomes var(--a7).
-_INK, _GRID, _FLOOR, _ARM = "#010203", "#010204", "#010205", "#02{:04x}"
+_INK, _GRID, _FLOOR, _ARM, _SERIES = "#010203", "#010204", "#010205", "#02{:04x}", "#03{:04x}"
 _VARIABLES = {_INK: "--ink-soft", _GRID: "--line", _FLOOR: "--floor"}
 
 
 @dataclass
 class Line:
-    """One line (with one x: one point). The arm's number gives colour and marker; `low` and `high` draw error bars."""
+    """One line (with one x: one point). The arm's number gives colour and marker; `low` and `high` draw error bars.
+
+    A line of a `series` is of no arm: its number gives colour and marker, and the page cannot hide it.
+    """
 
     arm: int
     x: list[float]
@@ -31,6 +35,7 @@ class Line:
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     dashed: bool = False
+    series: bool = False
 
 
 def thin(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -86,13 +91,13 @@ def plot(
 
 
 def _draw(axes: Axes, line: Line, markers: bool) -> None:
-    shade = _ARM.format(line.arm)
+    shade = (_SERIES if line.series else _ARM).format(line.arm)
     style: dict = {"linestyle": (0, (3, 2))} if line.dashed else {}
     style |= {"marker": MARKERS[line.arm % len(MARKERS)], "markersize": 6.5, "markeredgewidth": 0}
     if not markers:
         style |= {"markevery": [-1], "linestyle": style.get("linestyle", "-")}
     (drawn,) = axes.plot(line.x, line.y, color=shade, linewidth=1.8, solid_capstyle="round", **style)
-    drawn.set_gid(f"arm-{line.arm}")
+    drawn.set_gid(f"arm-{line.arm}" if not line.series else None)
     if line.low != line.high:
         y = np.asarray(line.y)
         ranges = np.maximum([y - line.low, np.asarray(line.high) - y], 0)
@@ -161,4 +166,5 @@ def _inline(svg: str, name: str) -> str:
     for sentinel, variable in _VARIABLES.items():
         svg = svg.replace(sentinel, f"var({variable})")
     svg = re.sub(r"#02([0-9a-f]{4})\b", lambda match: f"var(--a{int(match[1], 16)})", svg)
+    svg = re.sub(r"#03([0-9a-f]{4})\b", lambda match: f"var(--s{int(match[1], 16) % COLOURS})", svg)
     return re.sub(r"\s*\n\s*", "\n", svg)

@@ -9,13 +9,13 @@ import jinja2
 
 from sparring.evaluation.comparison import Arm, Comparison
 from sparring.evaluation.verdict import Verdict, seeds_in_words
+from sparring.report.figures import COLOURS
 from sparring.report.folder import Run, read_run
 from sparring.report.images import Embedded, embed, spread_out, within_budget
-from sparring.report.panels import cost_panels, curve_panels, quality_panels
+from sparring.report.panels import cost_panels, curve_panels, quality_panels, sweep_panels
 from sparring.report.table import floor, make_table, measured_with, number
 from sparring.runs.results import Setting, summarise
 
-COLOURS = 6  # --s0 .. --s5 in style.css; arms without a verdict take the greys --r0, --r1 while there are any
 MOST_STEPS = 24  # training steps on the slider
 GRID_BUDGET, FINAL_BUDGET = 1_200_000, 1_000_000  # bytes of data URIs
 
@@ -181,6 +181,7 @@ def _write(
         schedulers=list(dict.fromkeys(setting.scheduler for setting in comparison.settings())),
         measured=sorted({measured_with(result) for result in results}),
         quality=quality_panels(comparison),
+        sweeps=sweep_panels(arms[0]) if len(arms) == 1 else [],
         costs=costs,
         curves=curves,
         flat=flat,

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sparring.evaluation.comparison import Arm, Comparison, Cost, Estimate
+from sparring.evaluation.comparison import Arm, Comparison, Cost, Estimate, Metric
 from sparring.report.figures import Line, plot, thin, wants_log
 from sparring.report.folder import Run
 from sparring.report.table import floor
+from sparring.runs.results import Setting
 
 GROUPS = {"generator": "Generator", "discriminator": "Discriminator", "statistics": "Logits and statistics"}
 
@@ -41,6 +42,69 @@ def quality_panels(comparison: Comparison) -> list[dict[str, str]]:
         )
         panels.append({"title": scheduler, "svg": svg})
     return panels
+
+
+SWEPT: tuple[tuple[Metric, str], ...] = (
+    ("frechet", "Frechet distance"),
+    ("precision", "Precision"),
+    ("recall", "Recall"),
+)
+
+
+def sweep_panels(arm: Arm) -> list[dict[str, Any]]:
+    """What a sweep over samplers shows of one arm: distance, precision and recall, each group with its legend.
+
+    One group against guidance for every scheduler that was guided with several weights (a line for each NFE), and one
+    against NFE (a line for each scheduler, guided or not).
+    """
+    weights = {one: result.guidance for one in arm.settings() for result in arm.results(one).values()}
+    names = {one: one.scheduler.partition("-w")[0] for one in weights}
+    by_weight: dict[str, dict[str, list[tuple[float, Setting]]]] = {}
+    by_calls: dict[str, list[tuple[float, Setting]]] = {}
+    for one in sorted(weights):
+        by_calls.setdefault(one.scheduler, []).append((one.nfe, one))
+        if (weight := weights[one]) is not None:
+            by_weight.setdefault(names[one], {}).setdefault(f"NFE {one.nfe}", []).append((weight, one))
+    groups = [
+        _swept(arm, f"Against the weight of guidance, {name}", "weight of guidance", lines, f"guidance-{number}")
+        for number, (name, lines) in enumerate(by_weight.items())
+        if max(len(points) for points in lines.values()) > 1
+    ]
+    if groups or len(by_calls) > 1:
+        groups.append(_swept(arm, "Against NFE", "NFE (network calls per image)", by_calls, "nfe"))
+    return [group for group in groups if group["panels"]]
+
+
+def _swept(
+    arm: Arm, title: str, x_label: str, lines: dict[str, list[tuple[float, Setting]]], name: str
+) -> dict[str, Any]:
+    chosen = {label: sorted(points) for label, points in lines.items() if len(points) > 1}
+    panels = []
+    for metric, words in SWEPT:
+        known = [
+            [(x, estimate.mean) for x, setting in points if (estimate := arm.estimate(metric, setting)) is not None]
+            for points in chosen.values()
+        ]
+        drawn = [
+            Line(number, [x for x, _ in points], [y for _, y in points], series=True)
+            for number, points in enumerate(known)
+            if points
+        ]
+        if not drawn:
+            continue
+        ticks = sorted({x for line in drawn for x in line.x})
+        svg = plot(
+            drawn,
+            name=f"sweep-{name}-{metric}",
+            x_label=x_label,
+            y_label=words,
+            x_log=min(ticks) > 0 and max(ticks) > 4 * min(ticks),
+            y_log=metric == "frechet" and wants_log([y for line in drawn for y in line.y]),
+            x_ticks=ticks,
+            markers=True,
+        )
+        panels.append({"title": words, "svg": svg})
+    return {"title": title, "legend": list(enumerate(chosen)), "panels": panels}
 
 
 def _line(arm: Arm, points: Sequence[tuple[float, Estimate]]) -> Line:

@@ -13,6 +13,7 @@ LIMIT = 1.25
 """The largest coordinate of a point that is shown."""
 
 GENERATED, REAL, GRID = (31, 90, 166), (196, 196, 196), (232, 232, 232)
+FONT, MARGIN = 16, 8  # of a contact sheet, in pixels
 NEAREST = Image.Resampling.NEAREST
 
 
@@ -77,6 +78,25 @@ def write_label(picture: Image.Image, label: str) -> None:
     left, top, right, bottom = draw.textbbox((8, 6), label, font_size=16)
     draw.rectangle((left - 4, top - 3, right + 4, bottom + 3), fill="white")
     draw.text((8, 6), label, fill="black", font_size=16)
+
+
+def contact_sheet(cells: dict[tuple[str, str], Image.Image]) -> Image.Image:
+    """Pictures in rows and columns with their names: `cells[row, column]`, in the order in which they first come."""
+    rows, columns = (list(dict.fromkeys(key[place] for key in cells)) for place in (0, 1))
+    width, height = (max(size) for size in zip(*(picture.size for picture in cells.values()), strict=True))
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = max(round(draw.textlength(row, font_size=FONT)) for row in rows) + 2 * MARGIN
+    top = FONT + 2 * MARGIN
+    sheet = Image.new("RGB", (left + len(columns) * (width + MARGIN), top + len(rows) * (height + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, column in enumerate(columns):
+        draw.text((left + number * (width + MARGIN), MARGIN), column, fill="black", font_size=FONT)
+    for number, row in enumerate(rows):
+        draw.text((MARGIN, top + number * (height + MARGIN)), row, fill="black", font_size=FONT)
+    for (row, column), picture in cells.items():
+        place = (left + columns.index(column) * (width + MARGIN), top + rows.index(row) * (height + MARGIN))
+        sheet.paste(picture.convert("RGB"), place)
+    return sheet
 
 
 def training_frames(samples: Path) -> list[Image.Image]:

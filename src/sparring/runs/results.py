@@ -91,13 +91,16 @@ class Floor(Record):
 class Result(Record):
     """One measurement of generated images. None: not known, or not measured.
 
-    `scheduler`, `nfe`, the `seed` of the latents, `seconds` and `images_per_second` say how the images were drawn, and
-    `step` after which training step; `reference`, `train` and `split` name the data, `features` the feature network;
-    `n` images were measured against `n_reference` real ones. What the numbers mean: docs/evaluation.md.
+    `scheduler`, `nfe`, the `guidance`, the `seed` of the latents, `seconds` and `images_per_second` say how the images
+    were drawn, `calls` how many passes through a network each of them took, guidance included (backwards counts two),
+    and `step` after which training step; `reference`, `train` and `split` name the data, `features` the feature
+    network; `n` images were measured against `n_reference` real ones. What the numbers mean: docs/evaluation.md.
     """
 
     nfe: int | None = None
     scheduler: str | None = None
+    guidance: float | None = None
+    calls: float | None = None
     seed: int | None = None
     step: int | None = None
     split: str | None = None

@@ -1,7 +1,8 @@
 """Images from a trained generator: from a run or a pipeline folder, as tensors, a grid or a folder of PNG files."""
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sparring.generators import Generator, Sampling, load_generator
@@ -17,31 +19,57 @@ from sparring.runs.pictures import POINTS, image_grid, save_gif, to_uint8
 
 @dataclass
 class Samples:
-    """Images [n, C, H, W] in [-1, 1] (clamped), scheduler, network calls per image, and the seconds it took."""
+    """Images [n, C, H, W] in [-1, 1] (clamped), and how they were drawn.
+
+    Attributes:
+        scheduler: its name.
+        nfe: steps of the path at which the network is asked.
+        calls: images that passed through a network, guidance and further networks included, for each image; one that
+            goes back through a network counts two.
+        seconds: of drawing.
+    """
 
     images: Tensor
     scheduler: str
     nfe: int
+    calls: float
     seconds: float
 
 
-@dataclass
 class SampleStream:
-    """Samples that are drawn when it is iterated, once, a batch [b, C, H, W] at a time; `seconds` of drawing so far.
+    """Samples that are drawn when it is iterated, once, a batch [b, C, H, W] at a time.
 
     Images with NaN raise ValueError.
+
+    Attributes:
+        scheduler, nfe: as in `Samples`.
+        name: of scheduler and guidance and what else is added, in tables.
+        seconds: of drawing so far.
     """
 
-    batches: Iterator[Tensor]
-    scheduler: str
-    nfe: int
-    seconds: float = 0.0
+    def __init__(self, generator: Generator, sampling: Sampling):
+        self.generator, self.sampling = generator, sampling
+        self.scheduler, self.nfe = generator.plan(sampling.steps, sampling.scheduler)
+        self.name = self.scheduler + sampling.suffix
+        self.seconds = 0.0
+        self.drawn = 0
+        self.before = self.cost
+
+    @property
+    def cost(self) -> int:
+        return self.generator.images_seen + sum(one.cost for one in self.sampling.using)
+
+    @property
+    def calls(self) -> float:
+        """See `Samples`; of those drawn so far."""
+        return (self.cost - self.before) / max(self.drawn, 1)
 
     def __iter__(self) -> Iterator[Tensor]:
         started = time.perf_counter()
-        for batch in self.batches:
+        for batch in self.generator.draw(self.sampling):
             images = batch.cpu()
             self.seconds += time.perf_counter() - started
+            self.drawn += len(images)
             if (bad := int(images.isnan().flatten(1).any(1).sum())) > 0:
                 raise ValueError(f"{bad} of {len(images)} images are not numbers (NaN): the network diverged")
             yield images
@@ -88,7 +116,7 @@ class Sampler:
         """Samples n images; the settings are those of `stream`."""
         stream = self.stream(n, steps, scheduler=scheduler, **settings)
         images = torch.cat(list(stream))
-        return Samples(images, stream.scheduler, stream.nfe, stream.seconds)
+        return Samples(images, stream.scheduler, stream.nfe, stream.calls, stream.seconds)
 
     def stream(self, n: int, steps: int, *, scheduler: str | None = None, **settings: Any) -> SampleStream:
         """n images, to be drawn one batch after the other, so that any number can be made without holding them.
@@ -104,15 +132,21 @@ class Sampler:
                 drawn, classes out of range; prompts that are missing or of no use; guidance of a network without
                 classes and captions.
         """
-        sampling = Sampling(n=n, steps=steps, scheduler=scheduler, **settings)
-        name, nfe = self.generator.plan(steps, scheduler)
-        return SampleStream(self.generator.draw(sampling), name, nfe)
+        return SampleStream(self.generator, Sampling(n=n, steps=steps, scheduler=scheduler, **settings))
 
 
 FILES = (".png", ".jpg", ".jpeg", ".npz")
 
 
-def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:
+def save_images(
+    images: Tensor,
+    out: Path,
+    *,
+    scale: int = 1,
+    real: Tensor | None = None,
+    about: dict[str, Any] | None = None,
+    each: Mapping[str, Sequence[Any]] | None = None,
+) -> str:
     """Writes images [n, C, H, W] in [-1, 1] by the ending of the path.
 
     .png, .jpg: a grid. .npz: all of them as `arr_0`, uint8 [n, H, W, C] (points: float32 [n, 2]), as other evaluators
@@ -123,6 +157,8 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
         out: the file, or folder.
         scale: enlarges each pixel of a grid, so that small images can be seen.
         real: real points that points are drawn over.
+        about: how they were drawn; PNG files hold it as JSON in the text `sparring`.
+        each: further n values, one for each image, which a PNG file of one image holds of this one.
 
     Returns:
         What was written, in words.
@@ -132,6 +168,7 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
     """
     points = tuple(images.shape[1:]) == POINTS
     ending = out.suffix.lower()
+    about, each = about or {}, each or {}
     if ending not in FILES and ending in Image.registered_extensions():
         raise ValueError(
             f"`out={out}`: the ending is one of {', '.join(FILES)}; anything else is a folder of PNG files"
@@ -143,7 +180,8 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
             np.savez(out, images.flatten(1).numpy() if points else to_uint8(images).permute(0, 2, 3, 1).numpy())
             return f"{len(images)} {'points' if points else 'images'} as {out}"
         if ending in FILES:
-            image_grid(images, scale=scale, real=real).save(out, quality=95)
+            picture = image_grid(images, scale=scale, real=real)
+            save_picture(picture, out, about | {name: list(values) for name, values in each.items()})
             return f"{f'{len(images)} points' if points else f'a grid of {len(images)} images'} as {out}"
         if points:
             raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png, or in .npz")
@@ -152,10 +190,22 @@ def save_images(images: Tensor, out: Path, *, scale: int = 1, real: Tensor | Non
         out.mkdir(parents=True, exist_ok=True)
         pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
         for i, image in enumerate(pixels):
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:06d}.png")
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            own = {"image": i} | {name: values[i] for name, values in each.items()}
+            save_picture(picture, out / f"{i:06d}.png", about | own)
     except OSError as error:
         raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
     return f"{len(images)} PNG files in {out}"
+
+
+def save_picture(picture: Image.Image, file: Path, about: dict[str, Any]) -> None:
+    """Writes a picture; a PNG with what it is `about`, as JSON in its text `sparring`."""
+    if file.suffix.lower() != ".png" or not about:
+        picture.save(file, quality=95)
+        return
+    text = PngInfo()
+    text.add_text("sparring", json.dumps(about))
+    picture.save(file, pnginfo=text)
 
 
 def save_animation(states: list[Tensor], out: Path, *, scale: int = 1, real: Tensor | None = None) -> str:

@@ -48,6 +48,10 @@ class Autoguidance(Intervention):
         self.interval = check_interval(interval)
         self.model = opened(weak, allow)
 
+    @property
+    def cost(self) -> int:
+        return self.model.images_seen
+
     def check(self, denoiser: Denoiser) -> None:
         check_beside(self.model, denoiser, "weak")
 
