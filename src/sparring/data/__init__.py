@@ -6,6 +6,7 @@ from sparring.data.draws import Batch, Draws, derived_seed
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.loading import from_spec, named
+from sparring.data.low_resolution import LowResolution
 from sparring.data.order import BatchStream, Indices
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
 from sparring.data.stream import StreamData
@@ -23,6 +24,7 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "Indices",
+    "LowResolution",
     "Mixture",
     "PairedColumns",
     "PairedFolders",

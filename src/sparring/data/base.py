@@ -65,6 +65,14 @@ class ImageData(Dataset, ABC):
             out[first : first + len(images)] = images
         return out
 
+    def source_images(self, n: int | None = None, seed: int = 0) -> Tensor | None:
+        """(n, C', H', W') float32: the sources of the rows that `images(n, seed)` gives, or None without sources."""
+        if self.source_shape is None:
+            return None
+        chosen = self._chosen(n, seed)
+        rows = [self.sources(chosen[first : first + 256]) for first in range(0, len(chosen), 256)]
+        return torch.cat([row for row in rows if row is not None])
+
     def labels(self, n: int | None = None, seed: int = 0) -> Tensor | None:
         """(n,) int64: the labels of the rows that `images(n, seed)` gives, or None without labels."""
         if self.num_classes is None:
@@ -80,6 +88,10 @@ class ImageData(Dataset, ABC):
     def holdout(self) -> "ImageData | None":
         """The split to evaluate against, never trained on, or None where the data set knows none."""
         return None
+
+    def alike(self, images: "ImageData") -> "ImageData":
+        """Other images with what this data set gives each of its own; by default as they are."""
+        return images
 
     def identity(self) -> Iterable[str]:
         """What tells these rows from others without reading a pixel: names and sizes of files, if there are any."""

@@ -319,12 +319,17 @@ def section_of(recipe: dict[str, Any], init: str, allow: Sequence[str]) -> dict[
 
 
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay."""
+    """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay.
+
+    Where the recipe's data gives other images their low resolution, the word names those.
+    """
     from sparring.data import named
 
     kind, settings = named(word)
     class_path = f"sparring.data.{kind.__name__}"
     own = recipe.get("data") or {}
+    if isinstance(own, dict) and own.get("class_path") == "sparring.data.LowResolution":
+        return with_absolute_paths({**own, "init_args": {**own.get("init_args", {}), "path": word}})
     kept = own.get("init_args", {}) if isinstance(own, dict) and own.get("class_path") == class_path else {}
     return with_absolute_paths({"class_path": class_path, "init_args": {**kept, **settings}})
 
