@@ -92,6 +92,8 @@ def run(options: argparse.Namespace) -> int:
 
     sampler = Sampler(options.source, size=options.size, allow=options.allow)
     settings = settings_of(options) | {"labels": options.labels, "prompts": options.prompt}
+    if sampler.generator.takes_source:
+        settings["sources"] = sources_of_run(Path(options.source), options)
     settings["seed"] = options.seed if own_seeds else options.seed[0]
     about = {"source": str(options.source), "made_with": f"sparring {version('sparring')}", "seed": settings["seed"]}
     return (sheet if options.sweep else grid)(sampler, options, settings, about)
@@ -174,6 +176,18 @@ def animate_training(run: Path, out: Path) -> int:
     save_gif(frames, out)
     print(f"the samples of {len(frames)} steps of {run} as {out}")
     return 0
+
+
+def sources_of_run(source: Path, options: argparse.Namespace) -> Any:
+    """The images that a run's samples are conditioned on: sources of its held-out images, or of those trained on."""
+    from sparring.evaluation.pairs import sources_of
+    from sparring.evaluation.real import data_of_run
+    from sparring.runs import is_run
+
+    if not is_run(source):
+        raise ValueError(f"{source} is conditioned on source images, and only a run knows some: give its run")
+    data = data_of_run(source, options.allow)
+    return sources_of(data.holdout() or data, options.n)
 
 
 def real_points(source: Path, n: int, allow: list[str]) -> Any:

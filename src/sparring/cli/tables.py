@@ -38,6 +38,7 @@ def print_result(name: str, result: Result) -> None:
         "sliced_wasserstein": (result.sliced_wasserstein, floor.sliced_wasserstein, "lower"),
         "modes_covered": (result.modes_covered, floor.modes_covered, "higher"),
         "good_share": (result.good_share, floor.good_share, "higher"),
+        "psnr": (result.psnr, None, "higher"),
     }
     for key, (value, low, better) in values.items():
         if value is not None:
@@ -53,14 +54,25 @@ def print_result(name: str, result: Result) -> None:
 def print_results(found: Sequence[tuple[Path, Result]]) -> None:
     """Several evaluations, a row each, and what they depend on."""
     table = Table(caption_justify="left")
-    headings = ["source", "scheduler, NFE", "seed", "frechet", "floor", "kernel", "precision", "recall"]
-    points = any(result.modes_covered is not None for _, result in found)
-    for heading in [*headings, *(("modes_covered", "good_share") if points else ())]:
+    numbers: list[dict[str, float | None]] = [
+        {
+            "frechet": result.frechet,
+            "floor": (result.floor or Floor()).frechet,
+            "kernel": result.kernel,
+            "precision": result.precision,
+            "recall": result.recall,
+            "modes_covered": result.modes_covered,
+            "good_share": result.good_share,
+            "psnr": result.psnr,
+        }
+        for _, result in found
+    ]
+    always = ("frechet", "floor", "kernel", "precision", "recall")
+    shown = [name for name in numbers[0] if name in always or any(row[name] is not None for row in numbers)]
+    for heading in ("source", "scheduler, NFE", "seed", *shown):
         table.add_column(heading, justify="left" if heading == "source" else "right")
-    for source, result in found:
-        numbers = [result.frechet, (result.floor or Floor()).frechet, result.kernel, result.precision, result.recall]
-        numbers += [result.modes_covered, result.good_share] if points else []
-        cells = ["" if value is None else f"{value:.4g}" for value in numbers]
+    for (source, result), row in zip(found, numbers, strict=True):
+        cells = ["" if (value := row[name]) is None else f"{value:.4g}" for name in shown]
         seed = "" if result.seed is None else str(result.seed)
         table.add_row(escape(str(source)), str(result.setting or "images"), seed, *cells)
     how = sorted({(r.n or 0, r.n_reference or 0, r.features or "") for _, r in found})

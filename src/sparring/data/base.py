@@ -90,7 +90,7 @@ class ImageData(Dataset, ABC):
         return None
 
     def alike(self, images: "ImageData") -> "ImageData":
-        """Other images with what this data set gives each of its own; by default as they are."""
+        """Other images, each with a source if this data set makes sources of its images; by default as they are."""
         return images
 
     def identity(self) -> Iterable[str]:

@@ -30,7 +30,7 @@ class LowResolution(ImageData):
     def _wrap(self, images: ImageData, factor: int) -> None:
         channels, height, width = images.image_shape
         if factor < 2 or height % factor or width % factor:
-            raise ValueError(f"`factor={factor}` must be 2 or more and divide the {width}x{height} pixels of the images")
+            raise ValueError(f"`factor={factor}` must be 2 or more and divide the {width}x{height} pixels")
         self.factor = factor
         self.name = images.name
         self.image_shape, self.source_shape = images.image_shape, (channels, height // factor, width // factor)
@@ -55,11 +55,13 @@ class LowResolution(ImageData):
     def fingerprint(self) -> dict[str, Any]:
         return self._of.fingerprint()
 
-    def holdout(self) -> "LowResolution | None":
+    def holdout(self) -> ImageData | None:
         held_out = self._of.holdout()
         return None if held_out is None else self.alike(held_out)
 
-    def alike(self, images: ImageData) -> "LowResolution":
+    def alike(self, images: ImageData) -> ImageData:
+        if images.source_shape is not None:
+            return images
         other = copy(self)
         other._wrap(images, self.factor)
         return other

@@ -28,6 +28,7 @@ Metric = Literal[
     "sliced_wasserstein",
     "modes_covered",
     "good_share",
+    "psnr",
     "memorisation",
     "train_share",
     "images_per_second",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparring.evaluation.features import cache_folder, default_features, feature_network
+from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.evaluation.real import RealImages, data_of
 from sparring.metrics import Reference
@@ -72,7 +73,7 @@ class Evaluator:
         watch: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> Result:
-        """Result of n samples of a run or a pipeline: of the reference's classes or captions, if it takes some.
+        """Result of n samples of a run or a pipeline, with classes, captions or sources of the reference.
 
         The samples pass by in batches, so that any number can be measured. A scheduler that ran with a guidance of 5 is
         called "ddim-w5". With `pictures` (a run folder) also the first samples as
@@ -81,20 +82,23 @@ class Evaluator:
         `Sampling`: `guidance`, `using`, `batch_size` …
 
         Raises:
-            ValueError: the model makes other images than the reference holds; it takes captions and the reference has
-                none.
+            ValueError: the model makes other images than the reference holds; it takes captions or sources and the
+                reference has none.
         """
         real = self.real.reference
         prompts = None
         if sampler.generator.captioned:
             sampler.generator.check(real)
             prompts = real.captions(min(n, len(real)))
+        sources = None
+        if sampler.generator.takes_source:
+            sources = sources_of(real, n)
         if sampler.shape != real.image_shape:
             raise ValueError(f"the model makes images of {sampler.shape}, the reference holds {real.image_shape}")
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
-        own = {"seed": seed, "labels": labels, "prompts": prompts}
+        own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources}
         stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
         with Passing(stream, watch) as samples:
             result = replace(
@@ -111,6 +115,8 @@ class Evaluator:
             )
             if real.image_shape == POINTS:
                 result = with_points(result, samples.rows(range(samples.passed)), real, self.real.train)
+            if sources is not None:
+                result = with_pairs(result, samples.rows(range(samples.passed)), real)
             if pictures is not None:
                 self.save_pictures(samples, result, pictures)
         return result

@@ -83,6 +83,8 @@ class RealImages:
         trained = real if known is None else known
         if train is not None:
             trained = data_of(train, channels, settings, allow)
+        if known is not None:
+            held_out, trained = known.alike(held_out), known.alike(trained)
         return cls(held_out, None if trained is held_out else trained)
 
 

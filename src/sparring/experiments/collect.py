@@ -18,6 +18,7 @@ from sparring.runs.results import Result, Setting
 METRICS = (
     *("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation"),
     *("sliced_wasserstein", "modes_covered", "good_share"),  # of points
+    "psnr",  # of images made from a source
 )
 
 
@@ -66,7 +67,7 @@ def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingRe
     comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
     first = next(iter(comparisons.values()))
     tables = [distances(comparison, runner.study.split) for comparison in comparisons.values()]
-    tables += [shares(first, runner.study.split), *of_points(first, runner.study.split)]
+    tables += [shares(first, runner.study.split), *further(first, runner.study.split)]
     controls = {arm.name: runner.study.controls_of(arm.name) for arm in first.arms}
     for control in dict.fromkeys(name for names in controls.values() for name in names):
         judged = [name for name, names in controls.items() if control in names]
@@ -110,9 +111,13 @@ def shares(comparison: Comparison, split: str) -> Table:
     return Table(kind="shares", columns=["arm", *map(str, every)], rows=rows, **measured(comparison, split))
 
 
-def of_points(comparison: Comparison, split: str) -> list[Table]:
-    """Modes covered and share of good points, mean and standard deviation over seeds; no table of other images."""
-    wanted: list[tuple[str, Metric, int | None]] = [("modes", "modes_covered", 1), ("good", "good_share", None)]
+def further(comparison: Comparison, split: str) -> list[Table]:
+    """Modes covered, share of good points and PSNR, mean and standard deviation over seeds, as far as measured."""
+    wanted: list[tuple[str, Metric, int | None]] = [
+        ("modes", "modes_covered", 1),
+        ("good", "good_share", None),
+        ("psnr", "psnr", None),
+    ]
     every, how = comparison.settings(), measured(comparison, split) | {"floor": None}
     tables = []
     for kind, metric, digits in wanted:

@@ -20,6 +20,7 @@ IN_WORDS = {
     "shares": "precision/recall, mean over seeds",
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
+    "psnr": "PSNR in dB",
 }
 """What a table shows, by its kind."""
 
@@ -34,7 +35,7 @@ class Table:
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
             precision/recall; of points in the plane also "modes" and "good" for the modes covered and the share of
-            good points.
+            good points; "psnr" of images that are made from a source.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
         features: what the distance was measured in; a table of ratios has a column for it.
@@ -108,9 +109,9 @@ class Table:
         return replace(self, columns=["", *seconds], rows=rows)
 
     def best(self) -> set[tuple[int, int]]:
-        """Row and column of the smallest distance, or of the most modes or good points, at each sampler; else none."""
+        """Row and column of the smallest distance, or of the highest of what should be high, at each sampler."""
         found = set()
-        best = {"distance": min, "modes": max, "good": max}.get(self.kind)
+        best = {"distance": min, "modes": max, "good": max, "psnr": max}.get(self.kind)
         for column, heading in enumerate(self.columns):
             known = {row: value for row, cells in enumerate(self.rows) if (value := mean_of(cells[column])) is not None}
             if best is not None and SAMPLED.fullmatch(heading) and len(known) > 1:
@@ -273,7 +274,7 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, modes, good or verdicts. Further words: `setting=NAME`, `control=ARM`,
+    KIND is distance, ratio, shares, modes, good, psnr or verdicts. Further words: `setting=NAME`, `control=ARM`,
     `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and `caption=no`.
 
     Raises:

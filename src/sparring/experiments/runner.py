@@ -21,6 +21,7 @@ from sparring.data import ImageData, StoredImages, from_spec
 from sparring.data.base import in_range
 from sparring.evaluation import RealImages
 from sparring.evaluation.features import cache_folder, feature_network
+from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, replaced
 from sparring.metrics import Reference
@@ -176,7 +177,9 @@ class Runner:
             file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
             if not file.is_file():
                 sampler = sampler or Sampler(run, allow=self.allow)
-                samples = sampler(self.study.n, nfe, scheduler=scheduler, seed=0).images
+                reference = self.real(setting).reference
+                sources = sources_of(reference, self.study.n) if sampler.generator.takes_source else None
+                samples = sampler(self.study.n, nfe, scheduler=scheduler, seed=0, sources=sources).images
                 file.parent.mkdir(exist_ok=True)
                 draft = file.with_suffix(".draft.npy")
                 np.save(draft, (to_uint8(samples) if samples.shape[1] in (1, 3) else samples).numpy())
@@ -195,6 +198,8 @@ class Runner:
                 )
                 if real.reference.image_shape == POINTS:
                     result = with_points(result, images, real.reference, real.train)
+                if real.reference.source_shape is not None:
+                    result = with_pairs(result, images, real.reference)
                 keep_result(run, result)
                 made += 1
         return made
@@ -226,7 +231,7 @@ class Runner:
                     f"the images of {setting} have no {split}: name some in the study, settings.{setting}.{split}: "
                     "{path: DATA/FILE}"
                 )
-            self._real[setting] = RealImages(reference, train)
+            self._real[setting] = RealImages(train.alike(reference), train)
         return self._real[setting]
 
     def references(self, setting: str) -> list[Reference]:

@@ -41,6 +41,8 @@ from sparring.process import (
 )
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
+SOURCE = "source"
+"""The argument by which a network takes the image that it is conditioned on."""
 
 CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
@@ -51,9 +53,9 @@ class Denoiser(Generator):
 
     The network is any of: diffusers' UNet2DModel or DiTTransformer2DModel; an MLP, for points; a module called as
     `net(x, time)`; or one with an argument for labels too (class_labels, labels, label or y); or, with `text`, the
-    network of a text-to-image pipeline. It returns a tensor, a tuple, or something with `.sample`; of 2C channels (a
-    learned variance) the first C are kept. Labels given to a network without classes are not passed on: training
-    without conditions on labelled data is normal.
+    network of a text-to-image pipeline; or one with an argument `source`, for the image that it is conditioned on. It
+    returns a tensor, a tuple, or something with `.sample`; of 2C channels (a learned variance) the first C are kept.
+    Labels given to a network without classes are not passed on: training without conditions on labelled data is normal.
 
     Args:
         net: the network.
@@ -107,6 +109,9 @@ class Denoiser(Generator):
         self._image_shape: tuple[int, int, int] | None = None
         self.classes_of_data = 0
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
+        self._takes_source = text is None and SOURCE in inspect.signature(net.forward).parameters
+        if self._takes_source and self._label_name is not None:
+            raise ValueError(f"{type(net).__name__} takes a source and classes: a network has one condition here")
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
         for module in own_dropout:
@@ -142,6 +147,11 @@ class Denoiser(Generator):
     def takes_labels(self) -> bool:
         """Whether the network takes class labels."""
         return self._label_name is not None
+
+    @property
+    def takes_source(self) -> bool:
+        """Whether the network takes another image beside the noisy one."""
+        return self._takes_source
 
     @property
     def num_classes(self) -> int | None:
@@ -191,20 +201,21 @@ class Denoiser(Generator):
     def embed(self, batch: Batch) -> Batch:
         """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
 
-        Latents are a sample of the encoder's Gaussian, by noise from `batch.draws`.
+        A network that takes a source is conditioned on the batch's. Latents are a sample of the encoder's Gaussian, by
+        noise from `batch.draws`.
         """
         if self.space is None and self.text is None:
-            return batch
+            return replace(batch, condition=batch.source) if self.takes_source else batch
         x_0 = batch.images
         if self.space is not None:
             channels, height, width = batch.images.shape[1:]
             noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
             x_0 = self.space.encode(batch.images, noise.to(batch.images))
-        given = batch.labels if self.text is None else batch.texts
+        given = batch.source if self.takes_source else batch.labels if self.text is None else batch.texts
         return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
 
     def condition(self, given: Tensor | list[str] | None, x_0: Tensor) -> Condition:
-        """What the network takes for class labels [B] or B captions of what is diffused, `x_0` [B, c, h, w].
+        """What the network takes for class labels [B], B captions or sources of what is diffused, `x_0` [B, c, h, w].
 
         Raises:
             ValueError: a text-to-image network without captions, or captions for another.
@@ -260,6 +271,8 @@ class Denoiser(Generator):
         number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
         in float32. `images_seen` grows by B. With `variance`, a variance that the network learned is kept: 2C channels.
         """
+        if condition is None and self.takes_source:
+            raise ValueError(f"{type(self.net).__name__} is conditioned on a source image, and none was given")
         if condition is None and self._needs_labels:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
         if self.text is not None and not isinstance(condition, TextCondition):
@@ -271,7 +284,8 @@ class Denoiser(Generator):
         if isinstance(condition, TextCondition):
             output = self.net(x_in.to(dtype), timestep=time, **condition.arguments(dtype))
         else:
-            kwargs = {} if condition is None or self._label_name is None else {self._label_name: condition}
+            name = SOURCE if self.takes_source else self._label_name
+            kwargs = {} if condition is None or name is None else {name: condition}
             output = self.net(x_in.to(dtype), time, **kwargs)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
@@ -302,6 +316,10 @@ class Denoiser(Generator):
             )
         if self.text is None and data.text:
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
+        if self.takes_source and data.source_shape is None:
+            raise ValueError(
+                f"{name} is conditioned on source images and `{data.name}` has none: give pairs, or LowResolution"
+            )
         if self.takes_labels and data.num_classes is None:
             raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
         self.classes_of_data = data.num_classes or 0
@@ -344,6 +362,8 @@ class Denoiser(Generator):
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
         condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.takes_labels else None
+        if self.takes_source:
+            condition = torch.zeros(1, config.get("source_channels") or shape[0], *shape[1:], device=device)
         if self.text is not None:
             condition = self.text([""], (image_shape[1], image_shape[2]), device)
         images_seen, name = self.images_seen, type(self.net).__name__
@@ -442,6 +462,10 @@ class Denoiser(Generator):
             return [sampling.prompts[i % len(sampling.prompts)] for i in range(n)]
         if sampling.prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
+        if self.takes_source:
+            if sampling.sources is None:
+                raise ValueError(f"`sources`: {name} is conditioned on source images: sample it from its run")
+            return sampling.sources[torch.arange(n) % len(sampling.sources)].to(self.device)
         if self.takes_labels:
             chosen = labels or list(range(self.classes_of_data)) or None
             return in_turn(chosen, self.null_class if sampling.needs_none else self.num_classes, n, self.device)
@@ -459,6 +483,10 @@ class Denoiser(Generator):
         if self.text is not None:
             captions = data.captions(min(n, len(data)), seed) or [""]
             condition = [captions[i % len(captions)] for i in range(n)]
+        elif self.takes_source:
+            sources = data.source_images(min(n, len(data)), seed)
+            assert sources is not None
+            condition = sources[torch.arange(n) % len(sources)].to(self.device)
         elif self.takes_labels:
             condition = (torch.arange(n) % int(data.num_classes or 1)).to(self.device)
         draws = Draws(seed, phase="samples", device=self.device)
@@ -562,7 +590,7 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
     parameters = list(inspect.signature(net.forward).parameters.values())
     single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     name = next((p.name for p in single[2:] if p.name in LABEL_NAMES), None)
-    required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name != name]
+    required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name not in (name, SOURCE)]
     if required or (len(single) < 2 and len(single) == len(parameters)):
         needs = f"needs {', '.join(required)}" if required else "takes no time"
         raise ValueError(

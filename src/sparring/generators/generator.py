@@ -45,6 +45,11 @@ class Generator(nn.Module, ABC):
         return False
 
     @property
+    def takes_source(self) -> bool:
+        """Whether it is conditioned on another image, the source."""
+        return False
+
+    @property
     def num_classes(self) -> int | None:
         """How many classes it was built for, if it says so."""
         return None

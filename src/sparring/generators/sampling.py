@@ -18,6 +18,8 @@ class Sampling:
         scheduler: "ddim", "dpm" …; the generator's own when None.
         labels: classes, repeated to n images; all in turn when None. Only for a class-conditional generator.
         prompts: captions, repeated to n images. Only for a text-to-image generator, and needed there.
+        sources: [m, C, h, w] images in [-1, 1], repeated to n. Only for a generator that is conditioned on them, and
+            needed there.
         guidance: scale of classifier-free guidance; 1 is none.
         guidance_interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
         using: what else is added to the sampler, see `sparring.samplers`.
@@ -36,6 +38,7 @@ class Sampling:
     scheduler: str | None = None
     labels: list[int] | None = None
     prompts: list[str] | None = None
+    sources: Tensor | None = None
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     using: Sequence[Intervention] = ()

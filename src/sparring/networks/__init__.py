@@ -3,5 +3,6 @@
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.mlp import MLP, Perceptron
+from sparring.networks.source_unet import SourceUNet
 
-__all__ = ["MLP", "ConvDiscriminator", "ConvGenerator", "Perceptron"]
+__all__ = ["MLP", "ConvDiscriminator", "ConvGenerator", "Perceptron", "SourceUNet"]

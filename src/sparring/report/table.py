@@ -48,6 +48,7 @@ COLUMNS = (
     Column("class_coverage", "Classes", 1, FIDELITY),
     Column("modes_covered", "Modes", 1, FIDELITY),
     Column("good_share", "Good", 1, FIDELITY),
+    Column("psnr", "PSNR", 1, FIDELITY),
     Column("memorisation", "Nearness", 0, COPIES),
     Column("train_share", "Nearer to\N{NO-BREAK SPACE}training", 0, COPIES),
     CostColumn("seconds_per_step", "Seconds a\N{NO-BREAK SPACE}step"),

@@ -121,6 +121,7 @@ class Result(Record):
     sliced_wasserstein: float | None = None
     modes_covered: int | None = None
     good_share: float | None = None
+    psnr: float | None = None
     memorisation: float | None = None
     train_share: float | None = None
     n: int | None = None

@@ -111,13 +111,14 @@ class EmaPublisher:
         held_out = self.data.holdout() or self.data
         n = min(n, len(held_out))
         images, labels = held_out.images(n, self.seed), held_out.labels(n, self.seed)
-        captions = held_out.captions(n, self.seed)
+        captions, sources = held_out.captions(n, self.seed), held_out.source_images(n, self.seed)
         size = rows_at_once(images)
         errors = []
         for first in range(0, n, size):
             rows = slice(first, min(first + size, n))
             condition = captions[rows] if captions is not None else None if labels is None else labels[rows]
             draws = Draws(self.seed, phase="held out", rows=rows, total=n, device=self.generator.device)
-            batch = Batch.of(images[rows].to(self.generator.device), condition, draws)
+            source = None if sources is None else sources[rows].to(self.generator.device)
+            batch = Batch.of(images[rows].to(self.generator.device), condition, draws, source=source)
             errors.append(self.generator.error(self.generator.embed(batch)))
         return torch.cat(errors)
