@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from sparring.evaluation import Comparison
+from sparring.experiments.collect import of_methods
 from sparring.experiments.results import SettingResults, StudyResults, Table, fill_pages, filled
+from sparring.runs import RunSummary
+from sparring.runs.results import Result
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
@@ -83,6 +87,19 @@ def test_the_most_modes_and_good_points_of_each_sampler_are_bold():
         "| plain | 8.0 |  |",
     ]
     assert modes.caption("ring") == "ring, modes covered, classifier, holdout; n = 1000 against 500"
+
+
+def test_what_methods_measure_makes_a_table_of_means_over_seeds():
+    def runs(arm, *measures):
+        for seed, found in enumerate(measures):
+            results = (Result(scheduler="one call", nfe=1, frechet=1.0, measures=found),) * 2
+            yield RunSummary(name=f"{arm}-s{seed}", folder=Path(arm), arm=arm, method="GAN", seed=seed, results=results)
+
+    comparison = Comparison.of([*runs("a", {"error": 0.1}, {"error": 0.3, "probe": 0.5}), *runs("b", None)])
+    (table,) = of_methods(comparison)
+    assert (table.kind, table.columns) == ("measures", ["arm", "error", "probe"])
+    assert table.rows == [["a", "0.200±0.141", "0.500"], ["b", "", ""]]
+    assert of_methods(Comparison.of([*runs("b", None)])) == []
 
 
 def test_arms_of_two_parts_make_a_crossed_table():

@@ -358,12 +358,15 @@ def test_a_part_of_the_setting_with_what_the_method_lays_over_it():
     parts = {"net": {"class_path": "Net", "init_args": {"size": 8, "inner": {"class_path": "Inner", "init_args": {}}}}}
     missing = []
     asked = {"a": {"class_path": "$net", "init_args": {"time": True, "inner": {"width": 3}}}, "b": "$net"}
-    made = filled({**asked, "c": {"class_path": "$other"}}, parts, missing)
+    absent = {"c": {"class_path": "$other"}, "e": "$net.outer", "f": "$other.net"}
+    asked |= {"d": {"class_path": "$net.inner", "init_args": {"width": 4}}}
+    made = filled({**asked, **absent}, parts, missing)
     inner = {"class_path": "Inner", "init_args": {"width": 3}}
     assert made["a"] == {"class_path": "Net", "init_args": {"size": 8, "time": True, "inner": inner}}
     assert made["b"] == parts["net"]
-    assert "c" not in made
-    assert missing == ["other"]
+    assert made["d"] == {"class_path": "Inner", "init_args": {"width": 4}}
+    assert not {*absent} & {*made}
+    assert missing == ["other", "net", "other"]
 
 
 def test_a_setting_without_the_networks_of_a_gan_says_so(tmp_path, capsys):

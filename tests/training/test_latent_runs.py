@@ -12,9 +12,11 @@ from torch import nn
 from sparring.cli.main import main
 from sparring.data import Digits
 from sparring.generators import LatentGenerator, load_generator
+from sparring.methods.method import held_out
 from sparring.networks import ConvGenerator
 from sparring.report import write_run_report
 from sparring.runs.pictures import GENERATED
+from sparring.runs.results import measures_of, read_results
 from sparring.samplers import Sampler
 
 
@@ -82,6 +84,34 @@ def test_the_command_line_samples_and_measures_it(run, tmp_path, capsys):
     assert (result["scheduler"], result["nfe"], result["n"]) == ("one call", 1, 100)
     assert main([*measured, "--seed", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["frechet"] != result["frechet"]
+
+
+class Measured(TinyGAN):
+    """Measures its step, and how much of the run it has seen by its weights."""
+
+    def measures(self, generator, data, draws):
+        assert not torch.is_grad_enabled()
+        assert not any(part.training for part in self.modules())
+        batch = held_out(data, draws, 5)
+        assert torch.equal(batch.images, data.holdout().images(5))
+        return {"step": float(self.step), "spread": float(generator(generator.latents(batch)).std())}
+
+
+def test_what_a_method_measures_is_in_the_log_and_in_its_results(tmp_path, capsys):
+    gan = points_gan()
+    out = trainer(tmp_path / "run", Measured(gan.generator, gan.discriminator), sample_every=4).fit()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], line["measures/step"]) for line in lines if "measures/step" in line]
+    assert found == [(4, 3.0), (6, 5.0)]
+    last = {name: lines[-1][f"measures/{name}"] for name in ("step", "spread")}
+    assert measures_of(out) == last
+    flags = ["--reference", "ring", "--train", "ring", "--features", "points", "--n", "50"]
+    assert main(["evaluate", str(out), *flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measures"] == last
+    assert read_results(out)[0].measures == last
+    assert main(["evaluate", str(out), *flags]) == 0
+    assert "spread" in capsys.readouterr().out
+    assert measures_of(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def measure(
     """The results of one run or pipeline at every setting, which are kept in it or in --out."""
     from sparring.report import write_run_report
     from sparring.runs import is_run
-    from sparring.runs.results import keep_result
+    from sparring.runs.results import keep_result, measures_of
     from sparring.samplers import Sampler
 
     sampler = Sampler(source, allow=options.allow)
@@ -146,6 +147,8 @@ def measure(
             watch=progress.show,
             **options.settings,
         )
+        if is_run(source):
+            result = replace(result, measures=measures_of(source))
         if kept:
             keep_result(place, result)
         results.append(result)

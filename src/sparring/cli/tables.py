@@ -43,6 +43,8 @@ def print_result(name: str, result: Result) -> None:
     for key, (value, low, better) in values.items():
         if value is not None:
             table.add_row(key, f"{value:.4g}", "" if low is None else f"{low:.4g}", better)
+    for key, value in (result.measures or {}).items():
+        table.add_row(key, f"{value:.4g}", "", "")
     how = f"{result.scheduler}, NFE {result.nfe}, " if result.nfe else ""
     table.caption = (
         f"{how}n = {result.n} against {result.n_reference} real images, features: {result.features} "

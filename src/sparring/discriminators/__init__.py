@@ -4,6 +4,7 @@ from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
+from sparring.discriminators.pair import PairDiscriminator
 from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.siamese import SiameseDiscriminator
@@ -15,6 +16,7 @@ __all__ = [
     "Discriminator",
     "Features",
     "Given",
+    "PairDiscriminator",
     "PlainDiscriminator",
     "ProjectedDiscriminator",
     "SiameseDiscriminator",

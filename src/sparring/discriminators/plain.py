@@ -54,11 +54,15 @@ class PlainDiscriminator(Discriminator):
 
     def logits(self, features: Features, given: Given) -> Tensor:
         """Logits [B, ...], float32, as the network gives them."""
+        return at_least_float32(self.net(features[0], **self.beside(given)))
+
+    def beside(self, given: Given) -> dict[str, Tensor]:
+        """What the network takes beside the images, by name."""
         known = {"labels": given.labels, "t": given.t, "x_t": given.x_t}
-        beside = {name: known[name] for name in self.given}
-        if missing := [name for name, value in beside.items() if value is None]:
+        beside: dict[str, Tensor] = {name: value for name in self.given if (value := known[name]) is not None}
+        if missing := [name for name in self.given if name not in beside]:
             raise ValueError(f"`given={list(self.given)}`: this method and its data know no `{missing[0]}`")
-        return at_least_float32(self.net(features[0], **beside))
+        return beside
 
     def check(self, batch_size: int) -> None:
         for module in self.net.modules():

@@ -67,7 +67,7 @@ def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingRe
     comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
     first = next(iter(comparisons.values()))
     tables = [distances(comparison, runner.study.split) for comparison in comparisons.values()]
-    tables += [shares(first, runner.study.split), *further(first, runner.study.split)]
+    tables += [shares(first, runner.study.split), *further(first, runner.study.split), *of_methods(first)]
     controls = {arm.name: runner.study.controls_of(arm.name) for arm in first.arms}
     for control in dict.fromkeys(name for names in controls.values() for name in names):
         judged = [name for name, names in controls.items() if control in names]
@@ -128,6 +128,18 @@ def further(comparison: Comparison, split: str) -> list[Table]:
         if any(cell for row in rows for cell in row[1:]):
             tables.append(Table(kind=kind, columns=["arm", *map(str, every)], rows=rows, **how))
     return tables
+
+
+def of_methods(comparison: Comparison) -> list[Table]:
+    """What the methods measure of themselves, mean and standard deviation over seeds; no table if none does."""
+    firsts = {arm.name: [one for run in arm.runs for one in run.results[:1]] for arm in comparison.arms}
+    every = {name: [one.measures for one in found if one.measures] for name, found in firsts.items()}
+    names = list(dict.fromkeys(name for found in every.values() for measures in found for name in measures))
+    rows = [
+        [arm, *(text_of([measures[name] for measures in found if name in measures]) for name in names)]
+        for arm, found in every.items()
+    ]
+    return [Table(kind="measures", columns=["arm", *names], rows=rows)] if names else []
 
 
 def measured(comparison: Comparison, split: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ IN_WORDS = {
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
     "psnr": "PSNR in dB",
+    "measures": "what the methods measure",
 }
 """What a table shows, by its kind."""
 
@@ -35,7 +36,8 @@ class Table:
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
             precision/recall; of points in the plane also "modes" and "good" for the modes covered and the share of
-            good points; "psnr" of images that are made from a source.
+            good points; "psnr" of images that are made from a source; "measures" for what the methods measure of
+            themselves.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
         features: what the distance was measured in; a table of ratios has a column for it.
@@ -274,8 +276,8 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, modes, good, psnr or verdicts. Further words: `setting=NAME`, `control=ARM`,
-    `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and `caption=no`.
+    KIND is distance, ratio, shares, modes, good, psnr, measures or verdicts. Further words: `setting=NAME`,
+    `control=ARM`,     `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and `caption=no`.
 
     Raises:
         ValueError: a file, a table, an arm or a column that is not there.

@@ -31,7 +31,7 @@ from sparring.runs import is_run
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.classes import make
 from sparring.runs.pictures import POINTS, to_uint8
-from sparring.runs.results import Result, keep_result, read_results
+from sparring.runs.results import Result, keep_result, measures_of, read_results
 from sparring.samplers import Sampler
 
 Say = Callable[[str], None]
@@ -195,6 +195,7 @@ class Runner:
                     split=self.study.split,
                     reference=real.reference.name,
                     train=None if real.train is None else real.train.name,
+                    measures=measures_of(run),
                 )
                 if real.reference.image_shape == POINTS:
                     result = with_points(result, images, real.reference, real.train)

@@ -7,6 +7,7 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
+from sparring.generators.prior import Prior, Uniform
 from sparring.generators.sampling import Sampling
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "LatentGenerator",
     "Prediction",
     "Pretrained",
+    "Prior",
     "Prompts",
     "Sampling",
     "TextCondition",
+    "Uniform",
     "holds_generator",
     "load_generator",
     "load_pipeline",

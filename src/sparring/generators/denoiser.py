@@ -578,7 +578,7 @@ class Denoiser(Generator):
             return True
         if self.space is not None or self.text is not None:
             return False
-        settings = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
+        settings: dict[str, Any] = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
         return write_own(folder, net, scheduler=json.loads(stock_scheduler(scheduler).to_json_string()), **settings)
 
     def adapters(self) -> dict[str, Tensor]:

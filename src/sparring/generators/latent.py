@@ -11,6 +11,7 @@ from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
 from sparring.generators.loop import drawn, rows_at_once
 from sparring.generators.own import write_own
+from sparring.generators.prior import Prior
 from sparring.generators.sampling import Sampling
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
@@ -28,17 +29,24 @@ class LatentGenerator(Generator):
             (`describe`).
         latent_dim: numbers in z.
         num_classes: classes that it is conditioned on; None: none.
+        prior: law of z, if it is not the standard normal one.
 
     Raises:
-        ValueError: a latent without numbers, no class, or a network that fails on them.
+        ValueError: a latent without numbers, no class, a network that fails on them, or a prior of other latents.
     """
 
-    def __init__(self, net: nn.Module, latent_dim: int, num_classes: int | None = None) -> None:
+    def __init__(
+        self, net: nn.Module, latent_dim: int, num_classes: int | None = None, prior: Prior | None = None
+    ) -> None:
         super().__init__()
         if latent_dim < 1 or (num_classes or 1) < 1:
             raise ValueError(f"`latent_dim={latent_dim}`, `num_classes={num_classes}` must be at least 1")
+        if prior is not None and prior.latent_dim != latent_dim:
+            raise ValueError(f"`latent_dim={latent_dim}`: the {type(prior).__name__} prior makes {prior.latent_dim}")
         self.net = net
+        self.prior = prior
         self.latent_dim = latent_dim
+        self.noise_dim = latent_dim if prior is None else prior.noise_dim
         self.classes = num_classes
         self._image_shape = self._probe()
 
@@ -70,8 +78,12 @@ class LatentGenerator(Generator):
         return at_least_float32(self.net(z) if labels is None else self.net(z, labels))
 
     def latents(self, batch: Batch) -> Tensor:
-        """Standard normal latents [B, latent_dim] for the rows of a batch, from its draws."""
-        return batch.draws.normal((len(batch), self.latent_dim)).to(batch.images)
+        """Latents [B, latent_dim] for the rows of a batch, from its draws: standard normal, or of the prior."""
+        return self.of_noise(batch.draws.normal((len(batch), self.noise_dim)).to(batch.images))
+
+    def of_noise(self, noise: Tensor) -> Tensor:
+        """The latents [B, latent_dim] that standard normal numbers [B, noise_dim] make."""
+        return noise if self.prior is None else self.prior(noise)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -125,7 +137,7 @@ class LatentGenerator(Generator):
         """The images of a sampling, in one call whatever its `steps` say.
 
         The latents are `torch.randn((n, latent_dim), generator=torch.Generator().manual_seed(seed))`, or of n seeds one
-        row each.
+        row each; with a prior, what it makes of noise [n, noise_dim] drawn alike.
         """
         self.plan(sampling.steps, sampling.scheduler)
         n, labels, name = sampling.n, sampling.labels, type(self.net).__name__
@@ -139,7 +151,7 @@ class LatentGenerator(Generator):
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
-        for rows, z, _ in drawn(n, (self.latent_dim,), size, sampling.seed):
+        for rows, z, _ in drawn(n, (self.noise_dim,), size, sampling.seed):
             images = self._images(z.to(self.device), None if classes is None else classes[rows], size).clamp(-1, 1)
             if sampling.watch is not None:
                 sampling.watch(images)  # one call: the only state is the last
@@ -147,13 +159,14 @@ class LatentGenerator(Generator):
 
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)
-        return self._images(Draws(seed, phase="samples", device=self.device).normal((n, self.latent_dim)), classes)
+        return self._images(Draws(seed, phase="samples", device=self.device).normal((n, self.noise_dim)), classes)
 
     @torch.no_grad()
-    def _images(self, z: Tensor, labels: Tensor | None, batch_size: int | None = None) -> Tensor:
+    def _images(self, noise: Tensor, labels: Tensor | None, batch_size: int | None = None) -> Tensor:
         training = self.training
         self.eval()
-        z = z.to(next((p.dtype for p in self.net.parameters() if p.is_floating_point()), z.dtype))
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), noise.dtype)
+        z = self.of_noise(noise.to(dtype))
         size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         parts = [slice(first, first + size) for first in range(0, len(z), size)]
         images = [self(z[rows], None if labels is None else labels[rows]) for rows in parts]
@@ -164,4 +177,4 @@ class LatentGenerator(Generator):
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
         """Writes generator.json, which says how to make the network again, and generator.safetensors."""
-        return write_own(folder, self.net, latent_dim=self.latent_dim, num_classes=self.classes)
+        return write_own(folder, self.net, prior=self.prior, latent_dim=self.latent_dim, num_classes=self.classes)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from sparring.data import Batch, ImageData
+from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator
 from sparring.generators import Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
@@ -85,6 +85,22 @@ class Method(nn.Module, ABC):
         """
         return []
 
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """Numbers that say how well the method does what it is for, beside those of its samples; by default none.
+
+        They are taken with each picture of a run, without gradient and in eval mode, go to its log as `measures/NAME`,
+        and `sparring evaluate` shows the last of them. Nothing may change by it.
+
+        Args:
+            generator: the average, which is sampled and shipped.
+            data: images trained on; see `held_out`.
+            draws: random numbers for the rows, the same in every call.
+        """
+        return {}
+
+    def size_for(self, data: ImageData) -> None:
+        """Called once before a run is made or goes on: the place for what has the size of the data set."""
+
     def after_step(self) -> None:
         """Called once after a step in which all updates were taken: the place to move a `moving_copy`."""
 
@@ -127,6 +143,13 @@ class Method(nn.Module, ABC):
     def log(self, **values: Tensor | float) -> None:
         """Keeps statistics of this step for the log (detached; the trainer averages and writes them)."""
         self.statistics.update({name: torch.as_tensor(value).detach() for name, value in values.items()})
+
+
+def held_out(data: ImageData, draws: Draws, n: int = 1000) -> Batch:
+    """Up to n held-out images as a batch, of the training set if the data knows no holdout; always the same."""
+    chosen = data.holdout() or data
+    n = min(n, len(chosen))
+    return Batch.of(chosen.images(n).to(draws.device), chosen.labels(n), draws)
 
 
 def check_not_negative(**settings: float) -> None:

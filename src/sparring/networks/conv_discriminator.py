@@ -1,5 +1,6 @@
 """A small residual discriminator of images, trained from scratch, after R3GAN (Huang et al., arXiv 2501.05441)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,13 +12,15 @@ from sparring.networks.residual import PER_RESOLUTION, Residual, resolutions, wi
 
 
 class ConvDiscriminator(nn.Module):
-    """From images [B, in_channels, H, W] to logits [B]: `net(x)`, or `net(x, labels=…, t=…, x_t=…)`.
+    """From images [B, in_channels, H, W] to logits [B]: `net(x)`, or `net(x, labels=…, t=…, x_t=…, joined=…)`.
 
     Two residual blocks at every resolution from `size` down to 4 or 7 pixels, each halving being a bilinear one (the
     mean of four pixels), without any normalisation; a weighted sum over positions for each channel, and a linear layer.
     The class enters as a projection, `logit + <e(label), features> / sqrt(width)` (Miyato and Koyama 2018, "cGANs with
     Projection Discriminator"), the time as a sinusoidal embedding that is added inside every block, and the noisier
-    neighbour `x_t` as further channels (both as in DDGAN, arXiv 2112.07804). Sizes are ours.
+    neighbour `x_t` as further channels (both as in DDGAN, arXiv 2112.07804). A vector that is joined to the image is
+    embedded by two layers and enters as the time does. With an `out_shape` the network is an encoder, or a classifier,
+    of the same kind. Sizes are ours.
 
     Args:
         in_channels: Of the images.
@@ -29,6 +32,8 @@ class ConvDiscriminator(nn.Module):
         neighbour: It is conditioned on the noisier neighbour x_t, of the images' shape.
         spread: Rows of a group whose spread is one more channel of the smallest map, see `Spread`; None: no such
             channel, so that rows know nothing of each other.
+        joined: Numbers of a vector that belongs to each image; 0: there is none.
+        out_shape: Shape of a row of the output, if it is not a single logit.
 
     Raises:
         ValueError: Sizes that do not fit; in `forward`, what it is conditioned on is missing.
@@ -44,11 +49,17 @@ class ConvDiscriminator(nn.Module):
         time: bool = False,
         neighbour: bool = False,
         spread: int | None = None,
+        joined: int = 0,
+        out_shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        if num_classes is not None and math.prod(out_shape) != 1:
+            raise ValueError(
+                f"`num_classes={num_classes}`: no class is projected on outputs of shape {list(out_shape)}"
+            )
         sizes = resolutions(size)
         widths = widths_for(size, widths, groups)
-        embedded = 2 * widths[0] if time else 0
+        embedded = 2 * widths[0] if time or joined else 0
         self.neighbour = neighbour
         self.read_in = nn.Conv2d(in_channels * (2 if neighbour else 1), widths[-1], 1)
         every = [width for width in widths[::-1] for _ in range(PER_RESOLUTION)]
@@ -58,20 +69,29 @@ class ConvDiscriminator(nn.Module):
         self.spread = None if spread is None else Spread(spread)
         channels = widths[0] + (spread is not None)
         self.sum = nn.Conv2d(channels, channels, sizes[0], groups=channels)
-        self.read_out = nn.Linear(channels, 1)
+        self.out_shape = tuple(out_shape)
+        self.read_out = nn.Linear(channels, math.prod(out_shape))
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes, channels)
         self.time_steps = Timesteps(embedded, flip_sin_to_cos=True, downscale_freq_shift=0) if time else None
         self.time_embedding = (
             nn.Sequential(nn.Linear(embedded, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if time else None
         )
+        self.joined_embedding = (
+            nn.Sequential(nn.Linear(joined, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if joined else None
+        )
 
-    def features(self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None) -> Tensor:
+    def features(
+        self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None, joined: Tensor | None = None
+    ) -> Tensor:
         """What the last layer sees, [B, channels]."""
         if self.neighbour:
             x = torch.cat([x, needed(x_t, "x_t", "neighbour")], 1)
         embedded = None
         if self.time_steps is not None and self.time_embedding is not None:
             embedded = self.time_embedding(self.time_steps(1000 * needed(t, "t", "time")).to(x.dtype))
+        if self.joined_embedding is not None:
+            vector = self.joined_embedding(needed(joined, "joined", "joined"))
+            embedded = vector if embedded is None else embedded + vector
         x = self.read_in(x)
         for number, block in enumerate(self.blocks):
             if number > 0 and number % PER_RESOLUTION == 0:
@@ -83,15 +103,24 @@ class ConvDiscriminator(nn.Module):
         return F.leaky_relu(self.sum(x).flatten(1), 0.2)
 
     def forward(
-        self, x: Tensor, *, labels: Tensor | None = None, t: Tensor | None = None, x_t: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        labels: Tensor | None = None,
+        t: Tensor | None = None,
+        x_t: Tensor | None = None,
+        joined: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B] of images [B, C, H, W], times [B], noisier images [B, C, H, W] and labels [B]."""
-        features = self.features(x, t=t, x_t=x_t)
-        logits = self.read_out(features).squeeze(1)
+        """Logits [B], or [B, *out_shape], of images [B, C, H, W], times [B], noisier images [B, C, H, W], vectors
+        [B, joined] and labels [B].
+        """
+        features = self.features(x, t=t, x_t=x_t, joined=joined)
+        logits = self.read_out(features).view(len(x), *self.out_shape)
         if self.class_embedding is None:
             return logits
         embedded = self.class_embedding(needed(labels, "labels", "num_classes"))
-        return logits + (embedded * features).sum(1) / features.shape[1] ** 0.5
+        projected = (embedded * features).sum(1) / features.shape[1] ** 0.5
+        return logits + projected.view(len(x), *[1] * len(self.out_shape))
 
 
 class Spread(nn.Module):

@@ -90,36 +90,48 @@ class MLP(ModelMixin, ConfigMixin):
 class Perceptron(ModelMixin, ConfigMixin):
     """A plain multilayer perceptron with LeakyReLU (slope 0.2): [B, ...] of `in_features` numbers to [B, *out_shape].
 
-    The generator of a GAN on points takes latents [B, z] to [B, 2, 1, 1], its discriminator points to [B, 1].
+    The generator of a GAN on points takes latents [B, z] to [B, 2, 1, 1], its discriminator points to [B, 1]; `net(x)`,
+    or `net(x, joined=…)`.
 
     Args:
         in_features: Numbers of a row, however they are shaped.
         out_shape: Shape of a row of the output.
         width: Width of the hidden layers.
         depth: Hidden layers.
+        joined: Numbers of a vector that belongs to each row; 0: there is none.
 
     Raises:
-        ValueError: A size below 1.
+        ValueError: A size below 1; in `forward`, a vector that is missing or that nobody takes.
     """
 
     @register_to_config
-    def __init__(self, in_features: int = 2, out_shape: Sequence[int] = (1,), width: int = 128, depth: int = 3) -> None:
+    def __init__(
+        self,
+        in_features: int = 2,
+        out_shape: Sequence[int] = (1,),
+        width: int = 128,
+        depth: int = 3,
+        joined: int = 0,
+    ) -> None:
         super().__init__()
         if min(in_features, width, depth, *out_shape) < 1:
             raise ValueError(
                 f"`in_features={in_features}`, `out_shape={list(out_shape)}`, `width={width}`, `depth={depth}`: every "
                 "size of a Perceptron is at least 1"
             )
-        first = [nn.Linear(in_features, width), nn.LeakyReLU(0.2)]
+        self.joined = joined
+        first = [nn.Linear(in_features + joined, width), nn.LeakyReLU(0.2)]
         later = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.LeakyReLU(0.2))]
         self.hidden = nn.Sequential(*first, *later)
         self.out_shape = tuple(out_shape)
         self.read_out = nn.Linear(width, math.prod(out_shape))
 
-    def features(self, x: Tensor) -> Tensor:
-        """The last hidden layer [B, width], of rows [B, ...]."""
-        return self.hidden(x.flatten(1))
+    def features(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
+        """The last hidden layer [B, width], of rows [B, ...] and vectors [B, joined]."""
+        if (joined is None) != (self.joined == 0):
+            raise ValueError(f"`joined={self.joined}` of the Perceptron and a vector: give both or none")
+        return self.hidden(x.flatten(1) if joined is None else torch.cat([x.flatten(1), joined], dim=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, ...] to [B, *out_shape]."""
-        return self.read_out(self.features(x)).view(len(x), *self.out_shape)
+    def forward(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
+        """[B, ...], and vectors [B, joined], to [B, *out_shape]."""
+        return self.read_out(self.features(x, joined=joined)).view(len(x), *self.out_shape)

@@ -1,10 +1,10 @@
 """A recipe is a method laid over a setting: YAML files of the package or of the user, as one mapping.
 
 A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
-(`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid); what
-differs from scratch and from a trained start stands under `scratch` and `tune`. `like` names the setting that it
-changes. A method's file holds `method`, `generator` if it trains no denoiser, what it needs everywhere, and under `on`
-what it needs on one setting and on those like it.
+(`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid; or
+`class_path: $plain_discriminator.net`, the network of that part). What differs from scratch and from a trained start
+stands under `scratch` and `tune`. `like` names the setting that it changes. A method's file holds `method`, `generator`
+if it trains no denoiser, what it needs everywhere, and under `on` what it needs on one setting and on those like it.
 """
 
 import difflib
@@ -113,7 +113,9 @@ def compose(
     if "generator" in made:  # of the method's own kind
         made.pop("denoiser", None)
     if missing:
-        made["missing"] = f"`{', '.join(missing)}`, which {name} needs and the setting {setting or OWN} does not have"
+        made["missing"] = (
+            f"`{', '.join(dict.fromkeys(missing))}`, which {name} needs and the setting {setting or OWN} does not have"
+        )
     return made
 
 
@@ -164,10 +166,13 @@ def filled(node: Any, parts: dict[str, Any], missing: list[str]) -> Any:
         name = value.get("class_path") if isinstance(value, dict) else value
         if not (isinstance(name, str) and name.startswith("$")):
             made[key] = filled(value, parts, missing)
-        elif name[1:] not in parts:
-            missing.append(name[1:])
-        elif isinstance(value, dict):
-            made[key] = laid_over(parts[name[1:]], {"init_args": filled(value.get("init_args", {}), parts, missing)})
-        else:
-            made[key] = deepcopy(parts[name[1:]])
+            continue
+        name, _, argument = name[1:].partition(".")
+        if name not in parts or (argument and argument not in parts[name]["init_args"]):
+            missing.append(name)
+            continue
+        part = parts[name]["init_args"][argument] if argument else parts[name]
+        if isinstance(value, dict):
+            part = laid_over(part, {"init_args": filled(value.get("init_args", {}), parts, missing)})
+        made[key] = deepcopy(part)
     return made

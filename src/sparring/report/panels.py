@@ -9,7 +9,12 @@ from sparring.report.folder import Run
 from sparring.report.table import floor
 from sparring.runs.results import Setting
 
-GROUPS = {"generator": "Generator", "discriminator": "Discriminator", "statistics": "Logits and statistics"}
+GROUPS = {
+    "generator": "Generator",
+    "discriminator": "Discriminator",
+    "statistics": "Logits and statistics",
+    "measures": "Measures",
+}
 
 
 def quality_panels(comparison: Comparison) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, NamedTuple, Self, get_args, get_type_hints
 
 from sparring.runs.checkpoint import STATE, steps_in
-from sparring.runs.folder import CONFIG, RunFolder
+from sparring.runs.folder import CONFIG, RunFolder, is_until
 
 RESULTS = "results.json"
 
@@ -94,7 +94,8 @@ class Result(Record):
     `scheduler`, `nfe`, the `guidance`, the `seed` of the latents, `seconds` and `images_per_second` say how the images
     were drawn, `calls` how many passes through a network each of them took, guidance included (backwards counts two),
     and `step` after which training step; `reference`, `train` and `split` name the data, `features` the feature
-    network; `n` images were measured against `n_reference` real ones. What the numbers mean: docs/evaluation.md.
+    network; `n` images were measured against `n_reference` real ones; `measures` are those that the method takes of
+    itself. What the numbers mean: docs/evaluation.md.
     """
 
     nfe: int | None = None
@@ -128,6 +129,7 @@ class Result(Record):
     n_reference: int | None = None
     features: str | None = None
     closest_pairs: list[tuple[int, int, float]] | None = None
+    measures: dict[str, float] | None = None
     floor: Floor | None = None
 
     @classmethod
@@ -150,6 +152,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return None
     if isinstance(kind, type) and issubclass(kind, Record):
         return kind.from_json(value)
+    if kind == dict[str, float] and isinstance(value, dict):
+        return {str(key): _typed(name, number, float) for key, number in value.items()}
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and number:
         return float(value)
@@ -259,6 +263,19 @@ def read_results(folder: Path, notes: list[str] | None = None) -> list[Result]:
         )
         notes.append(f"{RESULTS}: {what} ({broken}).")
     return results
+
+
+def measures_of(run: Path) -> dict[str, float] | None:
+    """What the method of a run measured of itself at the newest checkpoint, from its log; None if nothing."""
+    file, step = RunFolder(run).metrics, step_of(run)
+    if not file.is_file():
+        return None
+    for line in reversed(file.read_text(encoding="utf-8", errors="replace").splitlines()):
+        if "measures/" in line and is_until(line, -1 if step is None else step):
+            found = json.loads(line)
+            named = {key.removeprefix("measures/"): x for key, x in found.items() if key.startswith("measures/")}
+            return named if found["step"] == step else None
+    return None
 
 
 def step_of(run: Path) -> int | None:

@@ -9,6 +9,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Generator
 from sparring.generators.loop import rows_at_once
 from sparring.methods.method import Method
+from sparring.networks.modes import eval_mode
 from sparring.runs import RunFolder
 from sparring.runs.field import field_picture
 from sparring.runs.folder import writing
@@ -97,6 +98,12 @@ class EmaPublisher:
                 self.folder.save_field(step, field_picture(fields, grid.flatten(1), real.flatten(1)))
         elif self.main:
             self.folder.save_grid(step, grid)
+
+    def measures(self) -> dict[str, float]:
+        """What the method measures of itself and of the average, with the same random numbers in every call."""
+        draws = Draws(self.seed, phase="measures", device=self.generator.device)
+        with torch.no_grad(), eval_mode(self.method):
+            return self.method.measures(self.generator, self.data, draws)
 
     def error(self) -> float:
         """Mean of the generator's error on the same images and random numbers in every call; lower is better.

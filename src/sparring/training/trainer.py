@@ -176,6 +176,7 @@ class Trainer:
             raise ValueError(f"`{name}`: {type(method).__name__} has no discriminator; leave it out")
         if method.updates_per_rollout < 1:
             raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
+        method.size_for(data)
         freeze_parts(method, freeze)
         self.method = method.to(self.device).train()
         method.steps = steps
@@ -323,6 +324,8 @@ class Trainer:
                 self.progress.advance(self.batch_size / elapsed)
                 if due(self.step, self.sample_every) or self.step == self.steps:
                     self.publisher.draw(self.step)
+                    if measures := self.publisher.measures():
+                        self.write({f"measures/{name}": value for name, value in measures.items()})
                 if due(self.step, self.checkpoint_every) or self.step == self.steps:
                     self.save()
         if self.step < self.steps:

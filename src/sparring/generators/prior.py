@@ -1,0 +1,45 @@
+"""Priors of a latent generator that are not the standard normal law: maps from standard normal numbers to latents.
+
+A prior is part of the generator: what of it is trained is averaged, saved and sampled with the network.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Prior(nn.Module, ABC):
+    """A law of latents, as what a map makes of standard normal numbers; so samples need no other kind of draw.
+
+    Attributes:
+        latent_dim: numbers in a latent.
+        noise_dim: standard normal numbers that one latent is made of.
+
+    Raises:
+        ValueError: fewer than one number.
+    """
+
+    def __init__(self, latent_dim: int, noise_dim: int) -> None:
+        super().__init__()
+        if min(latent_dim, noise_dim) < 1:
+            raise ValueError(f"`latent_dim={latent_dim}`: a latent has at least 1 number")
+        self.latent_dim, self.noise_dim = latent_dim, noise_dim
+
+    @abstractmethod
+    def forward(self, noise: Tensor) -> Tensor:
+        """Latents [B, latent_dim] of noise [B, noise_dim]."""
+
+
+class Uniform(Prior):
+    """Uniform in (-1, 1) in every coordinate.
+
+    Args:
+        latent_dim: Numbers in z.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(latent_dim, latent_dim)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return torch.erf(noise / 2**0.5)  # 2 Phi(noise) - 1
