@@ -10,8 +10,9 @@ def test_a_linear_probe_reads_what_is_linear_and_guesses_what_is_not_there():
     random = torch.Generator().manual_seed(0)
     codes = torch.randn(600, 4, generator=random)
     labels = (codes @ torch.tensor([1.0, -2.0, 0.0, 0.5]) > 0).long()
-    assert linear_probe(codes[:400], labels[:400], 7 * codes[400:] + 3, labels[400:]) < 0.9  # another scale
-    assert linear_probe(7 * codes[:400] + 3, labels[:400], 7 * codes[400:] + 3, labels[400:]) > 0.95
+    codes = codes * torch.tensor([1.0, 1, 1e-3, 50]) + 7  # of any scale and place
+    assert linear_probe(codes[:400], labels[:400], codes[400:], labels[400:]) > 0.95
+    assert linear_probe(codes[:400], labels[:400], -codes[400:] + 14, labels[400:]) < 0.05
     unequal = torch.cat([torch.ones(300), torch.zeros(100)]).long()
     assert (
         linear_probe(torch.zeros(400, 3), unequal, torch.zeros(4, 3), torch.ones(4).long()) == 1.0
