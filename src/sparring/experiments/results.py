@@ -277,7 +277,8 @@ def filled(page: str, data: Path) -> str:
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
     KIND is distance, ratio, shares, modes, good, psnr, measures or verdicts. Further words: `setting=NAME`,
-    `control=ARM`,     `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and `caption=no`.
+    `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and
+    `caption=no`.
 
     Raises:
         ValueError: a file, a table, an arm or a column that is not there.
