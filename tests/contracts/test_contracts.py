@@ -139,6 +139,6 @@ def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path
     if isinstance(sampler.generator, Denoiser):
         from diffusers import DiffusionPipeline
 
-        pipe = DiffusionPipeline.from_pretrained(whole / "pipeline")
+        pipe = DiffusionPipeline.from_pretrained(whole / "pipeline", trust_remote_code=True)
         pipe.set_progress_bar_config(disable=True)
         assert pipe(batch_size=2, num_inference_steps=2, output_type="np").images.shape == (2, 8, 8, 1)

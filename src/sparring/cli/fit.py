@@ -155,5 +155,7 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
             print(f"run: {folder}\npage: {page}")
             if holds_generator(folder / "pipeline"):
                 allow = "".join(f" --allow {shlex.quote(module)}" for module in options.allow)
-                print(f"next: sparring evaluate {shlex.quote(str(folder))} --steps 10{allow}")
+                print(
+                    f"next: sparring evaluate {shlex.quote(str(folder))} --steps {trainer.method.sample_steps}{allow}"
+                )
     return 0

@@ -26,8 +26,9 @@ class PlainDiscriminator(Discriminator):
             GAN", algorithm 1, where it is 0.01); None: it is not.
 
     Raises:
-        ValueError: A `clip` that is not above 0, or a network with batch normalisation; in `check`, rows that do not
-            fill the groups of a network that compares rows (`Spread`); in `logits`, what is not known.
+        ValueError: A `clip` that is not above 0, `augment` beside "x_t", or a network with batch normalisation; in
+            `check`, rows that do not fill the groups of a network that compares rows (`Spread`); in `logits`, what is
+            not known.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class PlainDiscriminator(Discriminator):
             raise ValueError(f"`clip={clip}` must be above 0; leave it out to clip nothing")
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
             raise ValueError(f"{type(net).__name__} has batch normalisation, which would couple the rows of a batch")
+        if augment and "x_t" in given:
+            raise ValueError(f"`augment={augment}` would change the images and not their noisier neighbours `x_t`")
         self.net = net
         self.given = tuple(given)
         self.augment = DiffAugment(policy=augment)

@@ -4,6 +4,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DModel
 from diffusers.models.embeddings import LabelEmbedding
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
@@ -25,6 +27,7 @@ from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, wrapped
 from sparring.generators.sampling import Sampling
+from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
 from sparring.networks.precision import at_least_float32
@@ -66,6 +69,8 @@ class Denoiser(Generator):
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
+        latent_dim: numbers in a latent z, normal and new for each call, that the network is conditioned on through a
+            `LatentSlot`; 0: none.
 
     Attributes:
         own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
@@ -81,6 +86,7 @@ class Denoiser(Generator):
         space: Latents | None = None,
         text: Prompts | None = None,
         condition_dropout: float | None = None,
+        latent_dim: int = 0,
     ) -> None:
         super().__init__()
         if prediction not in get_args(Kind):
@@ -105,6 +111,9 @@ class Denoiser(Generator):
         if condition_dropout is None:
             condition_dropout = max((module.dropout_prob for module in own_dropout), default=0.0)
         self.condition_dropout = condition_dropout
+        if latent_dim and text is not None:
+            raise ValueError(f"`latent_dim={latent_dim}`: a text-to-image network takes no latent z; leave it out")
+        self.slot = LatentSlot.on(net, latent_dim) if latent_dim else None
         self.own_scheduler: Any = None
         self._image_shape: tuple[int, int, int] | None = None
         self.classes_of_data = 0
@@ -257,13 +266,27 @@ class Denoiser(Generator):
         drop = batch.draws.uniform((len(batch),)) < self.condition_dropout
         return select_rows(drop, self.unconditional(batch.condition), batch.condition)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None) -> Prediction:
-        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions."""
-        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
+    def z(self, batch: Batch) -> Tensor | None:
+        """Standard normal latents [B, latent_dim] for the rows of a batch, from its draws; None without a slot."""
+        if self.slot is None:
+            return None
+        return batch.draws.normal((len(batch), self.slot.config["latent_dim"])).to(batch.x_0)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None, z: Tensor | None = None) -> Prediction:
+        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions, and
+        latents z [B, latent_dim].
+        """
+        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition, z)
         return Prediction(at_least_float32(output), at_least_float32(x_t), t, self.prediction, self.process)
 
     def network(
-        self, x_in: Tensor, model_time: Tensor | float, condition: Condition = None, *, variance: bool = False
+        self,
+        x_in: Tensor,
+        model_time: Tensor | float,
+        condition: Condition = None,
+        z: Tensor | None = None,
+        *,
+        variance: bool = False,
     ) -> Tensor:
         """The raw output [B, C, H, W] for images and times already in the network's own terms.
 
@@ -277,6 +300,11 @@ class Denoiser(Generator):
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
         if self.text is not None and not isinstance(condition, TextCondition):
             raise ValueError(f"{type(self.net).__name__} takes captions, and the batch was not embedded")
+        if (z is None) != (self.slot is None):
+            has = (
+                "is conditioned on a latent z, and none was given" if z is None else "takes no latent z (`latent_dim`)"
+            )
+            raise ValueError(f"{type(self.net).__name__} {has}")
         self.images_seen += len(x_in)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -286,7 +314,8 @@ class Denoiser(Generator):
         else:
             name = SOURCE if self.takes_source else self._label_name
             kwargs = {} if condition is None or name is None else {name: condition}
-            output = self.net(x_in.to(dtype), time, **kwargs)
+            with nullcontext() if self.slot is None or z is None else self.slot.given(z):
+                output = self.net(x_in.to(dtype), time, **kwargs)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
         learned = output.shape[1] == 2 * x_in.shape[1]
@@ -369,7 +398,8 @@ class Denoiser(Generator):
         images_seen, name = self.images_seen, type(self.net).__name__
         try:
             with torch.no_grad(), eval_mode(self.net):
-                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition)
+                z = None if self.slot is None else x_t.new_zeros(1, self.slot.config["latent_dim"])
+                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition, z)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
@@ -397,13 +427,16 @@ class Denoiser(Generator):
         """
         t = self.process.default_times()(self.process, batch.draws, len(batch))
         eps = batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
-        prediction = self(self.process.add_noise(batch.x_0, eps, t), t, self.condition_with_dropout(batch))
+        x_t, condition = self.process.add_noise(batch.x_0, eps, t), self.condition_with_dropout(batch)
+        prediction = self(x_t, t, condition, self.z(batch))
         return self.output_error(prediction, batch.x_0, eps)
 
     def networks(self) -> list[nn.Module]:
         return [self.net]
 
     def enable_gradient_checkpointing(self) -> None:
+        if self.slot is not None:
+            raise ValueError("`gradient_checkpointing`: a network with a latent z has none; leave it out")
         try:
             self.net.enable_gradient_checkpointing(checkpointed)  # type: ignore[operator]
         except (AttributeError, ValueError):
@@ -411,6 +444,8 @@ class Denoiser(Generator):
             raise ValueError(f"`gradient_checkpointing`: {name} has none; leave it out") from None
 
     def network_to_shard(self) -> nn.Module:
+        if self.slot is not None:
+            raise ValueError("`sharding`: a network with a latent z cannot be spread over processes; leave it out")
         return self.net
 
     # -- samples -------------------------------------------------------------------------------------------------------
@@ -522,7 +557,8 @@ class Denoiser(Generator):
             condition: [n] classes, or n captions, of a conditional network.
             guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
             using: what else is added to the sampler.
-            generator: source of the noise that stochastic schedulers add on the way, or one for each image.
+            generator: source of the noise that stochastic schedulers add on the way, and of latents z, or one for each
+                image.
             batch_size: images that pass through the network at once; see `rows_at_once` when None.
             watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
@@ -540,17 +576,23 @@ class Denoiser(Generator):
                 rows = slice(first, first + size)
                 given = self.condition(None if condition is None else condition[rows], latents[rows])
                 walk = Walk(scheduler, num_steps, latents.device)
-                output = partial(self.step_output, walk, given, wrapped(self, using))
                 noise = generator[rows] if isinstance(generator, list) else generator
+                output = partial(self.step_output, walk, given, wrapped(self, using), generator=noise)
                 finished.append(walk.run(walk.noise(latents[rows]), output, generator=noise, watch=watch))
         return torch.cat(finished)
 
-    def step_output(self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor) -> Tensor:
+    def step_output(
+        self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor, generator: Any = None
+    ) -> Tensor:
         """What the scheduler of a walk takes for its state `x` [B, c, h, w], at least float32; no gradient passes to x.
 
-        If the scheduler takes a variance that the network learned, it follows in as many channels.
+        If the scheduler takes a variance that the network learned, it follows in as many channels. A latent z is new
+        for every call, from the generator.
         """
         level = walk.level(call, self.process)
+        if self.slot is not None:
+            shape = (len(x), self.slot.config["latent_dim"])
+            level.z = randn_tensor(shape, generator=generator, device=x.device, dtype=x.dtype)
         prediction = predict(level.x_t(x.detach()), level, condition)
         output = prediction.to(self.prediction)
         if not takes_variance(walk.scheduler):
@@ -560,7 +602,8 @@ class Denoiser(Generator):
 
     def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:
         """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""
-        output = at_least_float32(self.network(level.network_input(x_t), level.model_time, condition, variance=True))
+        z = None if self.slot is None or level.z is None else level.z.repeat(len(x_t) // len(level.z), 1)
+        output = at_least_float32(self.network(level.network_input(x_t), level.model_time, condition, z, variance=True))
         channels, wide = x_t.shape[1], at_least_float32(x_t)
         variance = output[:, channels:] if output.shape[1] > channels else None
         output = output if variance is None else output[:, :channels]
@@ -574,7 +617,7 @@ class Denoiser(Generator):
         A network of another kind is written as its class, arguments and weights, if those make it again.
         """
         scheduler, net = self.process.scheduler(sampler, self.prediction), merged_network(self.net)
-        if write_pipeline(folder, net, scheduler, self.space, self.text):
+        if write_pipeline(folder, net, scheduler, self.space, self.text, self.slot):
             return True
         if self.space is not None or self.text is not None:
             return False

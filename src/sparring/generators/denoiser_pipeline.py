@@ -6,6 +6,7 @@ It draws what `sparring sample` draws. Open its folder with
     image = pipe(class_labels=[3], num_inference_steps=20, guidance_scale=2.0).images[0]
 """
 
+from contextlib import nullcontext
 from inspect import signature
 from typing import Any
 
@@ -23,18 +24,25 @@ class DenoiserPipeline(DiffusionPipeline):
         unet: a network called as `unet(x, time, class_labels=...)`, or None.
         transformer: a DiT, or None.
         vae: the autoencoder of its latents; None: it works on pixels.
+        latent_slot: through which it is conditioned on a latent z, new for each step; None: it takes none.
     """
 
     scheduler: Any
     unet: Any
     transformer: Any
     vae: Any
-    _optional_components = ["unet", "transformer", "vae"]
-    model_cpu_offload_seq: Any = "unet->transformer->vae"
+    latent_slot: Any
+    _optional_components = ["unet", "transformer", "vae", "latent_slot"]
+    model_cpu_offload_seq: Any = "latent_slot->unet->transformer->vae"
 
-    def __init__(self, scheduler: Any, unet: Any = None, transformer: Any = None, vae: Any = None):
+    def __init__(
+        self, scheduler: Any, unet: Any = None, transformer: Any = None, vae: Any = None, latent_slot: Any = None
+    ):
         super().__init__()
-        self.register_modules(scheduler=scheduler, unet=unet, transformer=transformer, vae=vae)
+        parts = {"unet": unet, "transformer": transformer, "vae": vae, "latent_slot": latent_slot}
+        self.register_modules(scheduler=scheduler, **parts)
+        if latent_slot is not None:
+            latent_slot.attach(unet or transformer)
 
     @torch.no_grad()
     def __call__(
@@ -73,10 +81,15 @@ class DenoiserPipeline(DiffusionPipeline):
         extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
         for time in self.progress_bar(scheduler.timesteps):
             x_in = scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x
-            output = self.output(x_in, time, labels)
-            if guidance_scale != 1 and labels is not None:
-                none = self.output(x_in, time, torch.full_like(labels, null))
-                output = none + guidance_scale * (output - none)
+            latent = nullcontext()
+            if self.latent_slot is not None:
+                z_shape = (n, self.latent_slot.config.latent_dim)
+                latent = self.latent_slot.given(randn_tensor(z_shape, generator, device, net.dtype))
+            with latent:
+                output = self.output(x_in, time, labels)
+                if guidance_scale != 1 and labels is not None:
+                    none = self.output(x_in, time, torch.full_like(labels, null))
+                    output = none + guidance_scale * (output - none)
             x = scheduler.step(output, time, x, return_dict=False, **extra)[0]
         images: Any = (self.decoded(x) / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":

@@ -22,6 +22,10 @@ class Level:
         scheduler: the diffusers scheduler that stands there; None: none does.
         call: number of the network call, from 0.
         calls: network calls of the whole walk.
+
+    Attributes:
+        z: [B, latent_dim] latents of this call, for a network that is conditioned on them; rows that are asked twice,
+            one after the other, have the same.
     """
 
     def __init__(self, process: Process, model_time: Tensor, scheduler: Any = None, call: int = 0, calls: int = 1):
@@ -30,6 +34,7 @@ class Level:
         self.scheduler = scheduler
         self.call = call
         self.calls = calls
+        self.z: Tensor | None = None
 
     @classmethod
     def at(cls, process: Process, t: Tensor) -> "Level":

@@ -16,6 +16,7 @@ from sparring.generators.generator import Generator
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
+from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
 from sparring.process import Latents, from_scheduler, takes_variance
@@ -109,6 +110,7 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     check_channels(net, vae, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
     denoiser = Denoiser(net, process, prediction, None if vae is None else Latents(vae), text)
+    denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
     return denoiser, pipe.scheduler
 
@@ -193,7 +195,8 @@ def network_class(library: str, kind: str) -> Any:
     """The class of a part if it is a network; None for tokenizers, schedulers and the like."""
     import transformers
 
-    homes = {"diffusers": diffusers, "transformers": transformers, MLP.__module__: sys.modules[MLP.__module__]}
+    homes = {"diffusers": diffusers, "transformers": transformers}
+    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot)}
     cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
     known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
     return cls if known else None

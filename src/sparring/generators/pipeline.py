@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparring.generators.condition import Prompts
+from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.process import Latents
 
@@ -21,7 +22,7 @@ OWN = "denoiser_pipeline"
 
 
 def pipeline_class(
-    net: nn.Module, scheduler: Any, space: Latents | None, text: Prompts | None
+    net: nn.Module, scheduler: Any, space: Latents | None, text: Prompts | None, slot: LatentSlot | None = None
 ) -> tuple[type, str] | None:
     """The pipeline that draws with this network what we draw, and the name it gives the network; None if there is none.
 
@@ -43,11 +44,11 @@ def pipeline_class(
     if isinstance(net, DiTTransformer2DModel):
         vae = None if space is None else space.vae.config
         plain = vae is not None and not any(vae.get(name) for name in ("shift_factor", "latents_mean", "latents_std"))
-        stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales
+        stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales and slot is None
         return (DiTPipeline if stock else DenoiserPipeline), "transformer"
     learned = isinstance(net, UNet2DModel) and config.out_channels != config.in_channels
     takes_generator = "generator" in signature(scheduler.step).parameters
-    if space is not None or learned or is_flow or not takes_generator:
+    if space is not None or slot is not None or learned or is_flow or not takes_generator:
         return DenoiserPipeline, "unet"
     if not scales and config.num_class_embeds is None:
         return DDPMPipeline, "unet"
@@ -55,7 +56,12 @@ def pipeline_class(
 
 
 def write_pipeline(
-    folder: Path, net: nn.Module, scheduler: Any, space: Latents | None = None, text: Prompts | None = None
+    folder: Path,
+    net: nn.Module,
+    scheduler: Any,
+    space: Latents | None = None,
+    text: Prompts | None = None,
+    slot: LatentSlot | None = None,
 ) -> bool:
     """Writes a folder that `DiffusionPipeline.from_pretrained` opens.
 
@@ -69,23 +75,26 @@ def write_pipeline(
         scheduler: the diffusers scheduler to ship.
         space: the autoencoder that is written beside it.
         text: the text encoders that are written beside it.
+        slot: through which it is conditioned on a latent z.
 
     Returns:
         False if the network is no diffusers model, so that there is no pipeline for it.
     """
     scheduler = stock_scheduler(scheduler)
-    found = pipeline_class(net, scheduler, space, text)
+    found = pipeline_class(net, scheduler, space, text, slot)
     if found is None:
         return False
     cls, name = found
+    trained: dict[str, Any] = {name: net} | ({} if slot is None else {"latent_slot": slot})
     if (folder / "model_index.json").is_file():
-        draft = folder / f".{name}"
-        net.save_pretrained(draft)  # type: ignore[operator]
-        for file in draft.iterdir():
-            os.replace(file, folder / name / file.name)
-        draft.rmdir()
+        for part, network in trained.items():
+            draft = folder / f".{part}"
+            network.save_pretrained(draft)
+            for file in draft.iterdir():
+                os.replace(file, folder / part / file.name)
+            draft.rmdir()
         return True
-    parts = {name: net, "scheduler": scheduler}
+    parts = trained | {"scheduler": scheduler}
     if text is not None:
         pipe = copy(text.pipe)
         if "steps_offset" in scheduler.config:  # these pipelines ask for 1; our spacing of the steps does not use it

@@ -22,7 +22,11 @@ class Pretrained(Denoiser):
             weights; "bf16" halves their memory.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
+        latent_dim: numbers in a latent z that the network is conditioned on; 0: as in the folder.
         allow: further packages whose networks the folder may name.
+
+    Raises:
+        ValueError: another `latent_dim` than that of the folder; and what `load_denoiser` refuses.
     """
 
     def __init__(
@@ -31,12 +35,20 @@ class Pretrained(Denoiser):
         tuning: Tuning | None = None,
         frozen: Literal["fp32", "bf16"] = "fp32",
         condition_dropout: float | None = None,
+        latent_dim: int = 0,
         allow: Sequence[str] = (),
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         loaded = load_denoiser(path, dtype, allow)
         dropout = loaded.condition_dropout if condition_dropout is None else condition_dropout
-        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout)
+        known = 0 if loaded.slot is None else loaded.slot.config["latent_dim"]
+        if known and latent_dim not in (0, known):
+            raise ValueError(
+                f"`latent_dim={latent_dim}`: the network in {path} is conditioned on a z of {known} numbers"
+            )
+        new = 0 if known else latent_dim
+        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout, new)
+        self.slot = loaded.slot or self.slot
         self.path = path
         if isinstance(tuning, LoRA):
             self.net.to(dtype)

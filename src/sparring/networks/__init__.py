@@ -2,7 +2,16 @@
 
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
-from sparring.networks.mlp import MLP, Perceptron
+from sparring.networks.latent_slot import LatentSlot
+from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
 
-__all__ = ["MLP", "ConvDiscriminator", "ConvGenerator", "Perceptron", "SourceUNet"]
+__all__ = [
+    "MLP",
+    "ConvDiscriminator",
+    "ConvGenerator",
+    "LatentSlot",
+    "Perceptron",
+    "SourceUNet",
+    "StepPerceptron",
+]

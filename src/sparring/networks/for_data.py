@@ -55,13 +55,14 @@ LATENTS = 64  # numbers in z for images, as in R3GAN; for points as many as they
 
 
 def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = None) -> dict[str, Any]:
-    """A latent generator of images (C, H, W) and a discriminator trained from scratch, as a recipe writes them.
+    """A latent generator of images (C, H, W) and discriminators trained from scratch, as a recipe writes them.
 
     Points have perceptrons of 34 thousand parameters each, and images of 4 to 64 pixels a side residual networks of 0.1
     to 0.2 million. With classes both are conditioned on these, but for points (see `network_settings`).
 
     Returns:
-        "latent_generator" and "plain_discriminator", each with its class and settings.
+        "latent_generator", "plain_discriminator" and, for steps of a noisy chain, "step_discriminator", each with its
+        class and settings.
 
     Raises:
         ValueError: images of another size.
@@ -71,13 +72,15 @@ def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = No
         latents, classes = channels, None
         generator = {"in_features": channels, "out_shape": list(image_shape)}
         discriminator: dict[str, Any] = {"in_features": channels}
-        names = "Perceptron", "Perceptron"
+        of_steps = {"in_channels": channels}
+        names = "Perceptron", "Perceptron", "StepPerceptron"
     elif 4 <= min(height, width) <= max(height, width) <= LARGEST:
         latents, classes = LATENTS, num_classes
         size = height if height == width else [height, width]
         generator = {"latent_dim": LATENTS, "out_channels": channels, "size": size, "num_classes": classes}
         discriminator = {"in_channels": channels, "size": size, "num_classes": classes}
-        names = "ConvGenerator", "ConvDiscriminator"
+        of_steps = discriminator | {"time": True, "neighbour": True}
+        names = "ConvGenerator", "ConvDiscriminator", "ConvDiscriminator"
     else:
         raise ValueError(
             f"no networks of a GAN are chosen for images of {width}x{height} pixels, only for 4 to {LARGEST} a side: "
@@ -85,14 +88,18 @@ def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = No
         )
     nets = [
         {"class_path": f"sparring.networks.{name}", "init_args": settings}
-        for name, settings in zip(names, (generator, discriminator), strict=True)
+        for name, settings in zip(names, (generator, discriminator, of_steps), strict=True)
     ]
-    parts = {
-        "generators.LatentGenerator": {"latent_dim": latents, "num_classes": classes, "net": nets[0]},
-        "discriminators.PlainDiscriminator": {"net": nets[1], "given": [] if classes is None else ["labels"]},
+    given = [] if classes is None else ["labels"]
+    plain = "sparring.discriminators.PlainDiscriminator"
+    return {
+        "latent_generator": {
+            "class_path": "sparring.generators.LatentGenerator",
+            "init_args": {"latent_dim": latents, "num_classes": classes, "net": nets[0]},
+        },
+        "plain_discriminator": {"class_path": plain, "init_args": {"net": nets[1], "given": given}},
+        "step_discriminator": {"class_path": plain, "init_args": {"net": nets[2], "given": [*given, "t", "x_t"]}},
     }
-    made = [{"class_path": f"sparring.{name}", "init_args": settings} for name, settings in parts.items()]
-    return dict(zip(("latent_generator", "plain_discriminator"), made, strict=True))
 
 
 def network_for(image_shape: tuple[int, int, int], num_classes: int | None = None) -> nn.Module:

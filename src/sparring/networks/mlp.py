@@ -11,6 +11,13 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
 
+def with_waves(x: Tensor, frequencies: int) -> Tensor:
+    """Coordinates [B, C] with sines and cosines of 1/2, 1, 2, 4 … periods per unit: [B, C (1 + 2 frequencies)]."""
+    octaves = math.pi * 2.0 ** torch.arange(frequencies, device=x.device, dtype=x.dtype)
+    angles = (x[:, :, None] * octaves).flatten(1)
+    return torch.cat([x, angles.sin(), angles.cos()], dim=1)
+
+
 class MLP(ModelMixin, ConfigMixin):
     """A denoising network for points: `net(x, time)` or `net(x, time, class_labels)`, [B, C, 1, 1] to [B, C, 1, 1].
 
@@ -73,14 +80,12 @@ class MLP(ModelMixin, ConfigMixin):
         """
         if (class_labels is None) != (self.class_embedding is None):
             raise ValueError("class_labels and `num_class_embeds` of the MLP belong together: give both or none")
-        x = sample.flatten(1)
-        octaves = math.pi * 2.0 ** torch.arange(self.frequencies, device=x.device, dtype=x.dtype)
-        angles = (x[:, :, None] * octaves).flatten(1)
+        x = with_waves(sample.flatten(1), self.frequencies)
         times = torch.as_tensor(timestep, device=x.device).expand(len(x))
         told = self.time_embedding(self.time_steps(times).to(x.dtype))
         if self.class_embedding is not None:
             told = told + self.class_embedding(class_labels)
-        hidden = self.read_in(torch.cat([x, angles.sin(), angles.cos()], dim=1))
+        hidden = self.read_in(x)
         for layer in self.layers:
             hidden = hidden + layer(hidden + told)
         output = self.read_out(hidden).view_as(sample)
@@ -135,3 +140,44 @@ class Perceptron(ModelMixin, ConfigMixin):
     def forward(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
         """[B, ...], and vectors [B, joined], to [B, *out_shape]."""
         return self.read_out(self.features(x, joined=joined)).view(len(x), *self.out_shape)
+
+
+class StepPerceptron(ModelMixin, ConfigMixin):
+    """A network that tells a true step x_t -> x_s of noisy points: `net(x_s, x_t=x_t, t=t)`, to logits [B, 1].
+
+    The coordinates of both come with sines and cosines of theirs, and the time is embedded.
+
+    Args:
+        in_channels: Coordinates of a point.
+        width: Width of the hidden layers; even.
+        depth: Hidden layers.
+        frequencies: Sines and cosines of each coordinate, with 1/8, 1/4, 1/2, 1 … periods per unit; longer ones than in
+            `MLP`, so that noisy points far from the data are no others' repetition.
+        neighbour: It sees x_t; without, only x_s.
+
+    Raises:
+        ValueError: A setting that is out of range; in `forward`, a neighbour too many or too few.
+    """
+
+    @register_to_config
+    def __init__(
+        self, in_channels: int = 2, width: int = 128, depth: int = 3, frequencies: int = 6, neighbour: bool = True
+    ) -> None:
+        super().__init__()
+        if min(in_channels, depth) < 1 or width < 2 or width % 2 or frequencies < 0:
+            raise ValueError(
+                f"`in_channels={in_channels}`, `width={width}`, `depth={depth}`, `frequencies={frequencies}`: a "
+                "StepPerceptron needs a coordinate, an even width and a layer"
+            )
+        self.frequencies = frequencies
+        self.time_steps = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.neighbour = neighbour
+        self.net = Perceptron((1 + neighbour) * in_channels * (1 + 2 * frequencies) + width, (1,), width, depth)
+
+    def forward(self, x: Tensor, *, t: Tensor, x_t: Tensor | None = None) -> Tensor:
+        """Logits [B, 1] of points x and their noisier neighbours x_t [B, C, 1, 1], whose times are t [B] in [0, 1]."""
+        if (x_t is None) == self.neighbour:
+            raise ValueError("x_t and `neighbour` of a StepPerceptron belong together: give both or none")
+        x = x.flatten(1) if x_t is None else torch.cat([x.flatten(1), x_t.flatten(1)], dim=1)
+        times = self.time_steps(1000 * t).to(x.dtype)
+        return self.net(torch.cat([with_waves(x / 4, self.frequencies), times], dim=1))

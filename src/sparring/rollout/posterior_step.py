@@ -26,7 +26,7 @@ def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Posterio
     """One step of a coarse reverse chain: `x_s ~ q(x_s | x_t, x0_pred)` for neighbouring levels s < t.
 
     The pair of real images is a true pair of the forward process: `x_s` is drawn first and noised further to `x_t`
-    (Denoising Diffusion GAN, arXiv 2112.07804: the fake of its discriminator).
+    (Denoising Diffusion GAN, arXiv 2112.07804: the fake of its discriminator). A latent z of the denoiser is drawn.
 
     Args:
         denoiser: predicts x_0 from x_t.
@@ -41,7 +41,7 @@ def posterior_step(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Posterio
     scale = process.alpha(t) / process.alpha(s)
     variance = process.sigma(t).square() - (scale * process.sigma(s)).square()
     x_t = per_image(scale, x_s) * x_s + per_image(variance.sqrt(), x_s) * standard_normal(batch)
-    prediction = denoiser(x_t, t, batch.condition)
+    prediction = denoiser(x_t, t, batch.condition, denoiser.z(batch))
     mean, std = process.posterior(prediction.x0, x_t, s, t)
     x_s_fake = mean + std * standard_normal(batch)
     return PosteriorStep(x_s_real=x_s, x_s_fake=x_s_fake, x_t=x_t, s=s, t=t, prediction=prediction)

@@ -139,8 +139,11 @@ def deterministic_scheduler(denoiser: Denoiser, name: str, num_steps: int, num_g
     """The scheduler of that name for `simulate`.
 
     Raises:
-        ValueError: one that adds noise on its way, more steps with gradient than steps, or a path that it cannot walk.
+        ValueError: one that adds noise on its way, more steps with gradient than steps, a path that it cannot walk, or
+            a network with a latent z.
     """
+    if denoiser.slot is not None:
+        raise ValueError("a network that is conditioned on a latent z has no sampler to simulate: start from another")
     if num_steps < 1:
         raise ValueError(f"`num_steps={num_steps}` must be at least 1")
     if not 1 <= num_grad_steps <= num_steps:

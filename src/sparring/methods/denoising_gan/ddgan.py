@@ -1,0 +1,89 @@
+"""DDGAN: tackling the generative learning trilemma with denoising diffusion GANs (Xiao et al., arXiv 2112.07804).
+
+Status: unproven.
+
+With T = 2 or 4 large steps the reverse kernel q(x_s | x_t) has many modes. It is learned by a conditional GAN:
+
+    x_s ~ q(x_s | x_0), x_t ~ q(x_t | x_s),        xhat = G(x_t, t, z),        x_s' ~ q(x_s | x_t, xhat)
+    L_D = sp(-D(x_s, x_t, t)) + sp(D(x_s', x_t, t)) + gamma/2 R1 in x_s,        L_G = sp(-D(x_s', x_t, t))
+
+Fake: a draw of the cleaner neighbour x_s' from the Gaussian posterior of the predicted image; z makes the prediction
+one of many. Discriminator: any that takes x_t and t beside x_s. The levels are those that diffusers' DDPMScheduler
+visits in T steps, so that sampling walks the same chain with a new z in each step. In the paper the losses of the two
+players have levels, pairs and z of their own; here they share them, as all methods do. The place of z is ours
+(`LatentSlot`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from sparring.data import Batch
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method
+from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.process import set_timesteps
+from sparring.rollout import PosteriorStep, posterior_step
+
+
+@dataclass
+class DDGANRollout:
+    """One step of the chain, and what the discriminator sees of it."""
+
+    step: PosteriorStep
+    views: Views
+
+
+class DDGAN(Method):
+    """A denoiser of a few steps, trained from scratch or from a trained start.
+
+    Args:
+        generator: a denoiser of a VP process, with `latent_dim` above 0.
+        discriminator: of a step: one that is given t and x_t, such as a `PlainDiscriminator` on a `ConvDiscriminator`.
+        num_steps: T, the steps of the chain, and network calls of an image.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
+    """
+
+    generator: Denoiser
+    discriminator: Discriminator
+    sampler = "ddpm"
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: Discriminator,
+        *,
+        num_steps: int = 4,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
+    ):
+        if discriminator.needs_reference != "no":
+            raise ValueError(
+                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
+            )
+        super().__init__(generator, discriminator)
+        scheduler = generator.process.scheduler(self.sampler, generator.prediction)
+        set_timesteps(scheduler, num_steps)
+        levels = generator.process.t_from_model_time(scheduler.timesteps.float()).flip(0)
+        self.levels = torch.cat([torch.zeros(1), levels])
+        self.sample_steps = num_steps
+        self.objective = objective or NonSaturating()
+        self.penalties = penalties_of(penalty)
+
+    def rollout(self, batch: Batch) -> DDGANRollout:
+        step = posterior_step(self.generator, batch, self.levels)
+        cost = (step.prediction.x0 - step.x_t).square().flatten(1).sum(1)
+        given = Given(labels=batch.labels, t=step.t, x_t=step.x_t, condition=batch.condition, cost=cost)
+        return DDGANRollout(step, self.discriminator.views(step.x_s_real, step.x_s_fake, given, batch.draws))
+
+    def discriminator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
+
+    def generator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
+        return {"adversarial": generator_loss(self.discriminator, rollout.views, self.objective)}
