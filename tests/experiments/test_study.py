@@ -23,7 +23,7 @@ from sparring.data import Digits, StoredImages
 from sparring.experiments import runner as running
 from sparring.experiments.collect import text_of
 from sparring.experiments.results import StudyResults
-from sparring.experiments.runner import Clock, Runner, in_words, part
+from sparring.experiments.runner import Clock, Runner, part
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
 from sparring.runs import summarise
 from sparring.training.trainer import Trainer
@@ -438,7 +438,6 @@ def test_time_left_counts_the_same_arms_first():
     clock.add("digits", "adt", 30)
     clock.add("digits", "plain", 4)
     assert clock.left([("digits", "adt"), ("digits", "new")]) == 20 + (20 + 4) / 2
-    assert [in_words(seconds) for seconds in (42, 600, 7200)] == ["42 s", "10 minutes", "2.0 hours"]
 
 
 def test_numbers_have_three_digits():

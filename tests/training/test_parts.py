@@ -1,6 +1,8 @@
 """The trainer's parts against closed forms: average, optimiser, log means, the watch and the balance."""
 
+import logging
 import math
+import re
 
 import pytest
 import torch
@@ -160,6 +162,44 @@ def test_a_warning_is_in_the_log_and_on_the_screen(tmp_path, capfd):
     run.fit()
     assert (tmp_path / "run/metrics.jsonl").read_text().count('"warning": "the discriminator is right in more') == 1
     assert capfd.readouterr().err.count("warning: the discriminator is right in more than 98% of the cases") == 1
+
+
+class FastClock:
+    """Seconds pass between two looks, as many as are set."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.now = seconds, 0.0
+
+    def monotonic(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+def test_plain_lines_of_a_run_are_few_and_say_what_is_left(tmp_path, capfd, monkeypatch):
+    """A line before the first step, one every ten seconds, and the last step."""
+    trainer(tmp_path / "quick", steps=9).fit()
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "training: step 0 of 9"
+    assert len(lines) == 2
+    assert lines[1].startswith("step 9/9  ")
+    monkeypatch.setattr("sparring.data.waiting.time", FastClock(1.0))
+    trainer(tmp_path / "slow", steps=40).fit()
+    lines = capfd.readouterr().err.splitlines()
+    said = [re.match(r"step (\d+)/40, about (\d+) s left  \d+ img/s", line) for line in lines]
+    steps = [int(found[1]) for found in said if found]
+    assert 2 <= len(steps) <= 12
+    assert all(found is not None for found in said[1:-1])
+
+
+def test_a_step_of_minutes_says_how_far_it_is(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sparring.data.waiting.SAYS.propagate", True)
+    caplog.set_level(logging.INFO, "sparring")
+    run = trainer(tmp_path / "run", "adt", steps=1, accumulation=8)
+    monkeypatch.setattr("sparring.data.waiting.time", FastClock(9.0))
+    run.train_step(next(run.micro_batches()))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("step 1: 25 %, about ")  # 4 of 2 x 8 passes of 9 s: more than 30 silent seconds
+    assert len(lines) <= 12
 
 
 def test_a_discriminator_that_is_too_good_rests(tmp_path):

@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sparring.backbones.backbone import Backbone
 from sparring.data import ImageData
+from sparring.data.waiting import Told
 
 TEMPERATURE = 0.2  # of the contrastive loss
 
@@ -56,7 +57,8 @@ def fit_classifier(
         logits = net.logits(images[rows].to(device))
         return F.cross_entropy(logits, labels[rows].to(device), label_smoothing=0.1)
 
-    _descend(net, loss, len(images), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    what = f"training a classifier on {len(images)} images"
+    _descend(net, loss, len(images), what, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
     with torch.no_grad():
         right = [
             net.logits(x.to(device)).argmax(1).cpu() == y.cpu()
@@ -109,7 +111,8 @@ def fit_self_supervised(
     def loss(rows: Tensor) -> Tensor:
         return nt_xent(projected(images[rows]), TEMPERATURE)
 
-    _descend(net, loss, len(images), epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, head=head)
+    what = f"training a self-supervised network on {len(images)} images"
+    _descend(net, loss, len(images), what, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, head=head)
     with torch.no_grad():
         z = torch.cat([projected(batch).unflatten(0, (2, -1)) for batch in validation.split(500)], 1).flatten(0, 1)
         nearest = _similarities(z).argmax(1)
@@ -169,6 +172,7 @@ def _descend(
     net: nn.Module,
     loss: Callable[[Tensor], Tensor],
     num_rows: int,
+    what: str,
     *,
     epochs: int,
     lr: float,
@@ -176,7 +180,10 @@ def _descend(
     seed: int,
     head: nn.Module | None = None,
 ) -> None:
-    """AdamW with a one-cycle rate on `loss(rows)`, over shuffled rows; the net's flags and mode are kept."""
+    """AdamW with a one-cycle rate on `loss(rows)`, over shuffled rows; the net's flags and mode are kept.
+
+    `what` it does is said, with the time that is left.
+    """
     parameters = list(net.parameters())
     flags, was_training = [p.requires_grad for p in parameters], net.training
     net.requires_grad_(True).train()
@@ -185,6 +192,7 @@ def _descend(
     steps = epochs * math.ceil(num_rows / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 1), pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)
+    one_more = Told(what, steps)
     with torch.enable_grad():
         for _ in range(epochs):
             for rows in torch.randperm(num_rows, generator=generator).split(batch_size):
@@ -192,6 +200,7 @@ def _descend(
                 loss(rows).backward()
                 optimizer.step()
                 schedule.step()
+                one_more()
     for parameter, flag in zip(parameters, flags, strict=True):
         parameter.requires_grad_(flag).grad = None
     net.train(was_training)

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         0 if options.sweep else len(options.steps) * len(options.scheduler) * len(options.guidance) * len(options.seeds)
     )
     total = len(folders) + each * (len(options.sources) - len(folders))
-    with Progress(total, options.n) as progress:
+    with Progress(total) as progress:
         for source in options.sources:
             if source in folders:
                 evaluator = evaluators.of(source, None)

@@ -109,10 +109,11 @@ def grid(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, An
     if animated:
         settings |= {"batch_size": options.n, "watch": lambda state: states.append(state.cpu())}
     ((scheduler, steps, guidance, _),) = sweep_of(options, sampler.generator, [0])
-    stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
-    with Progress(1, options.n) as progress:
-        progress.next(str(options.source))
-        images = drawn(stream, progress)
+    with Progress(1) as progress:
+        settings["progress"] = progress.show
+        stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
+        progress.next(f"sampling {options.n} images")
+        images = drawn(stream)
     columns = max(1, round(options.n**0.5)) * images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
     real = real_points(Path(options.source), options.n, options.allow) if sampler.shape == POINTS else None
@@ -138,11 +139,12 @@ def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, A
     cells: dict[tuple[str, str], Any] = {}
     described = []
     samplers = sweep_of(options, sampler.generator, [0])
-    with Progress(len(samplers), options.n) as progress:
+    with Progress(len(samplers)) as progress:
+        settings["progress"] = progress.show
         for scheduler, steps, guidance, _ in samplers:
             stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
             progress.next(f"{stream.name}, {steps} steps")
-            images = drawn(stream, progress)
+            images = drawn(stream)
             columns = max(1, round((2 * options.n) ** 0.5))
             scale = options.scale or max(1, 256 // columns // images.shape[-1])
             row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
@@ -153,15 +155,11 @@ def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, A
     return 0
 
 
-def drawn(stream: "SampleStream", progress: Progress) -> Any:
+def drawn(stream: "SampleStream") -> Any:
     """All images of a stream [n, C, H, W]."""
     import torch
 
-    batches = []
-    for batch in stream:
-        batches.append(batch)
-        progress.show(stream.drawn)
-    return torch.cat(batches)
+    return torch.cat(list(stream))
 
 
 def animate_training(run: Path, out: Path) -> int:

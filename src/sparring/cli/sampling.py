@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-import time
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparring.generators import Generator
 
-PLAIN_EVERY_SECONDS = 10.0
 SWEEP: dict[str, list[Any]] = {
     "steps": [5, 10, 20, 50],
     "scheduler": ["ddim", "dpm", "unipc", "heun"],
@@ -121,16 +119,22 @@ def shown_settings(options: argparse.Namespace) -> bool:
 
 
 class Progress:
-    """Where a measurement or a sampling is, on stderr: a live line on a terminal, else lines."""
+    """Where a measurement or a sampling is, on stderr: a live line on a terminal, else a line now and then.
 
-    def __init__(self, total: int, n: int):
+    Args:
+        total: number of measurements or samplings.
+    """
+
+    def __init__(self, total: int):
         from rich.console import Console
         from rich.status import Status
 
+        from sparring.data.waiting import Pace
+
         console = Console(stderr=True)
-        self.total, self.n, self.begun, self.what = total, n, 0, ""
+        self.total, self.begun, self.what = total, 0, ""
         self.live = Status("", console=console) if console.is_terminal else None
-        self.last_line = time.monotonic()
+        self.pace = Pace(total)
 
     def __enter__(self) -> "Progress":
         return self
@@ -140,19 +144,22 @@ class Progress:
             self.live.stop()
 
     def next(self, what: str) -> None:
-        """Another measurement begins."""
+        """Another one begins; the first starts the clock."""
+        self.pace.total = self.total  # a sweep counts on the way
+        if self.begun == 0:
+            self.pace.begin(at_once=self.total > 1)
         self.begun += 1
         self.what = f"[{self.begun}/{self.total}] {what}" if self.total > 1 else what
         if self.live is not None:
             self.live.start()
-            self.live.update(self.what)
-        elif self.total > 1:
-            print(self.what, file=sys.stderr, flush=True)
+        self.show(0.0)
 
-    def show(self, drawn: int) -> None:
-        """So many images are drawn."""
+    def show(self, share: float) -> None:
+        """So much of it is done, from 0 to 1."""
+        if self.live is None and not self.pace.due():
+            return
+        line = f"{self.what}{f': {share:.0%}' if share > 0 else ''}{self.pace.left(self.begun - 1 + share)}"
         if self.live is not None:
-            self.live.update(f"{self.what}: {drawn} of {self.n} images")
-        elif time.monotonic() - self.last_line > PLAIN_EVERY_SECONDS:
-            self.last_line = time.monotonic()
-            print(f"{self.what}: {drawn} of {self.n} images", file=sys.stderr, flush=True)
+            self.live.update(line)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """What the commands share on a terminal: an error in one line, quiet libraries, paths as a shell would read them."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -23,9 +24,15 @@ def fail(error: Exception) -> int:
     return 2
 
 
+class Lines(logging.Handler):
+    """Prints what the library says of long work on stderr, whatever stands for that now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
 def quiet() -> None:
-    """Keeps the libraries' progress bars and advice off the terminal, and says a warning in one line."""
-    import logging
+    """Keeps the libraries' progress bars and advice off the terminal; warnings and long work are said in one line."""
     import warnings
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,6 +40,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    says = logging.getLogger("sparring")
+    if os.environ.get("RANK", "0") == "0" and not says.handlers:
+        says.addHandler(Lines())
+        says.setLevel(logging.INFO)
+        says.propagate = False
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sparring.data.order import Indices, Order, Shuffled
+from sparring.data.waiting import told
 
 Condition = Tensor | list[str] | None
 """What comes with a batch of images: class numbers (B,) int64, captions, or nothing."""
@@ -118,7 +119,8 @@ class ImageData(Dataset, ABC):
         )
 
     def _in_chunks(self, rows: list[int]) -> Iterator[tuple[int, tuple[Tensor, Any]]]:
-        for first in range(0, len(rows), 256):
+        firsts = range(0, len(rows), 256)
+        for first in told(firsts, f"reading {len(rows)} images of {self.name}", len(firsts)):
             yield first, self[rows[first : first + 256]]
 
     def _chosen(self, n: int | None, seed: int) -> list[int]:

@@ -70,7 +70,7 @@ class Evaluator:
         scheduler: str | None,
         seed: int,
         pictures: Path | None = None,
-        watch: Callable[[int], None] | None = None,
+        watch: Callable[[float], None] | None = None,
         **settings: Any,
     ) -> Result:
         """Result of n samples of a run or a pipeline, with classes, captions or sources of the reference.
@@ -78,7 +78,7 @@ class Evaluator:
         The samples pass by in batches, so that any number can be measured. A scheduler that ran with a guidance of 5 is
         called "ddim-w5". With `pictures` (a run folder) also the first samples as
         `samples/final-SCHEDULER-CALLS.png`, and those that are nearest to training images, each above its neighbour, as
-        `neighbours.png`. `watch` is called with the number of images drawn so far; `settings` are further ones of
+        `neighbours.png`. `watch` is called with the share of the drawing that is done; `settings` are further ones of
         `Sampling`: `guidance`, `using`, `batch_size` …
 
         Raises:
@@ -98,9 +98,9 @@ class Evaluator:
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
-        own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources}
+        own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources, "progress": watch}
         stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
-        with Passing(stream, watch) as samples:
+        with Passing(stream) as samples:
             result = replace(
                 self.reference.evaluate(samples),
                 nfe=stream.nfe,
@@ -139,11 +139,10 @@ class Passing:
 
     Args:
         batches: images [B, C, H, W] in [-1, 1]; the file holds them in 8-bit steps, and points as they are.
-        watch: called with the number of images that have passed.
     """
 
-    def __init__(self, batches: Iterable[Tensor], watch: Callable[[int], None] | None = None):
-        self.batches, self.watch = batches, watch
+    def __init__(self, batches: Iterable[Tensor]):
+        self.batches = batches
         self.shape = POINTS
         self.passed = 0
         self.file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -159,8 +158,6 @@ class Passing:
             self.shape = (batch.shape[1], batch.shape[2], batch.shape[3])
             self.file.write((batch if self.shape == POINTS else to_uint8(batch)).numpy().tobytes())
             self.passed += len(batch)
-            if self.watch is not None:
-                self.watch(self.passed)
             yield batch
 
     def rows(self, indices: Iterable[int]) -> Tensor:

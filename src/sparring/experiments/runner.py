@@ -19,6 +19,7 @@ from torch import Tensor
 from sparring.backbones import Backbone, SmallConvNet, freeze
 from sparring.data import ImageData, StoredImages, from_spec
 from sparring.data.base import in_range
+from sparring.data.waiting import in_words
 from sparring.evaluation import RealImages
 from sparring.evaluation.features import cache_folder, feature_network
 from sparring.evaluation.pairs import sources_of, with_pairs
@@ -314,10 +315,3 @@ class Clock:
             return None
         usual = fmean(fmean(seconds) for seconds in self.seconds.values())
         return sum(fmean(self.seconds.get(task, [usual])) for task in tasks)
-
-
-def in_words(seconds: float) -> str:
-    """A rough duration."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -17,6 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
+from sparring.data.waiting import Told
 from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
 from sparring.generators.generator import Generator
 from sparring.generators.level import Level
@@ -470,10 +471,11 @@ class Denoiser(Generator):
         from this generator for a batch of n. Stochastic schedulers draw theirs behind it. Of n seeds each does this for
         one image, as a diffusers pipeline does with a list of generators.
         """
-        stepper, watch = self.stepper(sampling.scheduler), sampling.watch
+        stepper = self.stepper(sampling.scheduler)
         condition = self._chosen(sampling)
         shape = self.latent_shape(self.image_shape)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
+        walked = self._walked(sampling)
         for rows, latents, noise in drawn(sampling.n, shape, size, sampling.seed):
             x_0 = self.generate(
                 stepper,
@@ -483,9 +485,23 @@ class Denoiser(Generator):
                 using=sampling.interventions,
                 generator=noise,
                 batch_size=size,
-                watch=None if watch is None else lambda state: watch(self.decode(state)),
+                watch=walked,
             )
             yield self.decode(x_0).clamp(-1, 1)
+
+    def _walked(self, sampling: Sampling) -> Callable[[Tensor], None]:
+        """Shows each state that is walked through to the sampling's `watch`, and its `progress`."""
+        states, seen = sampling.n * (self.plan(sampling.steps, sampling.scheduler)[1] + 1), 0
+
+        def walked(state: Tensor) -> None:
+            nonlocal seen
+            seen += len(state)
+            if sampling.watch is not None:
+                sampling.watch(self.decode(state))
+            if sampling.progress is not None:
+                sampling.progress(seen / states)
+
+        return walked
 
     def _chosen(self, sampling: Sampling) -> Tensor | list[str] | None:
         """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
@@ -524,13 +540,15 @@ class Denoiser(Generator):
             condition = sources[torch.arange(n) % len(sources)].to(self.device)
         elif self.takes_labels:
             condition = (torch.arange(n) % int(data.num_classes or 1)).to(self.device)
-        draws = Draws(seed, phase="samples", device=self.device)
+        latents = Draws(seed, phase="samples", device=self.device).normal((n, *self.latent_shape(data.image_shape)))
+        batches = -(-n // rows_at_once(latents, self.factor**2))
         x_0 = self.generate(
             self.stepper(scheduler),
             steps,
-            latents=draws.normal((n, *self.latent_shape(data.image_shape))),
+            latents=latents,
             condition=condition,
             generator=torch.Generator(self.device).manual_seed(seed),
+            watch=Told(f"drawing the picture of {n} samples", batches * (self.plan(steps, scheduler)[1] + 1)),
         )
         return self.decode(x_0)
 

@@ -28,6 +28,7 @@ class Sampling:
         batch_size: images at once; None: 256, or fewer of large ones. Stochastic schedulers draw their noise for as
             many, so that it is a part of what the images depend on there.
         watch: called with the state of a batch, as images, before the first and after every step.
+        progress: called with the share of the work that is done, in (0, 1], after every step or batch.
 
     Raises:
         ValueError: a number below 1, or an interval that holds no level.
@@ -45,6 +46,7 @@ class Sampling:
     seed: int | Sequence[int] = 0
     batch_size: int | None = None
     watch: Callable[[Tensor], None] | None = None
+    progress: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("n", "steps", "batch_size"):

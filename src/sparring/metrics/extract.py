@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparring.backbones import Backbone
 from sparring.data import ImageData
+from sparring.data.waiting import told
 
 Found = TypeVar("Found")
 
@@ -25,7 +26,8 @@ class ImageBatches:
         return len(self.data), *self.data.image_shape
 
     def __iter__(self) -> Iterator[Tensor]:
-        for first in range(0, len(self.data), self.size):
+        firsts = range(0, len(self.data), self.size)
+        for first in told(firsts, f"looking at {len(self.data)} images of {self.data.name}", len(firsts)):
             yield self.data[list(range(first, min(first + self.size, len(self.data))))][0]
 
 

@@ -72,6 +72,8 @@ class SampleStream:
             self.drawn += len(images)
             if (bad := int(images.isnan().flatten(1).any(1).sum())) > 0:
                 raise ValueError(f"{bad} of {len(images)} images are not numbers (NaN): the network diverged")
+            if self.sampling.progress is not None:
+                self.sampling.progress(self.drawn / self.sampling.n)
             yield images
             started = time.perf_counter()
 

@@ -1,13 +1,12 @@
 """What a user sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-PLAIN_EVERY_SECONDS = 10.0
+from sparring.data.waiting import Pace
 
 
 class Progress:
@@ -25,7 +24,7 @@ class Progress:
         self.visible = visible
         self.losses = ""
         self.rate = 0.0
-        self.last_line = time.monotonic()
+        self.pace = Pace(steps, done)
         console = Console(stderr=True)
         self.live = visible and console.is_terminal
         self.bar = RichProgress(
@@ -33,6 +32,8 @@ class Progress:
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[rate]:.0f} img/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[losses]}"),
             console=console,
@@ -42,6 +43,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.bar.start()
+        if self.visible and not self.live:
+            print(f"training: step {self.done} of {self.steps}", file=sys.stderr, flush=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,6 +67,6 @@ class Progress:
         self.rate = images_per_second if self.rate == 0 else 0.95 * self.rate + 0.05 * images_per_second
         if self.live:
             self.bar.update(self.task, completed=self.done, rate=self.rate, losses=self.losses)
-        elif self.visible and (time.monotonic() - self.last_line > PLAIN_EVERY_SECONDS or self.done == self.steps):
-            self.last_line = time.monotonic()
-            print(f"step {self.done}/{self.steps}  {self.rate:.0f} img/s  {self.losses}", file=sys.stderr, flush=True)
+        elif self.visible and (self.pace.due() or self.done == self.steps):
+            parts = [f"step {self.done}/{self.steps}{self.pace.left(self.done)}", f"{self.rate:.0f} img/s", self.losses]
+            print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)

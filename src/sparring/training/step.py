@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, derived_seed
+from sparring.data.waiting import Told
 from sparring.methods.method import Method
 from sparring.networks.precision import at_least_float32
 from sparring.training import processes
@@ -19,6 +20,7 @@ from sparring.training.state import changing_tensors
 from sparring.training.watch import Balance, Noted
 
 Precision = Literal["fp32", "bf16", "fp16"]
+SILENT_SECONDS = 30.0  # after which a step says how far it is
 LAST = -1  # the number of the rollout that both players share
 
 
@@ -71,12 +73,14 @@ class Step:
         self.device = generator.parameters[0].device
         updates = [] if discriminator is None else [discriminator] * discriminator_updates
         mine = [generator] * method.updates_per_rollout
+        self.updates = len(mine + updates)
         *early, _ = mine + updates if method.generator_first else updates + mine
         self.before = Snapshot(method, list(dict.fromkeys(early)))
         self.stop_asked = False  # of this process
         self.stop_agreed = False  # of any process, and known to all of them after the same step
         self.step = 0
         self.noted: Noted = []
+        self.one_more = Told("step", 0)
 
     @property
     def generator_learns(self) -> bool:
@@ -101,6 +105,7 @@ class Step:
     def update_both(self, window: list[Batch]) -> bool:
         """All updates of the step in their order; whether all numbers were finite."""
         size = len(window) // self.batches
+        self.one_more = Told(f"step {self.step + 1}", size * self.updates, first=SILENT_SECONDS)
         shared = window[-size:]
         rollouts: list[Any] = []  # those of the shared micro-batches, once they are made and kept
         if self.generator_learns and self.method.updates_per_rollout > 1:
@@ -236,6 +241,7 @@ class Step:
             player.scaled(loss).backward(inputs=None if player.sharded else player.parameters)
             loss_sum += loss.detach()
             del values, exact, loss
+        self.one_more()
         return loss_sum
 
     def finish(self, player: Player, loss: Tensor) -> bool:
