@@ -42,7 +42,8 @@ class Case:
     def batch(self, phase: str, draws: Draws | None = None, rows: Tensor | slice = slice(None)) -> Batch:
         """The same images every time, with the draws of one phase of step 0."""
         labels = None if self.labels is None else self.labels[rows]
-        batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase))
+        index = torch.arange(ROWS)[rows]
+        batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase), index=index)
         return self.method.generator.embed(batch)
 
     def losses(self, *batches: Batch) -> dict[str, Tensor]:

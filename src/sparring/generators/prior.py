@@ -43,3 +43,30 @@ class Uniform(Prior):
 
     def forward(self, noise: Tensor) -> Tensor:
         return torch.erf(noise / 2**0.5)  # 2 Phi(noise) - 1
+
+
+class FittedGaussian(Prior):
+    """The normal law with the mean and the full covariance of codes; the standard one until `fit`.
+
+    Args:
+        latent_dim: Numbers in z.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__(latent_dim, latent_dim)
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("covariance", torch.eye(latent_dim))
+
+    @torch.no_grad()
+    def fit(self, codes: Tensor) -> None:
+        """Takes over the mean and the covariance of codes [N, latent_dim], N >= 2."""
+        self.mean.copy_(codes.mean(0))
+        self.covariance.copy_(torch.cov(codes.T).view_as(self.covariance))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        values, axes = torch.linalg.eigh(self.covariance.double())
+        root = axes * values.clamp_min(0).sqrt() @ axes.T
+        return self.mean.to(noise) + noise @ root.to(noise)
