@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 
 import pytest
 import torch
@@ -289,6 +290,24 @@ def test_a_resnet_whose_weights_do_not_fit_is_refused(tmp_path):
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.th")
     with pytest.raises(ValueError, match="other.th` does not fit CifarResNet: size mismatch"):
         CifarResNet(path=str(tmp_path / "other.th"))
+
+
+def test_dinov2_by_name_without_a_network_fails_at_once_and_the_way_it_names_works(tmp_path, monkeypatch, capsys):
+    from sparring.cli.main import main
+
+    monkeypatch.setattr("sparring.data.hub_access.hub_answers", lambda: False)
+    started = time.monotonic()
+    with pytest.raises(
+        ValueError, match="facebook/none` is neither a folder .*, and the hub cannot be reached"
+    ) as told:
+        DINOv2(path="facebook/none")
+    assert time.monotonic() - started < 10  # importing transformers is most of it
+    assert "`sparring encoder DATA --out encoder.safetensors` and the class FileEncoder with" in str(told.value)
+    encoder = str(tmp_path / "encoder.safetensors")
+    assert main(["encoder", "digits", "--epochs", "1", "--out", encoder]) == 0
+    fit = ["fit", "adt", "--on", "tiny", "--out", str(tmp_path / "run"), "--trainer.steps=1"]
+    fit += ["--method.discriminator.backbone=FileEncoder", f"--method.discriminator.backbone.path={encoder}"]
+    assert main(fit) == 0
 
 
 def test_dinov2_errors(dino_path, tmp_path):

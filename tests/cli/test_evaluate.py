@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -274,10 +275,29 @@ def test_a_run_on_own_images_without_a_holdout_is_told_how_and_that_works(runs, 
     fit += ["--data.channels", "1"]
     assert main([*fit, "--out", str(tmp_path / "a")]) == 0
     error = fails(capsys, ["evaluate", str(tmp_path / "a"), *QUICK])
-    assert "--data.holdout_share 0.1" in error
+    assert error.endswith("or train with --data.holdout DATA or --data.holdout_share 0.1")
     assert main(["evaluate", str(tmp_path / "a"), "--reference", "digits", *QUICK]) == 0
     assert main([*fit, "--data.holdout_share", "0.3", "--out", str(tmp_path / "b")]) == 0
     assert main(["evaluate", str(tmp_path / "b"), *QUICK]) == 0
+    assert main([*fit, "--data.holdout", str(runs / "images"), "--out", str(tmp_path / "c")]) == 0
+    assert main(["evaluate", str(tmp_path / "c"), *QUICK]) == 0
+
+
+def test_shards_and_digits_are_not_told_to_hold_out_what_they_cannot(runs, capsys, tmp_path):
+    for number in range(12):
+        with tarfile.open(tmp_path / "shard.tar", "a") as file:
+            file.add(runs / "images" / f"{number:06d}.png", f"{number:06d}.png")
+    fit = ["fit", "diffusion", "--on", "tiny", "--trainer.steps", "1"]
+    shards = [*fit, "--data", str(tmp_path / "shard.tar"), "--data.channels", "1"]
+    assert main([*shards, "--out", str(tmp_path / "a")]) == 0
+    error = fails(capsys, ["evaluate", str(tmp_path / "a"), *QUICK])
+    assert error.endswith("give others with --reference DATA, or train with --data.holdout DATA")
+    assert main([*shards, "--data.holdout", str(tmp_path / "shard.tar"), "--out", str(tmp_path / "b")]) == 0
+    assert main(["evaluate", str(tmp_path / "b"), *QUICK]) == 0
+    assert main([*fit, "--data.split", "validation", "--out", str(tmp_path / "c")]) == 0
+    error = fails(capsys, ["evaluate", str(tmp_path / "c"), *QUICK])
+    assert error.endswith("give others with --reference DATA")
+    assert main(["evaluate", str(tmp_path / "c"), "--reference", "digits", *QUICK]) == 0
 
 
 def test_few_training_images_are_said_in_the_users_words(runs, capsys, tmp_path):

@@ -1,6 +1,7 @@
 """Data sets of the `datasets` library: real parquet files, columns, filters, splits, and what is said of mistakes."""
 
 import json
+import time
 
 import datasets
 import jsonargparse
@@ -396,10 +397,36 @@ def test_a_hub_name_that_cannot_be_reached(monkeypatch):
         raise ConnectionError(f"no way\nto {path}")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr("sparring.data.hub_access.hub_answers", lambda: True)
     with pytest.raises(ValueError, match="`path=a/b` is neither a file or folder here nor .* the hub: no way to a/b"):
         HubData("a/b")
     with pytest.raises(ValueError, match="`path=a/b`"):
         from_spec("hub:a/b:test")
+
+
+def test_without_a_network_a_hub_name_fails_at_once_and_what_is_cached_is_still_looked_for(monkeypatch):
+    asked = []
+
+    class Session:
+        def head(self, url, timeout):
+            asked.append((url, timeout))
+            raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    started = time.monotonic()
+    with pytest.raises(
+        ValueError, match="`path=a/b` is neither .* nor downloaded, and the hub cannot be reached: give"
+    ):
+        HubData("a/b")
+    assert time.monotonic() - started < 10
+    assert asked == [("https://huggingface.co", 5.0)]
+    assert not datasets.config.HF_HUB_OFFLINE
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda path: {"train": path, "offline": datasets.config.HF_HUB_OFFLINE}
+    )
+    from sparring.data.hub import _open_splits
+
+    assert _open_splits("a/b", {}) == {"train": "a/b", "offline": True}
 
 
 def test_built_from_a_recipe(parquet):

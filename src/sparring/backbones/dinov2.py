@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparring.backbones.backbone import Backbone, imagenet_input
+from sparring.data.hub_access import without_waiting
 from sparring.networks.loading import first_line, load_network
 
 
@@ -46,12 +47,17 @@ class DINOv2(Backbone):
         super().__init__()
         from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel  # seconds to import: only here
 
+        answers = True
         try:
-            config: Any = AutoConfig.from_pretrained(path)
+            with without_waiting(path) as answers:
+                config: Any = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
+            reason = f"is no DINOv2 model: {first_line(error)} (give its folder"
+            if not answers:
+                reason = "is neither a folder here nor downloaded, and the hub cannot be reached (give a folder"
             raise ValueError(
-                f"`path={path}` is no DINOv2 model: {first_line(error)} (give its folder, or take an encoder of your "
-                "own images: `sparring encoder DATA --out encoder.safetensors` and the class FileEncoder)"
+                f"`path={path}` {reason}, or take an encoder of your own images: `sparring encoder DATA --out "
+                "encoder.safetensors` and the class FileEncoder with `path: encoder.safetensors`)"
             ) from None
         kinds = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
         if config.model_type not in kinds:

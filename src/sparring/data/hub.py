@@ -14,6 +14,7 @@ import torch
 from sparring.data.columns import captions_in, groups_in, image_column_of, labels_in, rows_where
 from sparring.data.decode import DecodedImages, check_same_kind, split_off
 from sparring.data.files import UNREADABLE, Found, image_files, some_of, splits_in, told_of_splits
+from sparring.data.hub_access import without_waiting
 from sparring.data.pixels import Source, one_line
 
 if TYPE_CHECKING:
@@ -208,8 +209,9 @@ def _open_splits(path: str, folders: "dict[str, tuple[Path, Found]]") -> "dict[s
             raise ValueError(f"`path={path}`: no such parquet file")
     elif not local.exists() and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path):
         raise ValueError(f"`path={path}` is not there: give a parquet file, a folder, or the name of a hub data set")
+    here, answers = local.exists() or bool(files), True
     try:
-        with _quiet(local.exists() or bool(files)):
+        with _quiet(here):
             if files:
                 return dict(datasets.load_dataset("parquet", data_files={"train": files}))
             if (local / "dataset_dict.json").is_file():
@@ -218,12 +220,17 @@ def _open_splits(path: str, folders: "dict[str, tuple[Path, Found]]") -> "dict[s
                 return {"train": datasets.load_from_disk(path)}
             if folders:  # with the files named, names of files are no splits and a README has no say
                 return _image_tables(local, {split: place for split, (place, _) in folders.items()})
-            return dict(datasets.load_dataset(str(local.resolve()) if local.is_dir() else path))
+            with without_waiting(path) as answers:
+                return dict(datasets.load_dataset(str(local.resolve()) if local.is_dir() else path))
     except Exception as error:  # the library raises its own errors, those of pyarrow, of the network and of the disk
         cause = error.__cause__ or error
-        what = (
-            "cannot be read" if local.exists() or files else "is neither a file or folder here nor readable on the hub"
-        )
+        if not answers:
+            raise ValueError(
+                f"`path={path}` is neither a file or folder here nor downloaded, and the hub cannot be reached: give a "
+                f"parquet file or a folder, or download it where there is a network (hf download {path} --repo-type "
+                "dataset)"
+            ) from error
+        what = "cannot be read" if here else "is neither a file or folder here nor readable on the hub"
         raise ValueError(f"`path={path}` {what}: {one_line(str(cause))[:300]}") from error
 
 

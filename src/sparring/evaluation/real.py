@@ -74,7 +74,7 @@ class RealImages:
             if known.holdout() is None:
                 raise ValueError(
                     f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
-                    "others with --reference DATA, or train with --data.holdout DATA or --data.holdout_share 0.1"
+                    f"others with --reference DATA{ways_to_hold_out(known)}"
                 )
             real = known
         else:
@@ -86,6 +86,14 @@ class RealImages:
         if known is not None:
             held_out, trained = known.alike(held_out), known.alike(trained)
         return cls(held_out, None if trained is held_out else trained)
+
+
+def ways_to_hold_out(data: ImageData) -> str:
+    """The settings by which a run on data of this class would keep images from training, as the end of an advice."""
+    settings = inspect.signature(type(data)).parameters
+    ways = {"holdout": "--data.holdout DATA", "holdout_share": "--data.holdout_share 0.1"}
+    known = [flag for name, flag in ways.items() if name in settings]
+    return f", or train with {' or '.join(known)}" if known else ""
 
 
 def data_of(word: str, channels: int | None, settings: Mapping[str, Any], allow: Sequence[str] = ()) -> ImageData:

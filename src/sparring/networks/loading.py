@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparring.data.hub_access import without_waiting
+
 WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?(?:\.(?P<old>\w+))?"
     r"\.(?:safetensors|bin)"
@@ -36,7 +38,8 @@ def load_network(kind: Any, path: str | Path, what: str, dtype: torch.dtype, *, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             options = {"variant": variant(folder)} if folder.is_dir() else {}
-            network, info = kind.from_pretrained(str(path), output_loading_info=True, **options)
+            with without_waiting(path):
+                network, info = kind.from_pretrained(str(path), output_loading_info=True, **options)
     except Exception as error:  # whatever a damaged folder makes a library raise
         raise ValueError(f"{what} cannot be read as {kind.__name__} ({first_line(error)})") from None
     unexpected = {key for key in info["unexpected_keys"] if ignored not in key}
