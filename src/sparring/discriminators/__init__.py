@@ -1,5 +1,6 @@
 """Discriminators: of single images, of pairs and of batches."""
 
+from sparring.discriminators.adaptive import Augmented, Diffused
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.field import fields_of
@@ -12,7 +13,9 @@ from sparring.discriminators.sliced import SlicedDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
 
 __all__ = [
+    "Augmented",
     "DiffAugment",
+    "Diffused",
     "Discriminator",
     "Features",
     "Given",

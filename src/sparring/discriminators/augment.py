@@ -24,18 +24,25 @@ class DiffAugment:
 
     def __init__(self, *, policy: str = "color,translation,cutout") -> None:
         words = {word.strip() for word in policy.split(",")} - {""}
-        if unknown := words - {"color", "translation", "cutout"}:
+        if unknown := words - set(AUGMENTATIONS):
             raise ValueError(f"`policy={policy!r}` has {sorted(unknown)}: use color, translation and cutout, or ''")
         self.policy = words
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Augmented images [B,C,H,W] of the same shape and dtype."""
-        if "color" in self.policy:
-            images = _color(images, draws)
-        if "translation" in self.policy:
-            images = _translate(images, draws)
-        if "cutout" in self.policy:
-            images = _cutout(images, draws)
+    def __call__(self, images: Tensor, draws: Draws, probability: Tensor | None = None) -> Tensor:
+        """Augmented images [B,C,H,W] of the same shape and dtype.
+
+        Args:
+            images: [B,C,H,W].
+            draws: random numbers for the rows.
+            probability: of each augmentation, for each image by itself; None: all happen.
+        """
+        for word, augment in AUGMENTATIONS.items():
+            if word in self.policy:
+                augmented = augment(images, draws)
+                if probability is not None:
+                    happens = _uniform(images, draws) < probability
+                    augmented = torch.where(happens, augmented, images)
+                images = augmented
         return images
 
 
@@ -78,6 +85,9 @@ def _cutout(images: Tensor, draws: Draws) -> Tensor:
         offset = torch.arange(size, device=images.device) - start
         inside.append((offset >= 0) & (offset < side))  # [B, size]
     return images * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
+
+
+AUGMENTATIONS = {"color": _color, "translation": _translate, "cutout": _cutout}
 
 
 def crop_or_resize(images: Tensor, size: int, share: float, draws: Draws) -> Tensor:

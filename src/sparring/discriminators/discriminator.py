@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class Discriminator(nn.Module, ABC):
             discriminator that relates the rows of a batch calls it.
     """
 
-    needs_reference: ClassVar[Literal["no", "any", "aligned"]] = "no"
+    needs_reference: Literal["no", "any", "aligned"] = "no"
 
     def __init__(self) -> None:
         super().__init__()

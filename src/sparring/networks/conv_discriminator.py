@@ -70,7 +70,6 @@ class ConvDiscriminator(nn.Module):
         channels = widths[0] + (spread is not None)
         self.sum = nn.Conv2d(channels, channels, sizes[0], groups=channels)
         self.out_shape = tuple(out_shape)
-        self.read_out = nn.Linear(channels, math.prod(out_shape))
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes, channels)
         self.time_steps = Timesteps(embedded, flip_sin_to_cos=True, downscale_freq_shift=0) if time else None
         self.time_embedding = (
@@ -79,6 +78,7 @@ class ConvDiscriminator(nn.Module):
         self.joined_embedding = (
             nn.Sequential(nn.Linear(joined, embedded), nn.SiLU(), nn.Linear(embedded, embedded)) if joined else None
         )
+        self.read_out = nn.Linear(channels, math.prod(out_shape))
 
     def features(
         self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None, joined: Tensor | None = None
