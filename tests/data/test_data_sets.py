@@ -216,3 +216,16 @@ def test_importing_data_loads_no_image_library():
     code = f"import sys, sparring.data; sys.exit(', '.join(m for m in {heavy} if m in sys.modules) or None)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_first_digits_hold_every_digit():
+    few, whole = Digits(limit=100), Digits()
+    rows = list(range(100))
+    assert len(few) == 100
+    assert torch.equal(few[rows][0], whole[rows][0])
+    counts = few[rows][1].bincount(minlength=10)
+    assert counts.min() >= 8
+    assert counts.max() <= 12
+    assert len(few.holdout()) == 500
+    with pytest.raises(ValueError, match="`limit=0` must be at least 1"):
+        Digits(limit=0)

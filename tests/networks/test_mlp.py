@@ -80,3 +80,17 @@ def test_a_perceptron_maps_latents_to_points_and_points_to_logits():
 def test_what_a_perceptron_refuses(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_perceptron_with_frequencies_sees_what_repeats():
+    """Beside x it sees sin and cos of pi x, 2 pi x …: with the weights on x at 0, points 2 apart are one."""
+    torch.manual_seed(0)
+    net = Perceptron(in_features=1, frequencies=2, width=8)
+    assert net.hidden[0].in_features == 5
+    with torch.no_grad():
+        net.hidden[0].weight[:, 0] = 0
+        near, far = net(torch.tensor([[0.3]])), net(torch.tensor([[2.3]]))
+        torch.testing.assert_close(near, far, atol=1e-5, rtol=0)
+        assert (net(torch.tensor([[1.3]])) - near).abs() > 1e-4
+    with pytest.raises(ValueError, match="`frequencies=-1`"):
+        Perceptron(frequencies=-1)

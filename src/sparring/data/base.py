@@ -226,18 +226,23 @@ class Digits(StoredImages):
 
     Args:
         split: which part.
+        limit: only the first so many of it, in which each digit has about the same share, too.
 
     Raises:
-        ValueError: an unknown split.
+        ValueError: an unknown split, or a limit below 1.
     """
 
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
 
-    def __init__(self, split: Literal["train", "validation", "holdout", "all"] = "train"):
+    def __init__(
+        self, split: Literal["train", "validation", "holdout", "all"] = "train", *, limit: int | None = None
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"`limit={limit}` must be at least 1; leave it out for all")
         if split not in self.parts:
             raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
         images, labels = _all_digits()
-        chosen = _stratified_order(labels)[self.parts[split]]
+        chosen = _stratified_order(labels)[self.parts[split]][:limit]
         super().__init__(
             images[chosen],
             labels[chosen],

@@ -104,9 +104,11 @@ class Perceptron(ModelMixin, ConfigMixin):
         width: Width of the hidden layers.
         depth: Hidden layers.
         joined: Numbers of a vector that belongs to each row; 0: there is none.
+        frequencies: Sines and cosines of each number, with 1/2, 1, 2, 4 … periods per unit, as in `MLP`; 0: none. With
+            them a discriminator sees modes that are narrow and near each other.
 
     Raises:
-        ValueError: A size below 1; in `forward`, a vector that is missing or that nobody takes.
+        ValueError: A size below 1, or fewer frequencies than none; in `forward`, a vector that is missing or that nobody takes.
     """
 
     @register_to_config
@@ -117,15 +119,16 @@ class Perceptron(ModelMixin, ConfigMixin):
         width: int = 128,
         depth: int = 3,
         joined: int = 0,
+        frequencies: int = 0,
     ) -> None:
         super().__init__()
-        if min(in_features, width, depth, *out_shape) < 1:
+        if min(in_features, width, depth, *out_shape) < 1 or frequencies < 0:
             raise ValueError(
-                f"`in_features={in_features}`, `out_shape={list(out_shape)}`, `width={width}`, `depth={depth}`: every "
-                "size of a Perceptron is at least 1"
+                f"`in_features={in_features}`, `out_shape={list(out_shape)}`, `width={width}`, `depth={depth}`, "
+                f"`frequencies={frequencies}`: every size of a Perceptron is at least 1, and frequencies 0"
             )
-        self.joined = joined
-        first = [nn.Linear(in_features + joined, width), nn.LeakyReLU(0.2)]
+        self.joined, self.frequencies = joined, frequencies
+        first = [nn.Linear(in_features * (1 + 2 * frequencies) + joined, width), nn.LeakyReLU(0.2)]
         later = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.LeakyReLU(0.2))]
         self.hidden = nn.Sequential(*first, *later)
         self.out_shape = tuple(out_shape)
@@ -135,7 +138,8 @@ class Perceptron(ModelMixin, ConfigMixin):
         """The last hidden layer [B, width], of rows [B, ...] and vectors [B, joined]."""
         if (joined is None) != (self.joined == 0):
             raise ValueError(f"`joined={self.joined}` of the Perceptron and a vector: give both or none")
-        return self.hidden(x.flatten(1) if joined is None else torch.cat([x.flatten(1), joined], dim=1))
+        x = with_waves(x.flatten(1), self.frequencies)
+        return self.hidden(x if joined is None else torch.cat([x, joined], dim=1))
 
     def forward(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
         """[B, ...], and vectors [B, joined], to [B, *out_shape]."""
