@@ -108,7 +108,7 @@ class Perceptron(ModelMixin, ConfigMixin):
             them a discriminator sees modes that are narrow and near each other.
 
     Raises:
-        ValueError: A size below 1, or fewer frequencies than none; in `forward`, a vector that is missing or that nobody takes.
+        ValueError: A size below 1, or frequencies below 0; in `forward`, a vector that is missing or that nobody takes.
     """
 
     @register_to_config
