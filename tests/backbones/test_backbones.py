@@ -292,7 +292,7 @@ def test_a_resnet_whose_weights_do_not_fit_is_refused(tmp_path):
         CifarResNet(path=str(tmp_path / "other.th"))
 
 
-def test_dinov2_by_name_without_a_network_fails_at_once_and_the_way_it_names_works(tmp_path, monkeypatch, capsys):
+def test_dinov2_by_name_without_a_network_fails_at_once_and_the_way_it_names_works(tmp_path, monkeypatch):
     from sparring.cli.main import main
 
     monkeypatch.setattr("sparring.data.hub_access.hub_answers", lambda: False)
@@ -305,7 +305,10 @@ def test_dinov2_by_name_without_a_network_fails_at_once_and_the_way_it_names_wor
     assert "`sparring encoder DATA --out encoder.safetensors` and the class FileEncoder with" in str(told.value)
     encoder = str(tmp_path / "encoder.safetensors")
     assert main(["encoder", "digits", "--epochs", "1", "--out", encoder]) == 0
-    fit = ["fit", "adt", "--on", "tiny", "--out", str(tmp_path / "run"), "--trainer.steps=1"]
+    base = ["fit", "diffusion", "--on", "tiny", "--out", str(tmp_path / "base"), "--trainer.steps=1"]
+    assert main(base) == 0
+    fit = ["fit", "adt", "--on", "tiny", "--init", str(tmp_path / "base"), "--out", str(tmp_path / "run")]
+    fit += ["--trainer.steps=1"]
     fit += ["--method.discriminator.backbone=FileEncoder", f"--method.discriminator.backbone.path={encoder}"]
     assert main(fit) == 0
 
