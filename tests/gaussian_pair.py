@@ -1,5 +1,7 @@
 """A network that knows the answer for two Gaussians, one of them a class: what guided samplers are tested on."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,3 +41,33 @@ class GaussianPair(nn.Module):
             spread = self.process.sigma_data**2 + sigma**2
             return (x_0 - self.process.sigma_data**2 / spread * x) / (sigma * self.process.sigma_data / spread**0.5)
         return {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0, "flow": eps - x_0}[self.kind]
+
+
+class Ratio(nn.Module):
+    """What guides N(0, 1) to N(1, 1/4) exactly: logits of class 0 (prior 0.2) and of the rest, or log p(.|0) / p.
+
+    Args:
+        process: of the noise.
+        classes: 2 for the logits of a classifier, 1 for the logit of a discriminator.
+    """
+
+    def __init__(self, process: Process, classes: int = 2) -> None:
+        super().__init__()
+        self.process, self.classes = process, classes
+        self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        t = self.process.t_from_model_time(time.double())[:, None]
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        x = x.flatten(1)
+        if isinstance(self.process, EDM):
+            x = x * (sigma**2 + self.process.sigma_data**2) ** 0.5
+        logs = []
+        for mean, variance in ((1.0, 0.25), (0.0, 1.0)):
+            noisy = alpha**2 * variance + sigma**2
+            logs.append((-0.5 * (x - alpha * mean).square() / noisy - 0.5 * noisy.log()).sum(1))
+        ratio = logs[0] - logs[1]
+        if self.classes == 1:
+            return ratio[:, None]
+        inside = ratio + math.log(0.2)
+        return torch.stack([inside, torch.log(-torch.expm1(inside))], dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from sparring.data import Batch, Draws
 from sparring.methods import Method
 from sparring.recipes import recipe
-from sparring.recipes.compose import compose, read
+from sparring.recipes.compose import BESIDE, compose, read
 from sparring.training import Trainer
 from sparring.training.players import trained_by
 
@@ -19,8 +19,9 @@ PHASES = ("rollout", "discriminator", "generator")
 
 def build(name: str, start: Path, out: Path, *flags: str, tuned: bool = False) -> Trainer:
     """The trainer of a recipe on `tiny`; one that needs a trained generator (or `tuned`) gets `start`."""
-    tuned = tuned or read(name).get("start") == "trained"
-    init = str(start) if tuned else None
+    kind = read(name).get("start")
+    tuned = tuned or kind == "trained"
+    init = str(start) if tuned or kind == BESIDE else None
     header = {"recipe": name, "setting": "tiny", "init": init, "allow": []}
     return recipe.build(compose(name, "tiny", tuned=tuned), list(flags), out=out, init=init, header=header)
 

@@ -135,6 +135,10 @@ def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path
     assert any(not torch.equal(tensor, moved[key]) for key, tensor in tensors["generator"].items())  # it learns
 
     sampler = Sampler(whole)
+    if not sampler.generator.makes_images:
+        with pytest.raises(ValueError, match="makes no images: sample the denoiser that it guides"):
+            sampler(3, 2)
+        return
     images = sampler(3, 2).images
     assert images.shape == (3, 1, 8, 8)
     assert images.isfinite().all()

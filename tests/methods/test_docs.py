@@ -12,7 +12,7 @@ import torch
 from sparring.cli.main import parser
 from sparring.data import StoredImages
 from sparring.recipes import recipe
-from sparring.recipes.compose import compose, read, shipped
+from sparring.recipes.compose import BESIDE, compose, read, shipped
 from sparring.recipes.for_data import GAN_PARTS, setting_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +50,12 @@ def test_the_commands_parse(name):
         assert options.init is not None or settings.get("start") != "trained", command
         if options.data is not None:
             settings["data"] = {"class_path": "sparring.data.HubData", "init_args": {"path": options.data}}
-        if options.init is not None:
+        beside = settings.get("start") == BESIDE
+        if beside:
+            settings["method"].setdefault("init_args", {})["denoiser"] = options.init
+        elif options.init is not None:
             settings["denoiser"] = {"path": options.init}
-        _, parsed = recipe.parse(settings, flags, tuned=options.init is not None)
+        _, parsed = recipe.parse(settings, flags, tuned=options.init is not None and not beside)
         assert parsed.method.class_path.endswith(class_of(name).__name__)
 
 

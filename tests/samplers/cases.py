@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from gaussian_pair import GaussianPair
+from torch import nn
 
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, Guide
 from sparring.generators.predictor import Intervention
 from sparring.process import VP, Kind, Process
 
@@ -54,8 +55,42 @@ def rescaled(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return RescaledGuidance(**settings)
 
 
+def guide(net: Any, process: Process) -> Guide:
+    made = Guide(net, process)
+    made.check_shape((1, 1, 2))
+    return made
+
+
+def classifier(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.classifier import ClassifierGuidance
+
+    return ClassifierGuidance(guide(Bent(process, 2), process), **settings)
+
+
+def discriminator(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.discriminator import DiscriminatorGuidance
+
+    return DiscriminatorGuidance(guide(Bent(process, 1), process), **settings)
+
+
+class Bent(nn.Module):
+    """A smooth function of noisy images and the noise level, in float64."""
+
+    def __init__(self, process: Process, outputs: int) -> None:
+        super().__init__()
+        self.process, self.outputs = process, outputs
+        self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        alpha = self.process.alpha(self.process.t_from_model_time(time.double()))
+        bent = alpha * torch.tanh(x.flatten(1) + 0.3).sum(1)
+        return torch.stack([number * bent for number in range(1, 1 + self.outputs)], dim=1)
+
+
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
+    "classifier": Case(classifier, {"weight": 0.0}, {"weight": 2.0}),
+    "discriminator": Case(discriminator, {"weight": 0.0}, {"weight": 1.0}),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
 }

@@ -153,7 +153,7 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
             print(json.dumps(summarise(folder).to_json()))
         else:
             print(f"run: {folder}\npage: {page}")
-            if holds_generator(folder / "pipeline"):
+            if holds_generator(folder / "pipeline") and trainer.method.generator.makes_images:
                 allow = "".join(f" --allow {shlex.quote(module)}" for module in options.allow)
                 print(
                     f"next: sparring evaluate {shlex.quote(str(folder))} --steps {trainer.method.sample_steps}{allow}"

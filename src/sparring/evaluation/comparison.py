@@ -25,6 +25,8 @@ Metric = Literal[
     "density",
     "coverage",
     "class_coverage",
+    "class_accuracy",
+    "calls",
     "sliced_wasserstein",
     "modes_covered",
     "good_share",

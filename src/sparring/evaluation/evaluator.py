@@ -98,11 +98,15 @@ class Evaluator:
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
+        classes = next((one.num_classes for one in settings.get("using", ()) if one.num_classes is not None), None)
+        if labels is None and classes is not None:  # of a guide, for a model without classes
+            labels = list(range(classes))
+        asked = None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(n)])
         own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources, "progress": watch}
         stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
         with Passing(stream) as samples:
             result = replace(
-                self.reference.evaluate(samples),
+                self.reference.evaluate(samples, labels=asked),
                 nfe=stream.nfe,
                 scheduler=stream.name,
                 guidance=stream.sampling.guidance,

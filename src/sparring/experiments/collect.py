@@ -16,7 +16,9 @@ from sparring.runs.folder import provenance
 from sparring.runs.results import Result, Setting
 
 METRICS = (
+    "calls",
     *("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation"),
+    "class_accuracy",
     *("sliced_wasserstein", "modes_covered", "good_share"),  # of points
     "psnr",  # of images made from a source
 )
@@ -50,7 +52,7 @@ def of_space(
     for seed in seeds:
         for arm in arms:
             folder = runner.folder(setting, seed, arm)
-            if is_run(folder):
+            if is_run(folder) and not runner.makes_no_images(setting, arm):
                 runner.check_same(setting, seed, arm)
                 summary = summarise(folder)
                 kept = tuple(one for one in summary.results if runner.belongs(one, arm) and is_in(one, features))
@@ -112,8 +114,13 @@ def shares(comparison: Comparison, split: str) -> Table:
 
 
 def further(comparison: Comparison, split: str) -> list[Table]:
-    """Modes covered, share of good points and PSNR, mean and standard deviation over seeds, as far as measured."""
+    """Class accuracy, passes through a network, modes covered, share of good points and PSNR, as far as measured.
+
+    Mean and standard deviation over seeds.
+    """
     wanted: list[tuple[str, Metric, int | None]] = [
+        ("accuracy", "class_accuracy", None),
+        ("calls", "calls", 1),
         ("modes", "modes_covered", 1),
         ("good", "good_share", None),
         ("psnr", "psnr", None),
@@ -121,6 +128,8 @@ def further(comparison: Comparison, split: str) -> list[Table]:
     every, how = comparison.settings(), measured(comparison, split) | {"floor": None}
     tables = []
     for kind, metric, digits in wanted:
+        if kind == "calls" and all(one.calls in (None, one.nfe) for run in runs_of(comparison) for one in run.results):
+            continue  # nothing is added to any sampler
         rows = []
         for arm in comparison.arms:
             found = [arm.estimate(metric, setting) for setting in every]
@@ -140,6 +149,10 @@ def of_methods(comparison: Comparison) -> list[Table]:
         for arm, found in every.items()
     ]
     return [Table(kind="measures", columns=["arm", *names], rows=rows)] if names else []
+
+
+def runs_of(comparison: Comparison) -> Iterator[RunSummary]:
+    return (run for arm in comparison.arms for run in arm.runs)
 
 
 def measured(comparison: Comparison, split: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ CROSS = " × "
 
 IN_WORDS = {
     "shares": "precision/recall, mean over seeds",
+    "accuracy": "share of samples of the class that was asked for, by the classifier of the features",
+    "calls": "passes through a network for an image, guidance included; backwards counts two",
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
     "psnr": "PSNR in dB",
@@ -35,7 +37,8 @@ class Table:
 
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
-            precision/recall; of points in the plane also "modes" and "good" for the modes covered and the share of
+            precision/recall, "accuracy" for the share of samples of the class that was asked for, "calls" for passes
+            through a network; of points in the plane also "modes" and "good" for the modes covered and the share of
             good points; "psnr" of images that are made from a source; "measures" for what the methods measure of
             themselves.
         columns: headings, the first that of the arms.
@@ -113,7 +116,7 @@ class Table:
     def best(self) -> set[tuple[int, int]]:
         """Row and column of the smallest distance, or of the highest of what should be high, at each sampler."""
         found = set()
-        best = {"distance": min, "modes": max, "good": max, "psnr": max}.get(self.kind)
+        best = {"distance": min, "accuracy": max, "modes": max, "good": max, "psnr": max}.get(self.kind)
         for column, heading in enumerate(self.columns):
             known = {row: value for row, cells in enumerate(self.rows) if (value := mean_of(cells[column])) is not None}
             if best is not None and SAMPLED.fullmatch(heading) and len(known) > 1:
@@ -276,9 +279,9 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, modes, good, psnr, measures or verdicts. Further words: `setting=NAME`,
-    `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell), `crossed=yes`, and
-    `caption=no`.
+    KIND is distance, ratio, shares, accuracy, calls, modes, good, psnr, measures or verdicts. Further words:
+    `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell),
+    `crossed=yes`, and `caption=no`.
 
     Raises:
         ValueError: a file, a table, an arm or a column that is not there.

@@ -4,6 +4,7 @@ A run lies in OUT/SETTING/seed0/ARM. What is finished is kept, so that a study c
 beside itself for other seeds, and shares runs with other studies that have an arm with the same settings.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,14 +29,18 @@ from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, r
 from sparring.metrics import Reference
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
-from sparring.runs import is_run
+from sparring.recipes.with_systems import class_of, made
+from sparring.runs import RunFolder, is_run
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.classes import make
+from sparring.runs.folder import CONFIG
 from sparring.runs.pictures import POINTS, to_uint8
 from sparring.runs.results import Result, keep_result, measures_of, read_results
 from sparring.samplers import Sampler
 
 Say = Callable[[str], None]
+NOTHING: dict[str, Any] = {"trainer": {"steps": 0}}
+"""What is trained of an arm that only samples another."""
 
 
 @dataclass
@@ -81,7 +86,7 @@ class Runner:
         for number, (setting, seed, arm) in enumerate(tasks, start=1):
             started = time.monotonic()
             trained = self.train(setting, seed, arm)
-            measured = self.measure(setting, arm, self.folder(setting, seed, arm))
+            measured = self.measure(setting, seed, arm)
             if trained or measured:
                 clock.add(setting, arm, time.monotonic() - started)
             rest = [task for task in tasks[number:] if last_step(self.folder(*task)) < self.steps(task[0], task[2])]
@@ -99,6 +104,12 @@ class Runner:
     def train(self, setting: str, seed: int, arm: str) -> int:
         """Trains a run, goes on with it if it was stopped, or keeps it; returns the steps that were made."""
         run, steps = self.folder(setting, seed, arm), self.steps(setting, arm)
+        if self.study.arms[arm].of is not None:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / CONFIG).write_text(
+                yaml.safe_dump(self.config(setting, arm) | {"trainer": {"seed": seed, "steps": 0}})
+            )
+            return 0
         if not is_run(run):
             content, flags, init, header = self.recipe_of(setting, arm, seed)
             recipe.build(content, flags, out=run, init=init, header=header).fit()
@@ -136,6 +147,9 @@ class Runner:
 
     def config(self, setting: str, arm: str) -> dict[str, Any]:
         """All settings of an arm with seed 0."""
+        if (chosen := self.study.arms[arm]).of is not None:
+            words = [one["name"] for one in chosen.sampling.get("with", [])] or ["sampled"]
+            return {"of": chosen.of, "sampling": chosen.sampling, "method": {"class_path": "+".join(words)}, **NOTHING}
         if (setting, arm) not in self._configs:
             try:
                 content, flags, init, _ = self.recipe_of(setting, arm, 0)
@@ -148,6 +162,11 @@ class Runner:
         """Refuses a run that is there and was trained with other settings than its arm has now."""
         run = self.folder(setting, seed, arm)
         if not is_run(run):
+            return
+        if self.study.arms[arm].of is not None:
+            found = RunFolder(run).read_config().get("sampling")
+            if found != self.study.arms[arm].sampling:
+                raise ValueError(f"{run} was sampled as {found}: remove it, or give another folder with --out")
             return
         first, base = (str(self.folder(setting, number, BASELINE).absolute()) for number in (0, seed))
         wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, base))
@@ -163,13 +182,19 @@ class Runner:
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def measure(self, setting: str, arm: str, run: Path) -> int:
+    def measure(self, setting: str, seed: int, arm: str) -> int:
         """Samples a run with every sampler once, keeps the images, and measures them in every feature space.
+
+        What makes no images is not measured.
 
         Returns:
             How many measurements were made; those that are there are kept.
         """
-        sampler, made = None, 0
+        run, chosen = self.folder(setting, seed, arm), self.study.arms[arm]
+        if self.makes_no_images(setting, arm):
+            return 0
+        source, real, made = self.folder(setting, seed, chosen.of or arm), self.real(setting), 0
+        sampler: Sampler | None = None
         for scheduler, nfe in [(name, n) for name, calls in self.study.samplers_of(arm).items() for n in calls]:
             there = {(one.features, one.scheduler, one.nfe) for one in read_results(run) if self.belongs(one, arm)}
             missing = [one for one in self.references(setting) if (one.name, scheduler, nfe) not in there]
@@ -177,20 +202,17 @@ class Runner:
                 continue
             file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
             if not file.is_file():
-                sampler = sampler or Sampler(run, allow=self.allow)
-                reference = self.real(setting).reference
-                sources = sources_of(reference, self.study.n) if sampler.generator.takes_source else None
-                samples = sampler(self.study.n, nfe, scheduler=scheduler, seed=0, sources=sources).images
-                file.parent.mkdir(exist_ok=True)
-                draft = file.with_suffix(".draft.npy")
-                np.save(draft, (to_uint8(samples) if samples.shape[1] in (1, 3) else samples).numpy())
-                draft.replace(file)
+                sampler = sampler or Sampler(source, allow=self.allow)
+                self.draw(sampler, scheduler, nfe, self.sampling(setting, seed, arm), real.reference, file)
             images = in_range(torch.from_numpy(np.load(file)))
-            real = self.real(setting)
+            beside = file.with_suffix(".json")
+            known = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
+            asked = None if known["classes"] is None else torch.arange(len(images)) % known["classes"]
             for space in missing:
                 result = replace(
-                    space.evaluate(images, pairs=0),
+                    space.evaluate(images, labels=asked, pairs=0),
                     nfe=nfe,
+                    calls=known["calls"],
                     scheduler=scheduler,
                     seed=0,
                     split=self.study.split,
@@ -206,6 +228,38 @@ class Runner:
                 made += 1
         return made
 
+    def makes_no_images(self, setting: str, arm: str) -> bool:
+        """Whether what an arm trains only guides others."""
+        return str((self.config(setting, arm).get("generator") or {}).get("class_path")).endswith(".Guide")
+
+    def draw(
+        self, sampler: Sampler, scheduler: str, nfe: int, settings: dict[str, Any], reference: ImageData, file: Path
+    ) -> None:
+        """Keeps the samples of a run as an array, and beside it what they cost and how many classes took turns."""
+        guided = [one.num_classes for one in settings.get("using", ()) if one.num_classes is not None]
+        asked = reference.num_classes if sampler.generator.takes_labels or guided else None
+        own: dict[str, Any] = {"labels": None if asked is None else list(range(asked)), "sources": None}
+        if sampler.generator.takes_source:
+            own["sources"] = sources_of(reference, self.study.n)
+        drawn = sampler(self.study.n, nfe, scheduler=scheduler, seed=0, **own, **settings)
+        file.parent.mkdir(exist_ok=True)
+        file.with_suffix(".json").write_text(json.dumps({"calls": drawn.calls, "classes": asked}))
+        draft = file.with_suffix(".draft.npy")
+        np.save(draft, (to_uint8(drawn.images) if drawn.images.shape[1] in (1, 3) else drawn.images).numpy())
+        draft.replace(file)
+
+    def sampling(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
+        """What is added to the sampler of an arm, as settings of a `Sampling`."""
+        said = dict(self.study.arms[arm].sampling)
+        using = []
+        for system in said.pop("with", []):
+            words = self.words | {"ARMS": str((self.out / setting / f"seed{seed}").absolute())}
+            flags = as_flags({name: value for name, value in system.items() if name != "name"}, words)
+            using.append(made(class_of(system["name"]), system["name"], flags, self.allow))
+        if said.get("guidance_interval") is not None:
+            said["guidance_interval"] = tuple(said["guidance_interval"])
+        return said | {"using": using}
+
     def belongs(self, result: Result, arm: str) -> bool:
         """Whether a result was measured as the study does: its split, number of images and samplers."""
         same = (result.n, result.split, result.seed) == (self.study.n, self.study.split, 0)
@@ -219,7 +273,8 @@ class Runner:
         """
         if setting not in self._real:
             place, split = self.study.settings[setting], self.study.split
-            arm = next((name for name in self.study.arms if name != BASELINE), BASELINE)
+            trained = [name for name, one in self.study.arms.items() if name != BASELINE and one.of is None]
+            arm = next(iter(trained), BASELINE)
             train: ImageData = make(self.config(setting, arm)["data"], self.allow)
             chosen: DataOfStudy | None = getattr(place, split)
             if chosen is not None and chosen.path is not None:

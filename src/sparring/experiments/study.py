@@ -76,6 +76,10 @@ class ArmOfStudy(Section):
 
     Args:
         recipe: method that it is trained by.
+        of: arm whose run it samples in another way, in place of a recipe; nothing is trained.
+        sampling: how the arm is sampled, beside scheduler and network calls: `guidance`, `guidance_interval`, and
+            `with`, a list of systems as `sparring sample --with` takes them, {name: NAME, SETTING: VALUE}. In their
+            text, ARMS/NAME stands for the run of another arm with the same seed.
         flags: settings of `sparring fit` by which it differs. In text, DATA stands for the folder of `--data` and
             BASELINE for the run of the baseline.
         steps: its updates, in units of those that the recipe has on the setting.
@@ -85,7 +89,9 @@ class ArmOfStudy(Section):
         samplers: its own, instead of those of the study.
     """
 
-    recipe: str
+    recipe: str = ""
+    of: str | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
     flags: Flags = field(default_factory=dict)
     steps: float = 1.0
     start: Literal["baseline", "scratch"] = "baseline"
@@ -93,8 +99,14 @@ class ArmOfStudy(Section):
     samplers: Samplers | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.recipe, str):
-            raise ValueError(f"`recipe={self.recipe}` must be the name of a recipe")
+        if not isinstance(self.recipe, str) or bool(self.recipe) == (self.of is not None):
+            raise ValueError(f"`recipe={self.recipe}` must be the name of a recipe, or `of` that of an arm")
+        known = {"guidance", "guidance_interval", "with"}
+        if not isinstance(self.sampling, dict) or not set(self.sampling) <= known:
+            raise ValueError(f"`sampling` may hold {', '.join(sorted(known))}, and is {self.sampling!r}")
+        systems = self.sampling.get("with", [])
+        if not isinstance(systems, list) or not all(isinstance(one, dict) and "name" in one for one in systems):
+            raise ValueError(f"`sampling.with` must be a list such as [{{name: autoguidance}}], and is {systems!r}")
         if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or self.steps <= 0:
             raise ValueError(f"`steps={self.steps}` must be a factor above 0")
         if self.start not in ("baseline", "scratch"):
@@ -215,6 +227,8 @@ class Study(Section):
         if self.arms[BASELINE].start != "scratch":
             raise ValueError("arms.baseline: `start` must be scratch")
         for name, arm in self.arms.items():
+            if arm.of is not None and (arm.of not in self.arms or self.arms[arm.of].of is not None):
+                raise ValueError(f"arms.{name}: `of={arm.of}` is no arm that is trained")
             for other in arm.control_of if arm.control_of != "all" else ():
                 if other not in self.arms:
                     raise ValueError(f"arms.{name}: `control_of` names {other!r}, and there are {', '.join(self.arms)}")

@@ -3,6 +3,7 @@
 from sparring.generators.condition import Condition, Prompts, TextCondition
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.generator import Generator
+from sparring.generators.guide import Guide
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
@@ -15,6 +16,7 @@ __all__ = [
     "Denoiser",
     "FittedGaussian",
     "Generator",
+    "Guide",
     "LatentGenerator",
     "Prediction",
     "Pretrained",

@@ -524,6 +524,9 @@ class Denoiser(Generator):
             words = " ".join(one.label for one in sampling.interventions if one.needs_none)
             words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
             raise ValueError(f"`{words}`: {name} takes neither classes nor captions")
+        classes = next((one.num_classes for one in sampling.using if one.num_classes is not None), None)
+        if classes is not None:  # of a guide; the network is not given them
+            return in_turn(labels, classes, n, self.device)
         if labels is not None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         return None

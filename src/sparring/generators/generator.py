@@ -21,9 +21,11 @@ class Generator(nn.Module, ABC):
     Attributes:
         images_seen: rows that passed through the network; the cost of training is counted in them.
         path: folder from which `reread_tensors` come.
+        makes_images: whether it can be sampled; what only guides others makes none.
     """
 
     path: str = ""
+    makes_images: bool = True
 
     def __init__(self) -> None:
         super().__init__()

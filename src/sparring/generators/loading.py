@@ -13,6 +13,7 @@ import torch
 from sparring.generators.condition import Prompts
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.generator import Generator
+from sparring.generators.guide import Guide
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
@@ -43,6 +44,10 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         scheduler = settings["scheduler"]
         scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
         process, prediction = from_scheduler(scheduler)
+        if settings.get("guide"):
+            guide = Guide(net, process)
+            guide.check_shape(tuple(settings["image_shape"]))
+            return guide
         denoiser = Denoiser(net, process, prediction, condition_dropout=settings["condition_dropout"])
         denoiser.own_scheduler, denoiser.classes_of_data = scheduler, classes_of_data(folder)
         if settings["image_shape"] is not None:

@@ -47,10 +47,16 @@ class Intervention:
         """What it is called in tables: its name, and the settings that are not the default ones."""
         module = type(self).__module__
         name = module.rpartition(".")[2] if module.startswith("sparring.samplers.") else type(self).__name__
-        known = {name: (vars(self).get(name), one.default) for name, one in signature(type(self)).parameters.items()}
+        parameters = signature(type(self)).parameters.items()
+        known = {name: (vars(self)[name], one.default) for name, one in parameters if name in vars(self)}
         chosen = {name: value for name, (value, default) in known.items() if value != default and is_plain(value)}
         given = [f"{name}={Path(value).name if isinstance(value, str) else value}" for name, value in chosen.items()]
         return f"{name}({', '.join(given)})" if given else name
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes it guides by, for a denoiser that takes none itself; None: it needs no class."""
+        return None
 
     @property
     def cost(self) -> int:

@@ -1,4 +1,4 @@
-"""What a classifier says about the fakes: class histogram, class coverage, and the Inception-Score form."""
+"""What a classifier says about the fakes: class histogram, coverage and accuracy, and the Inception-Score form."""
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ def class_coverage(fake: Tensor, real: Tensor, *, share: float = 0.5) -> float:
     present = real > 0
     ratio = (fake.double() / fake.sum())[present] / (real.double() / real.sum())[present]
     return float((ratio >= share).double().mean())
+
+
+def class_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of the rows of logits [n, K] whose largest entry is the class that was asked for, labels [n]."""
+    return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())
 
 
 def inception_score(logits: Tensor, *, splits: int = 1) -> float:

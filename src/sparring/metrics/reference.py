@@ -84,11 +84,20 @@ class Reference:
     def __len__(self) -> int:
         return len(self._real)
 
-    def evaluate(self, images: Images, *, bootstrap: int | None = None, floor: bool = True, pairs: int = 8) -> Result:
+    def evaluate(
+        self,
+        images: Images,
+        *,
+        labels: Tensor | None = None,
+        bootstrap: int | None = None,
+        floor: bool = True,
+        pairs: int = 8,
+    ) -> Result:
         """All numbers of fakes against this reference; `to_json()` has them as plain floats, ints, strings and lists.
 
         Args:
             images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
+            labels: Classes [n] that the fakes were asked to be of, for `class_accuracy`; None: none were.
             bootstrap: Number of `frechet_resamples`; 0: no interval (null); None: 50 where d <= 128, else 0.
             floor: Whether to measure reals against reals at the same n too (once per n).
             pairs: Number of closest (fake, training image) pairs to list, where there are training images.
@@ -97,6 +106,7 @@ class Reference:
             frechet, frechet_interval, frechet_resamples, kernel, kernel_interval, precision, recall, density, coverage,
             n, n_reference, features;
             floor: the same distances and shares of reals at the same n, its own n, and where they come from;
+            with logits and labels: class_accuracy;
             with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,
                 inception_score;
             with training images: memorisation, train_share, train_share_expected, closest_pairs
@@ -115,6 +125,8 @@ class Reference:
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
             measured["class_coverage"] = classes.class_coverage(histogram, expected)
+            if labels is not None:
+                measured["class_accuracy"] = classes.class_accuracy(logits, labels)
             more["class_histogram"] = histogram.tolist()
             more["class_histogram_reference"] = expected.tolist()
             more["features_accuracy"] = self.features.accuracy

@@ -2,6 +2,7 @@
 
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
+from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
@@ -10,6 +11,7 @@ __all__ = [
     "MLP",
     "ConvDiscriminator",
     "ConvGenerator",
+    "HalfUNet",
     "LatentSlot",
     "Perceptron",
     "SourceUNet",

@@ -32,6 +32,7 @@ class MLP(ModelMixin, ConfigMixin):
         frequencies: Sines and cosines of each coordinate, with 1/2, 1, 2, 4 … periods per unit.
         num_class_embeds: Classes of the embedding; with guidance, the last one means "none". None: no classes.
         sample_size: 1, as for points; kept for pipelines.
+        out_channels: Numbers that it gives of a point; None: as many as there are coordinates.
 
     Raises:
         ValueError: A setting that is out of range, or a `sample_size` other than 1.
@@ -46,6 +47,7 @@ class MLP(ModelMixin, ConfigMixin):
         frequencies: int = 4,
         num_class_embeds: int | None = None,
         sample_size: int = 1,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         if min(in_channels, depth) < 1 or width < 2 or width % 2 or frequencies < 0:
@@ -64,7 +66,7 @@ class MLP(ModelMixin, ConfigMixin):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
             for _ in range(depth)
         )
-        self.read_out = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, in_channels))
+        self.read_out = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, out_channels or in_channels))
 
     def forward(
         self,
@@ -88,7 +90,7 @@ class MLP(ModelMixin, ConfigMixin):
         hidden = self.read_in(x)
         for layer in self.layers:
             hidden = hidden + layer(hidden + told)
-        output = self.read_out(hidden).view_as(sample)
+        output = self.read_out(hidden)[:, :, None, None]
         return UNet2DOutput(sample=output) if return_dict else (output,)
 
 

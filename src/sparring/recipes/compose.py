@@ -23,6 +23,8 @@ KEYS = {
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
 NEEDS_START = "this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE"
+BESIDE = "beside"
+"""`start` of a method that trains something beside a trained denoiser, which `--init` gives to it as `denoiser`."""
 HERE = Path(__file__).parent
 
 
@@ -98,7 +100,7 @@ def compose(
         if setting is not None:
             raise ValueError(f"{name} names its own data: leave out `--on {setting}`")
         return recipe
-    tuned = tuned or recipe.get("start") == "trained"
+    tuned = (tuned or recipe.get("start") == "trained") and recipe.get("start") != BESIDE
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
     for number, (place, content) in enumerate(chain(setting or OWN)):
@@ -106,7 +108,8 @@ def compose(
         of_data = suited or {} if number == 0 else {}
         for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needs.get(place) or {}):
             made = laid_over(made, layer)
-    parts = made.pop("parts", {})
+    parts = {"process": (made.get("denoiser") or {}).get("process")} | made.pop("parts", {})
+    parts = {part: content for part, content in parts.items() if part != "process" or content is not None}
     missing: list[str] = []
     with_parts = {key: made[key] for key in ("generator", "method") if key in made}
     made |= dict.fromkeys(with_parts) | filled(with_parts, parts, missing)
@@ -126,7 +129,8 @@ def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:
 
 def check_start(recipe: dict[str, Any], flags: list[str], init: str | None) -> None:
     """Refuses a recipe to which the user has to give a trained start, or data."""
-    if init is None and recipe.get("start") == "trained":
+    given = any(flag.startswith("--method.denoiser") for flag in flags) and recipe.get("start") == BESIDE
+    if init is None and recipe.get("start") in ("trained", BESIDE) and not given:
         raise ValueError(NEEDS_START)
     if not names_data(recipe, flags):
         raise ValueError(

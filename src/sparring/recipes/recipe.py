@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from sparring.recipes.compose import NEEDS_START, SECTIONS, check_start
+from sparring.recipes.compose import BESIDE, NEEDS_START, SECTIONS, check_start, laid_over
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
 
@@ -201,6 +201,8 @@ def build(recipe: dict[str, Any], flags: list[str], *, out: Path, init: str | No
     Raises:
         ValueError: an unknown class or setting, a value of the wrong type or one that cannot work; in one line.
     """
+    if recipe.get("start") == BESIDE:
+        header = header | {"init": None}  # the denoiser is a setting of the method
     options, parsed = resolve(recipe, flags, init, header.get("allow", []))
     return trainer_of(options, parsed, out, header | resolved(options, parsed))
 
@@ -212,6 +214,9 @@ def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: S
         ValueError: an unknown class or setting, or a value of the wrong type; in one line.
     """
     check_start(recipe, flags, init)
+    if recipe.get("start") == BESIDE and init is not None:
+        folder = os.path.abspath(init) if os.path.exists(init) else init
+        recipe, init = laid_over(recipe, {"method": {"init_args": {"denoiser": folder}}}), None
     section, net = of_generator(recipe), {"class_path", "net"} & set(recipe.get(of_generator(recipe)) or {})
     if init is not None:
         recipe = {**recipe, section: section_of(recipe, init, allow)}
@@ -255,7 +260,7 @@ def trainer_of(options: Any, parsed: Any, out: Path, config: dict[str, Any]) -> 
     """The trainer of a namespace; its network is remembered as the configuration says it."""
     import torch
 
-    from sparring.generators import Denoiser, LatentGenerator
+    from sparring.generators import Denoiser, Guide, LatentGenerator
     from sparring.training import Trainer
 
     torch.manual_seed(parsed.trainer.seed)  # initial weights
@@ -263,7 +268,7 @@ def trainer_of(options: Any, parsed: Any, out: Path, config: dict[str, Any]) -> 
     section = config[of_generator(config)]
     net = section.get("net") or (section.get("init_args") or {}).get("net")
     generator = objects.method.generator
-    if isinstance(net, dict) and isinstance(generator, Denoiser | LatentGenerator):
+    if isinstance(net, dict) and isinstance(generator, Denoiser | LatentGenerator | Guide):
         remember(generator.net, net)
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 

@@ -46,6 +46,7 @@ COLUMNS = (
     Column("density", "Density", 1, FIDELITY),
     Column("coverage", "Coverage", 1, FIDELITY),
     Column("class_coverage", "Classes", 1, FIDELITY),
+    Column("class_accuracy", "Accuracy", 1, FIDELITY),
     Column("modes_covered", "Modes", 1, FIDELITY),
     Column("good_share", "Good", 1, FIDELITY),
     Column("psnr", "PSNR", 1, FIDELITY),

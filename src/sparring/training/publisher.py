@@ -84,8 +84,11 @@ class EmaPublisher:
             self.folder.save_lora(self.generator.adapters())
 
     def draw(self, step: int) -> None:
-        """Writes a picture of samples, always from the same latents; of points also the discriminator's field."""
-        if not (self.main or self.sharded):
+        """Writes a picture of samples, always from the same latents; of points also the discriminator's field.
+
+        What makes no images has no picture.
+        """
+        if not (self.main or self.sharded) or not self.generator.makes_images:
             return
         grid = self.generator.grid(
             self.data, self.num_samples, self.seed, scheduler=self.method.sampler, steps=self.method.sample_steps

@@ -22,6 +22,7 @@ from torch.nn.functional import softplus
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.own_samples import own_samples
 from sparring.process import Times, Weighting, set_timesteps
 from sparring.rollout import Noised, OneStep, denoising_error, noise
 
@@ -88,23 +89,12 @@ class DDO(Method):
         super().prepare(data, seed)
         device = self.fakes.device
         draws = Draws(seed, phase="fakes", device=device)
-        told: Tensor | list[str] | None = None
-        if self.generator.text is not None or self.generator.takes_labels:
-            self.generator.check_condition(data)
-            n = None if len(data) <= self.num_fakes else self.num_fakes  # labels of a stream cost as much as its images
-            real = data.captions(n) if self.generator.text is not None else data.labels(n)
-            assert real is not None
-            index = draws.integers(len(real), (self.num_fakes,)).cpu()
-            told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(device)
-            self.fake_labels.data = characters(told).to(device) if isinstance(told, list) else told
-        fakes = self.reference.generate(
-            self.reference.process.scheduler(self.sampler, self.reference.prediction),
-            self.num_steps,
-            latents=draws.normal((self.num_fakes, *self.generator.latent_shape(data.image_shape))),
-            condition=told,
-            generator=torch.Generator(device).manual_seed(seed),
+        fakes, told = own_samples(
+            self.reference, data, self.num_fakes, scheduler=self.sampler, num_steps=self.num_steps, draws=draws
         )
-        self.fakes.data = fakes.clamp(-1, 1) if self.generator.space is None else fakes
+        if told is not None:
+            self.fake_labels.data = characters(told).to(device) if isinstance(told, list) else told
+        self.fakes.data = fakes
 
     def rollout(self, batch: Batch) -> DDORollout:
         if not len(self.fakes):

@@ -1,0 +1,1 @@
+"""Training of guides: networks that see noisy images and steer the sampler of a denoiser."""

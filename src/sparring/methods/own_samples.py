@@ -1,0 +1,40 @@
+"""Images that a trained denoiser makes before the first step, for methods that learn from them."""
+
+import torch
+from torch import Tensor
+
+from sparring.data import Draws, ImageData
+from sparring.generators import Denoiser
+
+
+def own_samples(
+    denoiser: Denoiser, data: ImageData, n: int, *, scheduler: str, num_steps: int, draws: Draws
+) -> tuple[Tensor, Tensor | list[str] | None]:
+    """n images [n, C, H, W] (clamped; or latents) of a denoiser, and the classes or captions that it was given.
+
+    Classes and captions are drawn from the data's own, so that they are as frequent.
+
+    Args:
+        denoiser: what makes them.
+        data: the images that it was trained on.
+        n: number of images.
+        scheduler: name of the sampler.
+        num_steps: its steps.
+        draws: of the latents and the conditions; their seed is that of stochastic schedulers.
+    """
+    told: Tensor | list[str] | None = None
+    if denoiser.text is not None or denoiser.takes_labels:
+        denoiser.check_condition(data)
+        of = None if len(data) <= n else n  # labels of a stream cost as much as its images
+        real = data.captions(of) if denoiser.text is not None else data.labels(of)
+        assert real is not None
+        index = draws.integers(len(real), (n,)).cpu()
+        told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(draws.device)
+    images = denoiser.generate(
+        denoiser.process.scheduler(scheduler, denoiser.prediction),
+        num_steps,
+        latents=draws.normal((n, *denoiser.latent_shape(data.image_shape))),
+        condition=told,
+        generator=torch.Generator(draws.device).manual_seed(draws.seed),
+    )
+    return images.clamp(-1, 1) if denoiser.space is None else images, told

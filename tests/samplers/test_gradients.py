@@ -1,0 +1,127 @@
+"""Guidance by gradients: closed forms on Gaussians, the formula itself, costs, and guides that do not fit."""
+
+import pytest
+import torch
+from cases import guide, pair, sampled, white
+from gaussian_pair import GaussianPair, Ratio
+
+from sparring.generators import Denoiser
+from sparring.generators.level import Level
+from sparring.generators.predictor import wrapped
+from sparring.process import EDM, VP, RectifiedFlow
+from sparring.samplers import Sampler
+from sparring.samplers.gradients import gradient_of, towards
+from sparring.samplers.guidance.classifier import ClassifierGuidance
+from sparring.samplers.guidance.discriminator import DiscriminatorGuidance
+
+GAUSSIANS = [(VP(), "eps"), (VP(), "v"), (VP(), "x0"), (EDM(), "edm"), (RectifiedFlow(), "flow")]
+SYSTEMS = [(ClassifierGuidance, 2), (DiscriminatorGuidance, 1)]
+
+
+def exact(process, system, outputs, **settings):
+    """A guide of N(0, 1) to N(1, 1/4) on numbers, as images of one pixel."""
+    net = Ratio(process, outputs)
+    made = guide(net, process)
+    made.check_shape((1, 1, 1))
+    return system(made, **{"interval": None} | settings)
+
+
+def standard(process=VP(), kind="v"):  # noqa: B008
+    denoiser = Denoiser(GaussianPair(process, kind, mean=0.0, variance=1.0), process, kind)
+    denoiser.check_shape((1, 1, 1))
+    return denoiser
+
+
+@pytest.mark.parametrize(("process", "kind"), GAUSSIANS)
+@pytest.mark.parametrize(("system", "outputs"), SYSTEMS)
+def test_the_exact_guide_at_weight_one_gives_the_class_and_at_two_the_flow_of_the_pair(process, kind, system, outputs):
+    for weight, mean, variance in ((1.0, 1.0, 0.25), (2.0, *GaussianPair.ODE)):
+        guided = exact(process, system, outputs, weight=weight)
+        x = sampled(standard(process, kind), "heun", 60, n=400, using=[guided])
+        assert x.mean().item() == pytest.approx(mean, abs=0.02)
+        assert x.var(correction=0).item() == pytest.approx(variance, abs=0.01)
+
+
+def test_ancestral_sampling_adds_the_gradient_to_the_mean():
+    """20 000 numbers; 500 steps have a bias of 0.004 in the variance."""
+    noise = torch.Generator().manual_seed(0)
+    guided = exact(VP(), ClassifierGuidance, 2, weight=2.0)
+    x = sampled(standard(), "ddpm", 500, n=20000, generator=noise, using=[guided])
+    mean, variance = GaussianPair.DDPM
+    assert x.mean().item() == pytest.approx(mean, abs=0.012)
+    assert x.var().item() == pytest.approx(variance, abs=0.008)
+
+
+@pytest.mark.parametrize(("process", "kind"), GAUSSIANS)
+def test_the_noise_is_predicted_lower_by_sigma_times_the_gradient(process, kind):
+    denoiser, x_t = standard(process, kind), white(5)
+    level = Level.at(process, torch.tensor(0.4))
+    with torch.no_grad():
+        plain = denoiser.predict(x_t, level, torch.zeros(5, dtype=torch.int64))
+    gradient = torch.randn(5, 1, 1, 1, dtype=torch.float64)
+    moved = towards(plain, level, gradient, 0.7)
+    assert moved.kind == plain.kind == kind
+    torch.testing.assert_close(moved.eps, plain.eps - 0.7 * level.sigma * gradient)
+    torch.testing.assert_close(moved.x0, plain.x0 + 0.7 * level.sigma**2 / level.alpha * gradient)
+
+
+def test_the_gradient_is_of_each_row_by_itself_and_leaves_no_trace():
+    x_t = white(4, 3)
+    with torch.no_grad():
+        gradient = gradient_of(lambda x: x.flatten(1).square().sum(1) / 2, x_t)
+    assert torch.equal(gradient, x_t)
+    assert not gradient.requires_grad
+    assert not x_t.requires_grad
+
+
+def test_a_negative_weight_moves_the_other_way_and_other_levels_stay():
+    labels, denoiser, level = torch.zeros(6, dtype=torch.int64), standard(), Level.at(VP(), torch.tensor(0.3))
+    with torch.no_grad():
+        plain, up, down, outside = (
+            wrapped(denoiser, [exact(VP(), ClassifierGuidance, 2, **settings)])(white(6), level, labels)
+            for settings in ({"weight": 0.0}, {"weight": 1.0}, {"weight": -1.0}, {"interval": (100.0, 200.0)})
+        )
+    torch.testing.assert_close(up.x0 - plain.x0, plain.x0 - down.x0)
+    assert not torch.equal(up.x0, plain.x0)
+    assert torch.equal(outside.output, plain.output)
+
+
+def test_passes_through_the_guide_are_counted_and_backwards_twice():
+    sampler = Sampler(standard(), device="cpu")
+    guided = exact(VP(), DiscriminatorGuidance, 1)
+    before = guided.cost
+    samples = sampler(6, 4, labels=[0], using=[guided])
+    assert samples.calls == 4 + 4 + 8
+    assert guided.cost - before == 6 * 12
+
+
+def test_classes_of_the_guide_for_a_denoiser_without_classes(tmp_path):
+    class Bare(GaussianPair):
+        num_classes = None
+
+        def forward(self, x, time):
+            return super().forward(x, time, torch.ones(len(x)))
+
+    denoiser = Denoiser(Bare(VP(), "v"), VP(), "v")
+    denoiser.check_shape((1, 1, 1))
+    guided = exact(VP(), ClassifierGuidance, 2, weight=1.0)
+    images = denoiser.sample(200, 40, scheduler="heun", labels=[0], using=[guided])
+    assert 0.6 < images.mean().item() < 0.9  # of N(1, 1/4), clamped at 1: 0.8
+    in_turn = denoiser.sample(4, 5, using=[guided])
+    assert torch.equal(in_turn[0], denoiser.sample(4, 5, labels=[0, 1], using=[guided])[0])
+    with pytest.raises(ValueError, match="`label=2`: the network has the classes 0 to 1"):
+        denoiser.sample(1, 5, labels=[2], using=[guided])
+    with pytest.raises(ValueError, match="takes no classes; leave it out"):
+        denoiser.sample(1, 5, labels=[0])
+
+
+def test_guides_that_do_not_fit_are_refused(tmp_path):
+    other = exact(VP(schedule="cosine"), ClassifierGuidance, 2)
+    with pytest.raises(ValueError, match="`classifier` was trained on another noising process"):
+        sampled(standard(), "ddim", 2, using=[other])
+    with pytest.raises(
+        ValueError, match=r"`classifier` is for images of shape \(1, 1, 1\), and the model makes \(1, 1, 2\)"
+    ):
+        sampled(pair(), "ddim", 2, using=[exact(VP(), ClassifierGuidance, 2)])
+    with pytest.raises(ValueError, match="`discriminator`: it gives 2 numbers an image, and a logit is one"):
+        sampled(standard(), "ddim", 2, using=[exact(VP(), DiscriminatorGuidance, 2)])
