@@ -7,6 +7,7 @@ import re
 import signal
 from dataclasses import fields
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -25,6 +26,7 @@ from sparring.experiments.collect import text_of
 from sparring.experiments.results import StudyResults
 from sparring.experiments.runner import Clock, Runner, part
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
+from sparring.recipes.with_systems import class_of
 from sparring.runs import summarise
 from sparring.training.trainer import Trainer
 
@@ -303,7 +305,12 @@ def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
     runner = Runner(study, tmp_path, tmp_path)
     for setting in study.settings:
         for arm in study.arms:
-            assert runner.config(setting, arm)["trainer"]["steps"] > 0
+            if study.arms[arm].of is None:
+                assert runner.config(setting, arm)["trainer"]["steps"] > 0
+            for system in study.arms[arm].sampling.get("with", []):
+                assert set(system) - {"name"} <= set(signature(class_of(system["name"])).parameters)
+                named = [value for value in system.values() if str(value).startswith("ARMS/")]
+                assert all(value.removeprefix("ARMS/") in study.arms for value in named)
     for arm in study.arms:  # every arm that is no control has one
         controls = study.controls_of(arm)
         assert controls or arm == "baseline" or study.arms[arm].control_of
@@ -445,3 +452,47 @@ def test_numbers_have_three_digits():
     assert text_of([0.5]) == "0.500"
     assert text_of([1.0, 2.0]) == "1.50±0.71"
     assert text_of([0.1, 0.3]) == "0.200±0.141"
+
+
+def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path):
+    """Weight zero is the arm itself; calls, and samples of the class that was asked for, are counted."""
+    guided = {"name": "classifier", "classifier": "ARMS/guide"}
+    changes = {
+        "seeds": [0],
+        "samplers": {"ddim": [2]},
+        "features": {"classifier": "classifier"},
+        "arms": {
+            "baseline": {"recipe": "diffusion", "start": "scratch", "control_of": "all"},
+            "guide": {"recipe": "noisy_classifier", "start": "scratch"},
+            "off": {"of": "baseline", "sampling": {"with": [guided | {"weight": 0.0}]}},
+            "on": {"of": "baseline", "sampling": {"with": [guided | {"weight": 20.0}]}},
+        },
+    }
+    file = written(tmp_path, **changes)
+    assert main(["study", file, "--out", str(tmp_path / "runs")]) == 0
+    place = tmp_path / "runs" / "tiny" / "seed0"
+    plain, off, on = (json.loads((place / arm / "results.json").read_text())[0] for arm in ("baseline", "off", "on"))
+    assert off["frechet"] == plain["frechet"] != on["frechet"]
+    assert (plain["calls"], off["calls"], on["calls"]) == (2.0, 2.0, 5.0)  # of two levels one lies within the interval
+    assert (plain.get("class_accuracy"), plain["scheduler"], on["scheduler"]) == (None, "ddim", "ddim")
+    assert 0 <= on["class_accuracy"] <= 1
+    setting = StudyResults.read(tmp_path / "runs" / "few.json").settings["tiny"]
+    assert [row[0] for row in setting.table("distance").rows] == ["baseline", "off", "on"]
+    assert [row[1] for row in setting.table("calls").rows] == ["2.0", "2.0", "5.0"]
+    assert not (place / "guide" / "results.json").exists()
+    changes["arms"]["on"]["sampling"]["with"][0]["weight"] = 3.0
+    assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"of": "nobody"}, "`of=nobody` is no arm that is trained"),
+        ({"of": "plain", "recipe": "adt"}, "and not both"),
+        ({"of": "plain", "sampling": {"guide": 3}}, "`sampling` may hold guidance, guidance_interval, with"),
+        ({"of": "plain", "sampling": {"with": ["projected"]}}, "`sampling.with` must be a list such as"),
+    ],
+)
+def test_a_slip_in_a_sampling_arm_is_one_line(arm, message, tmp_path, capsys):
+    assert main(["study", written(tmp_path, arms=STUDY["arms"] | {"x": arm})]) == 2
+    assert message in capsys.readouterr().err

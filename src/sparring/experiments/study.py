@@ -100,7 +100,8 @@ class ArmOfStudy(Section):
 
     def __post_init__(self) -> None:
         if not isinstance(self.recipe, str) or bool(self.recipe) == (self.of is not None):
-            raise ValueError(f"`recipe={self.recipe}` must be the name of a recipe, or `of` that of an arm")
+            what = f"`recipe={self.recipe}`" if self.recipe else "`recipe` is missing:"
+            raise ValueError(f"{what} it must be the name of a recipe, or `of` that of an arm, and not both")
         known = {"guidance", "guidance_interval", "with"}
         if not isinstance(self.sampling, dict) or not set(self.sampling) <= known:
             raise ValueError(f"`sampling` may hold {', '.join(sorted(known))}, and is {self.sampling!r}")
