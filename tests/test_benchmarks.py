@@ -28,6 +28,10 @@ ROWS = {
     "structure_cost": ["plain", "plain and its floor", "SADM, frozen", "SADM, adversarial", "8", "16"],
     "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2"],
     "adt_memory": ["2", "4"],
+    "derivatives": [
+        *("forward pass", "forward and backward", "jvp, forward", "jvp, reverse", "jvp, difference"),
+        *("two slopes", "two slopes and their gradient", "two intervals and their gradient"),
+    ],
     "data_speed": [
         *("memory", "imagefolder", "imagefolder, each time", "imagefolder, each time, 1 worker(s)"),
         *("parquet", "parquet, each time", "parquet, each time, 1 worker(s)"),
