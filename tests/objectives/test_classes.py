@@ -68,15 +68,17 @@ def test_inverse_frequencies():
 
 def test_semi_supervised_by_hand():
     """Real is what has any class; only rows with a label are classified, over the number that is expected."""
-    l_real, l_fake, y = normal(4, 3), normal(4, 3, seed=1), torch.tensor([2, -1, 0, -1])
+    l_real, l_fake, y = normal(4, 3), normal(4, 3, seed=1), torch.tensor([2, -1 - 0, 0, -1 - 1])
     z_real, z_fake = l_real.exp().sum(1), l_fake.exp().sum(1)
     known = -(l_real[0].log_softmax(0)[2] + l_real[2].log_softmax(0)[0]) / 2
     expected = known - (z_real / (z_real + 1)).log().mean() - (1 / (z_fake + 1)).log().mean()
     objective = SemiSupervised(labelled=0.5)
     torch.testing.assert_close(objective.discriminator(Scores(l_real, labels=y), Scores(l_fake)), expected)
     torch.testing.assert_close(objective.generator(Scores(l_fake)), -(z_fake / (z_fake + 1)).log().mean())
+    alone = SemiSupervised(labelled=0.5, unlabelled_weight=0)
+    torch.testing.assert_close(alone.discriminator(Scores(l_real, labels=y), Scores(l_fake)), known)
     statistics = objective.statistics(Scores(torch.eye(3)[[2, 0, 1, 0]], labels=y), Scores(l_fake))
-    assert statistics["class_accuracy"] == 0.5
+    assert statistics["hidden_class_accuracy"] == 0.5
 
 
 def test_a_further_logit_of_zero_for_fakes_is_the_same():

@@ -19,6 +19,6 @@ class PairDiscriminator(PlainDiscriminator):
         """The augmented images, and the vectors."""
         return [*super().features(x, given, draws), given.condition]
 
-    def logits(self, features: Features, given: Given) -> Tensor:
-        """Logits [B, ...], float32, of each pair."""
+    def call(self, features: Features, given: Given) -> Tensor:
+        """What the network makes of each pair, float32."""
         return at_least_float32(self.net(features[0], joined=features[1], **self.beside(given)))

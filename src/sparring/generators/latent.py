@@ -30,13 +30,20 @@ class LatentGenerator(Generator):
         latent_dim: numbers in z.
         num_classes: classes that it is conditioned on; None: none.
         prior: law of z, if it is not the standard normal one.
+        time: the network is also given `t=`, a number for each row [B], which a method uses in training; in samples it
+            is 0.
 
     Raises:
         ValueError: a latent without numbers, no class, a network that fails on them, or a prior of other latents.
     """
 
     def __init__(
-        self, net: nn.Module, latent_dim: int, num_classes: int | None = None, prior: Prior | None = None
+        self,
+        net: nn.Module,
+        latent_dim: int,
+        num_classes: int | None = None,
+        prior: Prior | None = None,
+        time: bool = False,
     ) -> None:
         super().__init__()
         if latent_dim < 1 or (num_classes or 1) < 1:
@@ -48,6 +55,7 @@ class LatentGenerator(Generator):
         self.latent_dim = latent_dim
         self.noise_dim = latent_dim if prior is None else prior.noise_dim
         self.classes = num_classes
+        self.time = time
         self._image_shape = self._probe()
 
     @property
@@ -65,8 +73,8 @@ class LatentGenerator(Generator):
         """The classes it is conditioned on."""
         return self.classes
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images [B, C, H, W], at least float32, of latents [B, latent_dim] and, with classes, labels [B].
+    def forward(self, z: Tensor, labels: Tensor | None = None, t: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W], at least float32, of latents [B, latent_dim], labels [B] and, with `time`, t [B] or 0.
 
         `images_seen` grows by B.
         """
@@ -75,7 +83,12 @@ class LatentGenerator(Generator):
         elif labels is None:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
         self.images_seen += len(z)
-        return at_least_float32(self.net(z) if labels is None else self.net(z, labels))
+        return at_least_float32(self._call(z, labels, t))
+
+    def _call(self, z: Tensor, labels: Tensor | None, t: Tensor | None = None) -> Tensor:
+        given = () if labels is None else (labels,)
+        beside = {"t": z.new_zeros(len(z)) if t is None else t} if self.time else {}
+        return self.net(z, *given, **beside)
 
     def latents(self, batch: Batch) -> Tensor:
         """Latents [B, latent_dim] for the rows of a batch, from its draws: standard normal, or of the prior."""
@@ -107,15 +120,15 @@ class LatentGenerator(Generator):
     def _probe(self) -> tuple[int, int, int]:
         """The shape of one image, found without leaving a trace."""
         like = next((p for p in self.net.parameters() if p.is_floating_point()), torch.zeros(0))
-        labels = () if self.classes is None else (torch.zeros(1, dtype=torch.long, device=like.device),)
+        labels = None if self.classes is None else torch.zeros(1, dtype=torch.long, device=like.device)
         name = type(self.net).__name__
         try:
             with eval_mode(self.net):
-                image = self.net(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), *labels)
+                image = self._call(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), labels)
         except Exception as error:
             raise ValueError(
                 f"{name} cannot take latents of {self.latent_dim} numbers"
-                f"{' and labels' if labels else ''} ({' '.join(str(error).split()) or type(error).__name__})"
+                f"{'' if labels is None else ' and labels'} ({' '.join(str(error).split()) or type(error).__name__})"
             ) from error
         if not isinstance(image, Tensor) or image.ndim != 4:
             shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
@@ -177,4 +190,5 @@ class LatentGenerator(Generator):
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
         """Writes generator.json, which says how to make the network again, and generator.safetensors."""
-        return write_own(folder, self.net, prior=self.prior, latent_dim=self.latent_dim, num_classes=self.classes)
+        settings = {"latent_dim": self.latent_dim, "num_classes": self.classes, "time": self.time}
+        return write_own(folder, self.net, prior=self.prior, **settings)

@@ -40,7 +40,9 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
     net, settings = read_own(path, allow)
     try:
         if "scheduler" not in settings:
-            return LatentGenerator(net, settings["latent_dim"], settings["num_classes"], settings.get("prior"))
+            return LatentGenerator(
+                net, settings["latent_dim"], settings["num_classes"], settings.get("prior"), settings.get("time", False)
+            )
         scheduler = settings["scheduler"]
         scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
         process, prediction = from_scheduler(scheduler)

@@ -25,9 +25,10 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         widths: Channels from the smallest map to the images' size, as many as there are resolutions; None: by the size.
         groups: Of the 3x3 convolutions; they divide the widths.
         num_classes: Classes that are embedded and joined to z; None: none.
+        time: A time t is joined to z.
 
     Raises:
-        ValueError: Sizes that do not fit; in `forward`, labels without classes or classes without labels.
+        ValueError: Sizes that do not fit; in `forward`, labels or times without the setting, or the reverse.
     """
 
     @register_to_config
@@ -39,12 +40,14 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         widths: Sequence[int] | None = None,
         groups: int = 1,
         num_classes: int | None = None,
+        time: bool = False,
     ) -> None:
         super().__init__()
+        self.time = time
         self.start_size = resolutions(size)[0]
         widths = widths_for(size, widths, groups)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
-        joined = latent_dim * (1 if num_classes is None else 2)
+        joined = latent_dim * (1 if num_classes is None else 2) + time
         self.start = nn.Linear(joined, widths[0] * self.start_size[0] * self.start_size[1])
         self.changes = nn.ModuleList(
             nn.Conv2d(before, after, 1, bias=False) for before, after in zip(widths, widths[1:], strict=False)
@@ -55,12 +58,16 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         )
         self.last = nn.Conv2d(widths[-1], out_channels, 1)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images [B, C, H, W], nominally in [-1, 1], of latents [B, latent_dim] and labels [B]."""
+    def forward(self, z: Tensor, labels: Tensor | None = None, *, t: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W], nominally in [-1, 1], of latents [B, latent_dim], labels [B] and times [B]."""
         if (labels is None) != (self.embedding is None):
             raise ValueError("labels and `num_classes` of the ConvGenerator belong together: give both or none")
         if self.embedding is not None:
             z = torch.cat([z, self.embedding(labels)], dim=1)
+        if (t is None) == self.time:
+            raise ValueError("t and `time` of the ConvGenerator belong together: give both or none")
+        if t is not None:
+            z = torch.cat([z, t.to(z)[:, None]], dim=1)
         x = self.blocks[0](self.start(z).unflatten(1, (-1, *self.start_size)))
         for change, block in zip(self.changes, self.blocks[1:], strict=True):
             x = block(change(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)))

@@ -98,7 +98,7 @@ class Perceptron(ModelMixin, ConfigMixin):
     """A plain multilayer perceptron with LeakyReLU (slope 0.2): [B, ...] of `in_features` numbers to [B, *out_shape].
 
     The generator of a GAN on points takes latents [B, z] to [B, 2, 1, 1], its discriminator points to [B, 1]; `net(x)`,
-    or `net(x, joined=…)`.
+    or `net(x, labels, t=…, joined=…)`. What it is conditioned on is joined to the row, the class as a unit vector.
 
     Args:
         in_features: Numbers of a row, however they are shaped.
@@ -108,9 +108,11 @@ class Perceptron(ModelMixin, ConfigMixin):
         joined: Numbers of a vector that belongs to each row; 0: there is none.
         frequencies: Sines and cosines of each number, with 1/2, 1, 2, 4 … periods per unit, as in `MLP`; 0: none. With
             them a discriminator sees modes that are narrow and near each other.
+        num_classes: Classes that it is conditioned on; None: it takes no labels.
+        time: It is conditioned on the time t, a number.
 
     Raises:
-        ValueError: A size below 1, or frequencies below 0; in `forward`, a vector that is missing or that nobody takes.
+        ValueError: A size below 1, or frequencies below 0; in `forward`, what is missing or what nobody takes.
     """
 
     @register_to_config
@@ -122,30 +124,45 @@ class Perceptron(ModelMixin, ConfigMixin):
         depth: int = 3,
         joined: int = 0,
         frequencies: int = 0,
+        num_classes: int | None = None,
+        time: bool = False,
     ) -> None:
         super().__init__()
-        if min(in_features, width, depth, *out_shape) < 1 or frequencies < 0:
+        if min(in_features, width, depth, num_classes or 1, *out_shape) < 1 or frequencies < 0:
             raise ValueError(
                 f"`in_features={in_features}`, `out_shape={list(out_shape)}`, `width={width}`, `depth={depth}`, "
-                f"`frequencies={frequencies}`: every size of a Perceptron is at least 1, and frequencies 0"
+                f"`frequencies={frequencies}`, `num_classes={num_classes}`: every size of a Perceptron is at least 1, "
+                "and frequencies 0"
             )
-        self.joined, self.frequencies = joined, frequencies
-        first = [nn.Linear(in_features * (1 + 2 * frequencies) + joined, width), nn.LeakyReLU(0.2)]
+        self.joined, self.frequencies, self.num_classes, self.time = joined, frequencies, num_classes, time
+        beside = joined + (num_classes or 0) + time
+        first = [nn.Linear(in_features * (1 + 2 * frequencies) + beside, width), nn.LeakyReLU(0.2)]
         later = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.LeakyReLU(0.2))]
         self.hidden = nn.Sequential(*first, *later)
         self.out_shape = tuple(out_shape)
         self.read_out = nn.Linear(width, math.prod(out_shape))
 
-    def features(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
-        """The last hidden layer [B, width], of rows [B, ...] and vectors [B, joined]."""
+    def features(
+        self, x: Tensor, labels: Tensor | None = None, *, t: Tensor | None = None, joined: Tensor | None = None
+    ) -> Tensor:
+        """The last hidden layer [B, width], of rows [B, ...], labels [B], times [B] and vectors [B, joined]."""
         if (joined is None) != (self.joined == 0):
             raise ValueError(f"`joined={self.joined}` of the Perceptron and a vector: give both or none")
+        if (labels is None) != (self.num_classes is None) or (t is None) == self.time:
+            raise ValueError("labels and `num_classes` of a Perceptron belong together, and t and `time`: both or none")
         x = with_waves(x.flatten(1), self.frequencies)
-        return self.hidden(x if joined is None else torch.cat([x, joined], dim=1))
+        parts = [x] if joined is None else [x, joined]
+        if labels is not None and self.num_classes is not None:
+            parts.append(nn.functional.one_hot(labels, self.num_classes).to(x))
+        if t is not None:
+            parts.append(t.to(x)[:, None])
+        return self.hidden(torch.cat(parts, dim=1))
 
-    def forward(self, x: Tensor, *, joined: Tensor | None = None) -> Tensor:
-        """[B, ...], and vectors [B, joined], to [B, *out_shape]."""
-        return self.read_out(self.features(x, joined=joined)).view(len(x), *self.out_shape)
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, *, t: Tensor | None = None, joined: Tensor | None = None
+    ) -> Tensor:
+        """[B, ...], labels [B], times [B] and vectors [B, joined] to [B, *out_shape]."""
+        return self.read_out(self.features(x, labels, t=t, joined=joined)).view(len(x), *self.out_shape)
 
 
 class StepPerceptron(ModelMixin, ConfigMixin):

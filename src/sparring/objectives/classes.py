@@ -66,7 +66,7 @@ class KPlusOne(Objective):
 
 
 class SemiSupervised(Objective):
-    """K classes, some rows with a label: logits l [B, K], labels [B], -1 for a row without one.
+    """K classes, some rows with a label: logits l [B, K], labels [B]; -1 - y for a row whose label y is hidden.
 
     `mean CE(l(x), y)` over rows with a label, `+ mean sp(-lse l(x)) + mean sp(lse l(G))` for the discriminator: real is
     what has any class, `D = Z / (Z + 1)`, `Z = sum_k exp l_k`; `mean sp(-lse l(G))` for the generator, unless
@@ -77,15 +77,19 @@ class SemiSupervised(Objective):
 
     Args:
         labelled: share of the rows with a label.
+        unlabelled_weight: factor of the last two means.
 
     Raises:
-        ValueError: a share outside (0, 1]; in the losses, logits of other shape.
+        ValueError: a share outside (0, 1], a negative weight; in the losses, logits of other shape.
     """
 
-    def __init__(self, *, labelled: float = 1.0) -> None:
-        if not 0 < labelled <= 1:
-            raise ValueError(f"`labelled={labelled}`: the share of rows with a label lies in (0, 1]")
-        self.labelled = labelled
+    def __init__(self, *, labelled: float = 1.0, unlabelled_weight: float = 1.0) -> None:
+        if not 0 < labelled <= 1 or unlabelled_weight < 0:
+            raise ValueError(
+                f"`labelled={labelled}`, `unlabelled_weight={unlabelled_weight}`: the share of rows with a label lies "
+                "in (0, 1], the weight is 0 or more"
+            )
+        self.labelled, self.unlabelled_weight = labelled, unlabelled_weight
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         if real.labels is None or real.logits.ndim != 2:
@@ -94,19 +98,22 @@ class SemiSupervised(Objective):
                 f"{'no' if real.labels is None else tuple(real.labels.shape)} labels"
             )
         l_real, l_fake = at_least_float32(real.logits), at_least_float32(fake.logits)
-        known = cross_entropy(l_real, real.labels, ignore_index=-1, reduction="none").mean() / self.labelled
-        return known + softplus(-l_real.logsumexp(1)).mean() + softplus(l_fake.logsumexp(1)).mean()
+        classes = cross_entropy(l_real, real.labels.clamp_min(0), reduction="none")
+        known = (classes * (real.labels >= 0)).mean() / self.labelled
+        return known + self.unlabelled_weight * (
+            softplus(-l_real.logsumexp(1)).mean() + softplus(l_fake.logsumexp(1)).mean()
+        )
 
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
         return softplus(-at_least_float32(fake.logits).logsumexp(1)).mean()
 
     @torch.no_grad()
     def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
-        """Those of `lse l`; and of rows with a label, the share that is put into its class (0 of none)."""
+        """Those of `lse l`; and the share of reals with a hidden label that are put into their class (0 of none)."""
         sides = [Scores(at_least_float32(s.logits).logsumexp(1)) for s in (real, fake)]
         assert real.labels is not None
-        right = (real.logits.argmax(1) == real.labels).float().sum() / (real.labels >= 0).sum().clamp_min(1)
-        return discriminator_statistics(*sides) | {"class_accuracy": right}
+        right = (real.logits.argmax(1) == -1 - real.labels).float().sum() / (real.labels < 0).sum().clamp_min(1)
+        return discriminator_statistics(*sides) | {"hidden_class_accuracy": right}
 
 
 def inverse_frequency(labels: Tensor, num_classes: int) -> list[float]:

@@ -218,8 +218,10 @@ def groups(logits: Tensor, size: int | None) -> tuple[Tensor, ...]:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """[n, m] squared distances of rows [n, d] and [m, d]; differences first, so that equal rows have distance 0."""
-    return (x[:, None] - y[None]).square().sum(2)
+    """[n, m] squared distances of rows [n, d] and [m, d], about their common centre, which keeps the digits."""
+    centre = y.detach().mean(0)
+    x, y = x - centre, y - centre
+    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * (x @ y.T)).clamp_min(0)
 
 
 def _mean_of_pairs(values: Tensor) -> Tensor:
