@@ -13,7 +13,6 @@ from sparring.methods.method import Method
 from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
 from sparring.runs.classes import describe, make
-from sparring.runs.folder import writing
 from sparring.training import processes
 from sparring.training.batches import Micro, micro_batches, worker_error
 from sparring.training.ema import EMA
@@ -73,7 +72,8 @@ class Trainer:
         log_every: steps between lines of the log.
         max_skipped: the run stops after this many steps in a row whose loss or gradient is not finite.
         data_workers: processes that read images; 0 reads in this one.
-        tracker: also log to a tracker of accelerate ("tensorboard", "wandb", "trackio" …); None: metrics.jsonl alone.
+        tracker: also log numbers, settings and sample grids to a tracker of accelerate ("tensorboard", "wandb",
+            "trackio" …), see `Tracking`; "none": metrics.jsonl alone.
         config: written to config.yaml beside these settings (the resolved recipe).
         keep_best: also keep the checkpoint whose average has the lowest error (of denoising) on 256 held-out images (of
             the training set if it knows no holdout), measured at every checkpoint.
@@ -136,12 +136,15 @@ class Trainer:
             raise ValueError(f"`data_workers={data_workers}` must be 0 or more")
         from accelerate import Accelerator
 
+        from sparring.training.tracking import UNTRACKED, Tracking
+
+        tracker = None if tracker is None or tracker.lower() in UNTRACKED else tracker
         # without `cpu` accelerate would take the processes of torchrun, on a machine without a GPU, for one each
         cpu = not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
         processes.destroy_group_at_exit()
         if tracker is not None and not self.accelerator.log_with:
-            raise ValueError(f"`tracker={tracker}` is not installed: install it, or use tracker: null")
+            raise ValueError(f"`tracker={tracker}` is not installed: install it, or use --trainer.tracker none")
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
@@ -158,6 +161,7 @@ class Trainer:
         self.max_skipped = max_skipped
         self.data_workers = data_workers
         self.folder = RunFolder(out)
+        self.tracking = Tracking(self.accelerator, self.folder.path)
         self.config = config or {"method": {"class_path": f"{type(method).__module__}.{type(method).__qualname__}"}}
         self.config.setdefault("trainer", dict(steps=steps, batch_size=batch_size, seed=seed))
 
@@ -249,8 +253,6 @@ class Trainer:
                 self.resume(resume_step)
             else:
                 self.start()
-            with writing("the tracker's log", self.folder.path):
-                self.accelerator.init_trackers("tensorboard")
             with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                 self.loop()
         except (ValueError, RuntimeError) as error:
@@ -259,8 +261,7 @@ class Trainer:
                 raise
             raise ValueError(told) from error.with_traceback(None)  # which would keep the workers
         finally:
-            for tracker in self.accelerator.trackers if self.main else []:
-                tracker.finish()  # not `end_training`, after which no other run of this program could use the processes
+            self.tracking.finish()
             self.folder.unlock()
         return self.folder.path
 
@@ -269,6 +270,9 @@ class Trainer:
         if self.main:
             self.folder.create()
         self.accelerator.wait_for_everyone()
+        if self.main and "data" not in self.config and (made_of := description_of(self.data)) is not None:
+            self.config["data"] = made_of
+        self.tracking.start(self.config)
         self.method.prepare(self.data, self.seed)
         everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
         processes.copy_from_first(everything)
@@ -278,10 +282,8 @@ class Trainer:
             self.frozen_digest = self.folder.frozen_digest()
         self.frozen_checksums = checksums(self.method)
         self.publisher.ship()
-        self.publisher.draw(0)
+        self.draw()
         if self.main:
-            if "data" not in self.config and (made_of := description_of(self.data)) is not None:
-                self.config["data"] = made_of
             hardware = dict(processes=self.world, device=device_name(self.device))
             self.folder.write_config(
                 self.config, **hardware, classes=self.data.num_classes, data=self.data.fingerprint()
@@ -307,6 +309,7 @@ class Trainer:
         if self.main:
             self.folder.forget_after(self.step)
             self.folder.replace_config(config | self.config)
+        self.tracking.start(config | self.config)
         self.publisher.ship()
         self.accelerator.wait_for_everyone()
 
@@ -323,7 +326,7 @@ class Trainer:
                     self.log()
                 self.progress.advance(self.batch_size / elapsed)
                 if due(self.step, self.sample_every) or self.step == self.steps:
-                    self.publisher.draw(self.step)
+                    self.draw()
                     if measures := self.publisher.measures():
                         self.write({f"measures/{name}": value for name, value in measures.items()})
                 if due(self.step, self.checkpoint_every) or self.step == self.steps:
@@ -385,8 +388,13 @@ class Trainer:
     def write(self, line: dict[str, float]) -> None:
         if self.main:
             self.folder.log({"step": self.step} | line)
-            with writing("the tracker's log", self.folder.path):
-                self.accelerator.log(line, step=self.step)
+            self.tracking.log(line, self.step)
+
+    def draw(self) -> None:
+        """Writes a picture of samples, also for the tracker."""
+        self.publisher.draw(self.step)
+        if self.main:
+            self.tracking.picture(self.folder.grid(self.step), self.step)
 
     def warn(self, step: int, text: str) -> None:
         """Says something once, on the screen and in the log."""
