@@ -90,5 +90,5 @@ def test_a_class_is_projected_on_the_mixed_maps():
     first, second = (discriminator(images, Given(labels=torch.tensor(c)), Draws(0)) for c in ([0, 1], [2, 1]))
     assert (first[0] - second[0]).abs().max() > 1e-4
     assert torch.equal(first[1], second[1])
-    with pytest.raises(ValueError, match="`mixing=0` must be at least 1"):
-        projected(mixing=0)
+    with pytest.raises(ValueError, match="`mixing=-1` must be at least 1"):
+        projected(mixing=-1)

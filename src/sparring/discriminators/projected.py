@@ -28,7 +28,7 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         width: Channels of the heads.
         num_classes: Number of classes to condition on; None: the labels are ignored.
         mixing: Channels of the finest map after `RandomMixing`, which comes between backbone and heads as in Projected
-            GAN; None: the heads see the backbone's own maps.
+            GAN; 0: the heads see the backbone's own maps.
         augment: Policy of `DiffAugment`; "" for none.
         crop: Share of the images larger than the backbone's `image_size` that are cropped to it instead of resized.
 
@@ -42,13 +42,13 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         backbone: Backbone,
         width: int = 64,
         num_classes: int | None = None,
-        mixing: int | None = None,
+        mixing: int = 0,
         augment: str = "color,translation,cutout",
         crop: float = 0.5,
     ) -> None:
         super().__init__(backbone, augment, crop)
         out_channels = 1 if num_classes is None else width
-        self.mixing = None if mixing is None else RandomMixing(backbone.channels, mixing)
+        self.mixing = None if mixing == 0 else RandomMixing(backbone.channels, mixing)
         channels = backbone.channels if self.mixing is None else self.mixing.channels
         self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in channels)
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
@@ -91,7 +91,7 @@ class RandomMixing(nn.Module):
     def __init__(self, sources: Sequence[int], channels: int) -> None:
         super().__init__()
         if channels < 1:
-            raise ValueError(f"`mixing={channels}` must be at least 1; leave it out for none")
+            raise ValueError(f"`mixing={channels}` must be at least 1, or 0 for none")
         self.channels = [channels * 2**level for level in range(len(sources))]
         levels = list(zip(sources, self.channels, strict=True))
         self.across_channels = nn.ModuleList(nn.Conv2d(before, after, 1, bias=False) for before, after in levels)
