@@ -79,3 +79,18 @@ def test_its_equations_are_what_it_computes(own_method):
     torch.testing.assert_close(losses["adversarial"], (trust * (1 + (-gap).exp()).log().mean((1, 2, 3))).mean())
     losses["adversarial"].backward()
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_the_notebook_runs_cell_by_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text())
+    assert {cell["cell_type"] for cell in notebook["cells"]} == {"markdown", "code"}
+    known: dict = {}
+    for number, cell in enumerate(cell for cell in notebook["cells"] if cell["cell_type"] == "code"):
+        assert cell["outputs"] == []
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), known)
+        if "STEPS" in cell["source"][-1]:
+            known |= {"STEPS": 3, "N": 32}
+    assert log_of(tmp_path / "runs/quickstart")["step"] == 3
+    assert known["after"].shape == (32, 1, 8, 8)
+    assert not known["after"].equal(known["before"])

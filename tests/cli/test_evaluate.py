@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -356,3 +357,25 @@ def test_many_images_pass_by_in_batches_and_leave_their_pictures(runs, monkeypat
     )
     picture = image_grid(to_uint8(near).float() / 127.5 - 1, columns=8)
     assert list(Image.open(tmp_path / "neighbours.png").getdata()) == list(picture.getdata())
+
+
+def test_classes_are_named_by_number_or_by_the_names_of_the_data(runs, capsys, tmp_path):
+    for name, start in (("cat", 0), ("dog", 12)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(start, start + 12):
+            shutil.copy(runs / "images" / f"{number:06d}.png", tmp_path / "pets" / name)
+    fit = ["fit", "diffusion", "--data", str(tmp_path / "pets"), "--data.channels", "1", "--data.labels", "true"]
+    small = [f"--trainer.{word}" for word in ("steps=1", "batch_size=8", "num_samples=1", "tracker=none")]
+    assert main([*fit, *small, "--data.size=8", "--out", str(tmp_path / "run")]) == 0
+    sample = ["sample", str(tmp_path / "run"), "--n", "4", "--steps", "2", "--out"]
+    named, numbered = tmp_path / "named.npz", tmp_path / "numbered.npz"
+    assert main([*sample, str(named), "--labels", "dog"]) == 0
+    assert main([*sample, str(numbered), "--labels", "1"]) == 0
+    assert (np.load(named)["arr_0"] == np.load(numbered)["arr_0"]).all()
+    error = fails(capsys, [*sample, str(tmp_path / "x.npz"), "--labels", "dog", "cow"])
+    assert "`labels=cow`: the classes of" in error
+    assert "are cat, dog; numbers go too" in error
+    error = fails(
+        capsys, ["sample", str(runs / "model"), "--n", "2", "--out", str(tmp_path / "x.npz"), "--labels", "cat"]
+    )
+    assert "has no names of classes" in error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparring.backbones.convnet import SmallConvNet
 from sparring.networks.loading import put_weights
+from sparring.runs.checkpoint import let_read
 
 METADATA = "sparring encoder"
 
@@ -59,6 +60,7 @@ def save_encoder(net: SmallConvNet, path: str | Path, images: Tensor, **descript
     header = {"settings": net.settings, **description}
     draft = Path(path).with_name(Path(path).name + ".draft")
     save_file({k: v.cpu().contiguous() for k, v in state.items()}, draft, {METADATA: json.dumps(header)})
+    let_read(draft)
     draft.replace(path)
 
 

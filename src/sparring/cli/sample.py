@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--training", action="store_true", help="as the .gif, show the run's samples over its training instead"
     )
-    parser.add_argument("--labels", type=int, nargs="+", metavar="CLASS", help="classes of a conditional network")
+    parser.add_argument(
+        "--labels", nargs="+", metavar="CLASS", help="classes of a conditional network: numbers, or names of a run's"
+    )
     parser.add_argument(
         "--prompt", nargs="+", metavar="TEXT", help="captions for a text-to-image pipeline, used in turn"
     )
@@ -87,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"`out={options.out}`: a contact sheet is a .png or .jpg")
     own_seeds = len(options.seed) > 1
     options.n = options.n or (len(options.seed) if own_seeds else SHEET if options.sweep else GRID)
+    options.labels = class_numbers(options.labels, Path(options.source))
     quiet()
     from sparring.samplers import Sampler
 
@@ -153,6 +156,25 @@ def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, A
     save_picture(contact_sheet(cells), options.out, about | {"cells": described})
     print(f"a contact sheet of {len(cells)} samplers, {options.n} images each from the same latents, as {options.out}")
     return 0
+
+
+def class_numbers(words: list[str] | None, source: Path) -> list[int] | None:
+    """The classes that `--labels` names, by numbers or by the names that the data of a run has.
+
+    Raises:
+        ValueError: a name that is unknown.
+    """
+    from sparring.runs import RunFolder, is_run
+
+    if words is None or all(word.isdecimal() for word in words):
+        return None if words is None else [int(word) for word in words]
+    made_with = RunFolder(source).read_config().get("made_with") if is_run(source) else None
+    names = (made_with or {}).get("class_names") or []
+    for word in words:
+        if word not in names and not word.isdecimal():
+            known = f"the classes of {source} are {', '.join(names)}" if names else f"{source} has no names of classes"
+            raise ValueError(f"`labels={word}`: {known}; numbers go too")
+    return [names.index(word) if word in names else int(word) for word in words]
 
 
 def drawn(stream: "SampleStream") -> Any:

@@ -16,6 +16,7 @@ from sparring.generators.condition import Prompts
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.process import Latents
+from sparring.runs.checkpoint import let_read
 
 OWN = "denoiser_pipeline"
 """The module of `DenoiserPipeline`, which is shipped as a file if no pipeline of diffusers runs a network as we do."""
@@ -91,6 +92,7 @@ def write_pipeline(
             draft = folder / f".{part}"
             network.save_pretrained(draft)
             for file in draft.iterdir():
+                let_read(file)
                 os.replace(file, folder / part / file.name)
             draft.rmdir()
         return True
@@ -105,6 +107,8 @@ def write_pipeline(
             parts["vae"] = in_float32(space.vae)
         pipe = cls(**parts)
     pipe.save_pretrained(folder)
+    for file in folder.rglob("*.safetensors"):
+        let_read(file)
     if cls.__module__.endswith(OWN):
         shutil.copyfile(sys.modules[cls.__module__].__file__ or "", folder / f"{OWN}.py")
         index = json.loads((folder / "model_index.json").read_text())

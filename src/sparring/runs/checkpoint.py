@@ -18,6 +18,12 @@ STATE = "state.json"
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes named tensors as safetensors, on the CPU and without shared memory."""
     save_file({name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}, path)
+    let_read(path)
+
+
+def let_read(file: Path) -> None:
+    """Gives a file the rights of reading and writing that its folder has, which safetensors takes away."""
+    file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

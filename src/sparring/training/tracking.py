@@ -53,7 +53,7 @@ class Tracking:
                 ) from error
 
     def own_settings(self, name: str) -> dict[str, Any]:
-        """What the tracker is told beside the project, unless the environment says it."""
+        """What the tracker gets beside the project, unless the environment says it."""
         if name == "wandb":
             own = {"name": ("WANDB_NAME", self.folder.absolute().name), "dir": ("WANDB_DIR", str(self.folder))}
             return {key: value for key, (variable, value) in own.items() if variable not in os.environ}

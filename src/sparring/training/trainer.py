@@ -284,7 +284,9 @@ class Trainer:
         self.publisher.ship()
         self.draw()
         if self.main:
-            hardware = dict(processes=self.world, device=device_name(self.device))
+            hardware: dict[str, Any] = dict(processes=self.world, device=device_name(self.device))
+            if self.data.class_names is not None:
+                hardware["class_names"] = list(self.data.class_names)
             self.folder.write_config(
                 self.config, **hardware, classes=self.data.num_classes, data=self.data.fingerprint()
             )
