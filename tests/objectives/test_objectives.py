@@ -11,13 +11,14 @@ from sparring.objectives import (
     LeastSquares,
     NonSaturating,
     Relativistic,
+    Saturating,
     Scores,
     Wasserstein,
     discriminator_statistics,
 )
 
 R, F = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([0.0, -3.0, 1.0])
-EVERY = [NonSaturating(), Hinge(), Relativistic(), Wasserstein()]  # monotone; the least squares are not
+EVERY = [NonSaturating(), Saturating(), Hinge(), Relativistic(), Wasserstein()]  # monotone; the least squares are not
 
 
 def sp(u):
@@ -32,6 +33,7 @@ def mean(values):
     ("objective", "discriminator", "generator"),
     [
         (NonSaturating(), mean([sp(-2), sp(1), sp(-0.5)]) + mean([sp(0), sp(-3), sp(1)]), mean([sp(0), sp(3), sp(-1)])),
+        (Saturating(), mean([sp(-2), sp(1), sp(-0.5)]) + mean([sp(0), sp(-3), sp(1)]), -mean([sp(0), sp(-3), sp(1)])),
         (Hinge(), mean([0, 2, 0.5]) + mean([1, 0, 2]), -mean([0, -3, 1])),
         (LeastSquares(), mean([1, 4, 0.25]) / 2 + mean([0, 9, 1]) / 2, mean([1, 16, 0]) / 2),
         (Relativistic(), mean([sp(-2), sp(-2), sp(0.5)]), mean([sp(2), sp(2), sp(-0.5)])),

@@ -85,6 +85,21 @@ class NonSaturating(Objective):
         return softplus(-at_least_float32(fake.logits)).mean()
 
 
+class Saturating(NonSaturating):
+    """The minimax game: the discriminator's loss of `NonSaturating`, and `-mean sp(f)` for the generator.
+
+    The generator minimises what the discriminator maximises, `log(1 - sigmoid(f))`, whose slope vanishes where fakes are
+    recognised.
+    Source: Goodfellow et al. 2014, Eq. (1), which the paper's section 3 advises against.
+
+    Args:
+        smoothing: of the discriminator's loss, see `NonSaturating`.
+    """
+
+    def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
+        return -softplus(at_least_float32(fake.logits)).mean()
+
+
 class LeastSquares(Objective):
     """Squared distances to targets: `mean (r-1)^2 / 2 + mean f^2 / 2` and, for the generator, `mean (f-1)^2 / 2`.
 
