@@ -88,8 +88,8 @@ class NonSaturating(Objective):
 class Saturating(NonSaturating):
     """The minimax game: the discriminator's loss of `NonSaturating`, and `-mean sp(f)` for the generator.
 
-    The generator minimises what the discriminator maximises, `log(1 - sigmoid(f))`, whose slope vanishes where fakes are
-    recognised.
+    The generator minimises what the discriminator maximises, `log(1 - sigmoid(f))`, whose slope vanishes for fakes that
+    are recognised.
     Source: Goodfellow et al. 2014, Eq. (1), which the paper's section 3 advises against.
 
     Args:
