@@ -229,3 +229,31 @@ def test_the_first_digits_hold_every_digit():
     assert len(few.holdout()) == 500
     with pytest.raises(ValueError, match="`limit=0` must be at least 1"):
         Digits(limit=0)
+
+
+def test_digits_of_some_classes_in_a_ratio():
+    data = Digits(classes=[7, 0], ratio=[1, 9])
+    held_out = data.holdout()
+    for part, whole in ((data, Digits()), (held_out, Digits("holdout"))):
+        assert (part.num_classes, part.class_names) == (2, ["7", "0"])
+        sevens, zeros = torch.bincount(part.labels()).tolist()
+        assert zeros == 9 * sevens > 0
+        every = zip(whole.images().flatten(1).tolist(), whole.labels().tolist(), strict=True)
+        digit = {tuple(image): label for image, label in every}
+        found = [digit[tuple(image)] for image in part.images().flatten(1).tolist()]
+        assert found == [(7, 0)[label] for label in part.labels()]
+    assert len(Digits(classes=[3])) == (Digits().labels() == 3).sum()
+    assert torch.equal(Digits().images(), Digits(classes=[*range(10)]).images())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"classes": [1, 1]}, r"`classes=\[1, 1\]` must be different digits"),
+        ({"classes": [10]}, r"`classes=\[10\]` must be different digits"),
+        ({"classes": [0, 1], "ratio": [1]}, r"`ratio=\[1\]` must give a number from 1 on"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Digits(**settings)

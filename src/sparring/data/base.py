@@ -227,33 +227,48 @@ class Digits(StoredImages):
     Args:
         split: which part.
         limit: only the first so many of it, in which each digit has about the same share, too.
+        classes: the digits that are kept, which are then numbered from 0; None: all.
+        ratio: of their numbers of images, such as [9, 1]; as many are kept as it allows. None: all.
 
     Raises:
-        ValueError: an unknown split, or a limit below 1.
+        ValueError: an unknown split, a limit below 1, classes that are not different digits, or a ratio that does not
+            fit them.
     """
 
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
 
     def __init__(
-        self, split: Literal["train", "validation", "holdout", "all"] = "train", *, limit: int | None = None
+        self,
+        split: Literal["train", "validation", "holdout", "all"] = "train",
+        *,
+        limit: int | None = None,
+        classes: list[int] | None = None,
+        ratio: list[int] | None = None,
     ) -> None:
+        kept = list(range(10)) if classes is None else classes
+        if not kept or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
+            raise ValueError(f"`classes={kept}` must be different digits")
+        if ratio is not None and (len(ratio) != len(kept) or min(ratio) < 1):
+            raise ValueError(f"`ratio={ratio}` must give a number from 1 on for each of `classes={kept}`")
         if limit is not None and limit < 1:
             raise ValueError(f"`limit={limit}` must be at least 1; leave it out for all")
         if split not in self.parts:
             raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
         images, labels = _all_digits()
-        chosen = _stratified_order(labels)[self.parts[split]][:limit]
+        chosen = _in_ratio(_stratified_order(labels)[self.parts[split]][:limit], labels, kept, ratio)
+        number = torch.full((10,), -1)
+        number[kept] = torch.arange(len(kept))
         super().__init__(
             images[chosen],
-            labels[chosen],
+            number[labels[chosen]],
             name="digits" if split == "train" else f"digits:{split}",
-            num_classes=10,
-            class_names=[str(digit) for digit in range(10)],
+            num_classes=len(kept),
+            class_names=[str(digit) for digit in kept],
         )
-        self.split = split
+        self.split, self.classes, self.ratio = split, classes, ratio
 
     def holdout(self) -> "Digits | None":
-        return Digits("holdout") if self.split == "train" else None
+        return Digits("holdout", classes=self.classes, ratio=self.ratio) if self.split == "train" else None
 
 
 @cache
@@ -263,6 +278,17 @@ def _all_digits() -> tuple[Tensor, Tensor]:
 
     images, labels = load_digits(return_X_y=True)
     return torch.from_numpy(images / 8 - 1).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels).long()
+
+
+def _in_ratio(rows: Tensor, labels: Tensor, classes: list[int], ratio: list[int] | None) -> Tensor:
+    """Those of the rows with one of the classes, in their order; with a ratio, the first of each."""
+    of_class = [rows[labels[rows] == digit] for digit in classes]
+    if ratio is not None:
+        times = min(len(found) // share for found, share in zip(of_class, ratio, strict=True))
+        of_class = [found[: times * share] for found, share in zip(of_class, ratio, strict=True)]
+    kept = torch.zeros(len(labels), dtype=torch.bool)
+    kept[torch.cat(of_class)] = True
+    return rows[kept[rows]]
 
 
 def _stratified_order(labels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
-from sparring.generators.prior import FittedGaussian, Prior, Uniform
+from sparring.generators.prior import FittedGaussian, Mixture, Prior, Uniform
 from sparring.generators.sampling import Sampling
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Generator",
     "Guide",
     "LatentGenerator",
+    "Mixture",
     "Prediction",
     "Pretrained",
     "Prior",
