@@ -126,3 +126,17 @@ def test_a_network_of_steps_may_see_the_cleaner_point_only():
     assert net(x, t=t).shape == (5, 1)
     with pytest.raises(ValueError, match="x_t and `neighbour`"):
         net(x, t=t, x_t=x)
+
+
+def test_its_field_is_drawn_at_the_times_of_the_chain():
+    method, shown, made = ddgan(), batch("field"), torch.randn(3, 2, 1, 1, dtype=torch.float64)
+    fields = method.fields(shown, made)
+    eps = Draws(0, phase="field").normal((6, 2, 1, 1))[0].flatten().double()
+    assert [field.caption for field in fields] == [f"t = {t:.2f}" for t in method.levels[1:]]
+    net = method.discriminator.net
+    for field, t in zip(fields, method.levels[1:].double(), strict=True):
+        process = method.generator.process
+        x_t = process.alpha(t) * shown.images[0].flatten() + process.sigma(t) * eps
+        torch.testing.assert_close(field.x_t.double(), x_t, rtol=1e-4, atol=1e-5)
+        logits = net(made, t=t.expand(3), x_t=x_t.view(1, 2, 1, 1).expand(3, 2, 1, 1)).flatten()
+        torch.testing.assert_close(field.fake.double(), logits, rtol=1e-3, atol=1e-4)

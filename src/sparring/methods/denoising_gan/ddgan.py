@@ -17,14 +17,16 @@ players have levels, pairs and z of their own; here they share them, as all meth
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, fields_of, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import set_timesteps
 from sparring.rollout import PosteriorStep, posterior_step
+from sparring.runs.field import Field
 
 
 @dataclass
@@ -87,3 +89,15 @@ class DDGAN(Method):
 
     def generator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
         return {"adversarial": generator_loss(self.discriminator, rollout.views, self.objective)}
+
+    def fields(self, batch: Batch, points: Tensor) -> list[Field]:
+        """At up to four of the chain's times, each with the first point noised to it by the same noise."""
+        x_0, eps = batch.x_0[:1], batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)[:1]
+        labels = None if batch.labels is None else batch.labels[:1]
+        last = len(self.levels) - 1
+        chosen = torch.linspace(1, last, min(last, 4)).round().long()
+        givens = {}
+        for t in self.levels[chosen].to(x_0):
+            x_t = self.generator.process.add_noise(x_0, eps, t[None])
+            givens[f"t = {t:.2f}"] = Given(labels=labels, t=t[None], x_t=x_t)
+        return fields_of(self.discriminator, givens, points, batch.x_0)
