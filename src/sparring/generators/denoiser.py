@@ -145,7 +145,7 @@ class Denoiser(Generator):
                 f"the configuration of this {type(self.net).__name__} has no `sample_size`: write it there"
             )
         height, width = (size, size) if isinstance(size, int) else size
-        channels = config["in_channels"] if self.space is None else self.space.vae.config.out_channels
+        channels = config["in_channels"] if self.space is None else self.space.vae.config["in_channels"]
         return channels, height * self.factor, width * self.factor
 
     @property

@@ -132,5 +132,5 @@ class DenoiserPipeline(DiffusionPipeline):
         shift = config.get("latents_mean") or [config.get("shift_factor") or 0.0]
         scale = config.get("latents_std") or [1.0]
         shift, scale = (torch.tensor(value).view(1, -1, 1, 1).to(x) for value in (shift, scale))
-        x = x / (config.scaling_factor / scale) + shift
+        x = x / (config.get("scaling_factor", 1.0) / scale) + shift
         return self.vae.decode(x.to(self.vae.dtype), return_dict=False)[0].float()

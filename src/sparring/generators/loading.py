@@ -20,7 +20,9 @@ from sparring.generators.pipeline import OWN
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
+from sparring.networks.wavelet import HaarWavelet
 from sparring.process import Latents, from_scheduler, takes_variance
+from sparring.process.space import space_of
 from sparring.runs import RunFolder
 
 
@@ -114,9 +116,10 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
         raise ValueError(f"{folder} is a {type(pipe).__name__}: an autoencoder with a codebook is unknown here")
     vae = getattr(pipe, "vae", None)
     text = Prompts(pipe) if "text_encoder" in pipe.components else None
-    check_channels(net, vae, pipe.scheduler)
+    space = None if vae is None else space_of(vae)
+    check_channels(net, space, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
-    denoiser = Denoiser(net, process, prediction, None if vae is None else Latents(vae), text)
+    denoiser = Denoiser(net, process, prediction, space, text)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
     return denoiser, pipe.scheduler
@@ -203,17 +206,17 @@ def network_class(library: str, kind: str) -> Any:
     import transformers
 
     homes = {"diffusers": diffusers, "transformers": transformers}
-    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot)}
+    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot, HaarWavelet)}
     cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
     known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
     return cls if known else None
 
 
-def check_channels(net: Any, vae: Any, scheduler: Any) -> None:
+def check_channels(net: Any, space: Latents | None, scheduler: Any) -> None:
     """Raises ValueError where a network does not take what is diffused, or gives something else back."""
     kind, takes = type(net).__name__, net.config.in_channels
     gives = net.config.get("out_channels") or takes
-    diffused = takes if vae is None else vae.config.latent_channels
+    diffused = takes if space is None else space.channels
     if takes != diffused:
         raise ValueError(
             f"{kind} takes {takes} channels and its autoencoder makes {diffused}: a network that sees more than the "

@@ -43,7 +43,7 @@ def pipeline_class(
     scales = "Euler" in type(scheduler).__name__ or type(scheduler).__name__.startswith(("EDM", "Heun"))
     config: Any = net.config
     if isinstance(net, DiTTransformer2DModel):
-        vae = None if space is None else space.vae.config
+        vae = space.vae.config if type(space) is Latents else None  # of an autoencoder, and no wavelet
         plain = vae is not None and not any(vae.get(name) for name in ("shift_factor", "latents_mean", "latents_std"))
         stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales and slot is None
         return (DiTPipeline if stock else DenoiserPipeline), "transformer"

@@ -6,11 +6,13 @@ from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
+from sparring.networks.wavelet import HaarWavelet
 
 __all__ = [
     "MLP",
     "ConvDiscriminator",
     "ConvGenerator",
+    "HaarWavelet",
     "HalfUNet",
     "LatentSlot",
     "Perceptron",

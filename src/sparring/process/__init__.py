@@ -11,7 +11,7 @@ from sparring.process.schedulers import (
     set_timesteps,
     takes_variance,
 )
-from sparring.process.space import Latents
+from sparring.process.space import Bands, Latents
 from sparring.process.times import LogitNormal, LogNormal, Uniform
 from sparring.process.weighting import (
     P2,
@@ -27,6 +27,7 @@ from sparring.process.weighting import (
 )
 
 __all__ = [
+    "Bands",
     "EDM",
     "P2",
     "SNR",

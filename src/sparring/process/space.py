@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sparring.networks.precision import at_least_float32
+from sparring.networks.wavelet import HaarWavelet
 
 PIXELS_AT_ONCE = 2**20  # ours: one image of 1024x1024, four of 512x512, in one pass of the autoencoder
 
@@ -93,6 +94,36 @@ class Latents:
         """The rows of x, cut into parts of at most `PIXELS_AT_ONCE` pixels."""
         n = max(1, PIXELS_AT_ONCE // (x.shape[-2] * x.shape[-1] * pixels_of_one))
         return [slice(first, first + n) for first in range(0, len(x), n)]
+
+
+class Bands(Latents):
+    """The bands of the Haar wavelet transform, in place of an autoencoder's latents.
+
+    Args:
+        wavelet: the transform.
+    """
+
+    def __init__(self, wavelet: HaarWavelet):
+        self.vae = wavelet
+        self.channels: int = 4 * wavelet.config["in_channels"]
+        self.factor: int = 2
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Bands [B, c, h, w], in the precision of the images; there is nothing random in them."""
+        return self.vae.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B, C, H, W], nominally in [-1, 1]; gradient passes."""
+        return self.vae.decode(latents)[0]
+
+
+def space_of(vae: Any) -> Latents:
+    """The space that an autoencoder or wavelet transform encodes into.
+
+    Raises:
+        ValueError: one of another kind.
+    """
+    return Bands(vae) if isinstance(vae, HaarWavelet) else Latents(vae)
 
 
 def _per_channel(value: float | list[float]) -> Tensor:
