@@ -29,8 +29,8 @@ def build(name: str, start: Path, out: Path, *flags: str, tuned: bool = False) -
 class Case:
     """A method ready for a step: prepared, in float64, its generator a little way from its start."""
 
-    def __init__(self, name: str, start: Path, out: Path, tuned: bool = False):
-        trainer = build(name, start, out, tuned=tuned)
+    def __init__(self, name: str, start: Path, out: Path, *flags: str, tuned: bool = False):
+        trainer = build(name, start, out, *flags, tuned=tuned)
         trainer.method.prepare(trainer.data)
         self.method: Method = trainer.method.double().train()
         random = torch.Generator().manual_seed(0)
