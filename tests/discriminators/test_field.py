@@ -69,6 +69,12 @@ def test_colours_of_a_field():
     assert (at(0.0, 0.5), at(0.5, 0.5, 1)) == (GENERATED, REAL)
 
 
+def test_several_fields_make_nearly_a_square():
+    field = Field("t", torch.zeros(4, 4), torch.ones(2), torch.zeros(2))
+    sizes = [field_picture([field] * n, torch.zeros(1, 2), torch.ones(1, 2), side=100).size for n in (1, 3, 4)]
+    assert sizes == [(100, 100), (206, 206), (206, 206)]
+
+
 def test_a_noisy_point_stands_for_the_points():
     field = Field("t", torch.zeros(4, 4), torch.ones(2), torch.zeros(2), x_t=torch.tensor([0.5, -0.5]))
     picture = field_picture([field], torch.tensor([[0.0, 0.5]]), torch.tensor([[0.5, 0.5]]), side=500)

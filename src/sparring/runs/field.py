@@ -1,5 +1,6 @@
 """The field of a discriminator of points: its logits over the plane, as a heat map."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Field:
 
 
 def field_picture(fields: Sequence[Field], points: Tensor, real: Tensor, side: int = 448) -> Image.Image:
-    """Heat maps of fields beside each other, with real points [m, 2] in grey and generated ones [n, 2] in black.
+    """Heat maps of fields, nearly in a square, with real points [m, 2] in grey and generated ones [n, 2] in black.
 
     White is midway between the mean logits of real and of generated points, because the logits of many objectives have
     no zero of their own; full green is as far above as nearly all logits of the points reach, full orange as far below.
@@ -52,9 +53,12 @@ def field_picture(fields: Sequence[Field], points: Tensor, real: Tensor, side: i
         real: real points.
         side: pixels of one heat map.
     """
-    sheet = Image.new("RGB", (len(fields) * (side + GAP) - GAP, side), "white")
+    columns = math.ceil(math.sqrt(len(fields)))
+    rows = math.ceil(len(fields) / columns)
+    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
     for number, field in enumerate(fields):
-        sheet.paste(_heat_map(field, points, real, side), (number * (side + GAP), 0))
+        place = (number % columns * (side + GAP), number // columns * (side + GAP))
+        sheet.paste(_heat_map(field, points, real, side), place)
     return sheet
 
 
