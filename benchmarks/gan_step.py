@@ -4,8 +4,8 @@
     python benchmarks/gan_step.py --smoke
 
 Bare loop: the same rollouts, losses, penalties and updates of the same networks in a plain loop, from one batch that is
-ready, with clipping and an average of the generator. Ours is a whole step of the trainer's loop: fetch the batches, update
-both players, check that all is finite, keep statistics, average.
+ready, with clipping and an average of the generator. Ours is a whole step of the trainer's loop: fetch the batches,
+update both players, check that all is finite, keep statistics, average.
 """
 
 import tempfile
