@@ -71,3 +71,14 @@ def test_the_code_that_equations_point_to_exists(name):
                 assert any(str(path).endswith(code) for path in [*source, ROOT / "tests/rollout/test_rollout.py"]), code
             elif re.fullmatch(r"[A-Za-z_]+(\.[A-Za-z_]+)?", code):
                 assert re.search(rf"(class|def|import|    ) ?{code.split('.')[-1]}\b", everything), code
+
+
+@pytest.mark.parametrize("room", ["backbones", "process"])
+def test_every_part_that_a_setting_can_name_is_on_a_page(room):
+    """Weightings, times and backbones that nobody can find are parts that nobody uses."""
+    module = import_module(f"sparring.{room}")
+    pages = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md"))
+    kinds = [getattr(module, name) for name in module.__all__ if inspect.isclass(getattr(module, name))]
+    named = [kind.__name__ for kind in kinds if not inspect.isabstract(kind) and kind.__name__ != "Backbone"]
+    assert len(named) > 5
+    assert [name for name in named if not re.search(rf"\b{name}\b", pages)] == []
