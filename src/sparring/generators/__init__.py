@@ -8,10 +8,11 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
-from sparring.generators.prior import FittedGaussian, Mixture, Prior, Uniform
+from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, Uniform
 from sparring.generators.sampling import Sampling
 
 __all__ = [
+    "Classes",
     "Condition",
     "Denoiser",
     "FittedGaussian",

@@ -131,3 +131,34 @@ def chosen(normal: Tensor, shares: Tensor) -> Tensor:
     """[B] classes drawn with proportions [K], from as many standard normal numbers."""
     uniform = 0.5 * (1 + torch.erf(normal / 2**0.5))
     return torch.searchsorted(shares.detach().cumsum(0).to(uniform), uniform.contiguous()).clamp(max=len(shares) - 1)
+
+
+class Classes(Prior):
+    """Standard normal numbers and a class as one-hot numbers behind them, whose proportions can be trained.
+
+    Args:
+        latent_dim: Numbers in z, the one-hot ones among them.
+        num_classes: Classes, which are equally frequent at the start.
+
+    Raises:
+        ValueError: Fewer than two classes, or no number that is left for the normal ones.
+    """
+
+    def __init__(self, latent_dim: int, num_classes: int) -> None:
+        super().__init__(latent_dim, latent_dim - num_classes + 1)
+        if not 2 <= num_classes < latent_dim:
+            raise ValueError(f"`num_classes={num_classes}` must lie in 2..{latent_dim - 1}, below `latent_dim`")
+        self.num_classes = num_classes
+        self.logits = nn.Parameter(torch.zeros(num_classes))
+
+    @property
+    def shares(self) -> Tensor:
+        """[num_classes] proportions."""
+        return self.logits.softmax(0)
+
+    def component(self, noise: Tensor) -> Tensor:
+        """[B] the classes that noise [B, noise_dim] chooses."""
+        return chosen(noise[:, -1], self.shares)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return torch.cat([noise[:, :-1], nn.functional.one_hot(self.component(noise), self.num_classes).to(noise)], 1)

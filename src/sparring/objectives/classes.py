@@ -65,6 +65,39 @@ class KPlusOne(Objective):
         return labels
 
 
+class Decisions(Objective):
+    """A decision between real and fake for each of K classes, of which a real image has a share: logits d [B, K].
+
+    `mean_x sum_k w_k sp(-d_k(x)) + mean sp(d_c(G))` for the discriminator, `mean sp(-d_c(G))` for the generator. With
+    one-hot weights these are K GANs. The best logit is `log (mean w_k) p_k / (pi_k q_k)`, p_k being the law of the
+    reals weighted by w_k, pi_k the share of class k among the fakes and q_k their law. After Zhao et al. 2018, "GAN-EM"
+    (arXiv 1812.00335), which weighs a cross entropy by soft labels; the form is ours.
+
+    Args:
+        weights: [B, K] of the real images, each row with the sum 1.
+        classes: [B] of the fakes.
+    """
+
+    def __init__(self, weights: Tensor, classes: Tensor) -> None:
+        self.weights, self.classes = weights, classes
+
+    def discriminator(self, real: Scores, fake: Scores) -> Tensor:
+        weighted = (self.weights * softplus(-at_least_float32(real.logits))).sum(1)
+        return weighted.mean() + softplus(self._own(fake)).mean()
+
+    def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
+        return softplus(-self._own(fake)).mean()
+
+    @torch.no_grad()
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """Those of the logits of an image's most probable class, and of a fake's own."""
+        likely = at_least_float32(real.logits).gather(1, self.weights.argmax(1, keepdim=True))
+        return discriminator_statistics(Scores(likely), Scores(self._own(fake)))
+
+    def _own(self, fake: Scores) -> Tensor:
+        return at_least_float32(fake.logits).gather(1, self.classes[:, None])
+
+
 class SemiSupervised(Objective):
     """K classes, some rows with a label: logits l [B, K], labels [B]; -1 - y for a row whose label y is hidden.
 
