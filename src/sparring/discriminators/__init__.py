@@ -8,6 +8,7 @@ from sparring.discriminators.losses import discriminator_losses, generator_loss
 from sparring.discriminators.pair import PairDiscriminator
 from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
+from sparring.discriminators.reconstructing import ReconstructingDiscriminator
 from sparring.discriminators.siamese import SiameseDiscriminator
 from sparring.discriminators.sliced import SlicedDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
@@ -22,6 +23,7 @@ __all__ = [
     "PairDiscriminator",
     "PlainDiscriminator",
     "ProjectedDiscriminator",
+    "ReconstructingDiscriminator",
     "SiameseDiscriminator",
     "SlicedDiscriminator",
     "StructureDiscriminator",

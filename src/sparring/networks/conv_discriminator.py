@@ -60,7 +60,8 @@ class ConvDiscriminator(nn.Module):
         sizes = resolutions(size)
         widths = widths_for(size, widths, groups)
         embedded = 2 * widths[0] if time or joined else 0
-        self.neighbour = neighbour
+        self.in_channels, self.sizes, self.widths = in_channels, sizes, widths
+        self.num_classes, self.neighbour = num_classes, neighbour
         self.read_in = nn.Conv2d(in_channels * (2 if neighbour else 1), widths[-1], 1)
         every = [width for width in widths[::-1] for _ in range(PER_RESOLUTION)]
         self.blocks = nn.ModuleList(Residual(width, groups, len(every), embedded) for width in every)
@@ -84,6 +85,12 @@ class ConvDiscriminator(nn.Module):
         self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None, joined: Tensor | None = None
     ) -> Tensor:
         """What the last layer sees, [B, channels]."""
+        return self.summary(self.maps(x, t=t, x_t=x_t, joined=joined)[-1])
+
+    def maps(
+        self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None, joined: Tensor | None = None
+    ) -> list[Tensor]:
+        """The map of each resolution, the finest first: [B, width, H, W], [B, width, H / 2, W / 2] …"""
         if self.neighbour:
             x = torch.cat([x, needed(x_t, "x_t", "neighbour")], 1)
         embedded = None
@@ -93,10 +100,17 @@ class ConvDiscriminator(nn.Module):
             vector = self.joined_embedding(needed(joined, "joined", "joined"))
             embedded = vector if embedded is None else embedded + vector
         x = self.read_in(x)
+        found = []
         for number, block in enumerate(self.blocks):
             if number > 0 and number % PER_RESOLUTION == 0:
                 x = self.changes[number // PER_RESOLUTION - 1](F.avg_pool2d(x, 2))
             x = block(x, embedded)
+            if number % PER_RESOLUTION == PER_RESOLUTION - 1:
+                found.append(x)
+        return found
+
+    def summary(self, x: Tensor) -> Tensor:
+        """What the last layer sees, [B, channels], of the smallest map."""
         x = F.leaky_relu(x, 0.2)
         if self.spread is not None:
             x = self.spread(x)

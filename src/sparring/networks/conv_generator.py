@@ -26,6 +26,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         groups: Of the 3x3 convolutions; they divide the widths.
         num_classes: Classes that are embedded and joined to z; None: none.
         time: A time t is joined to z.
+        excitation: The smallest map gates the channels of the largest, see `SkipExcitation`.
 
     Raises:
         ValueError: Sizes that do not fit; in `forward`, labels or times without the setting, or the reverse.
@@ -41,6 +42,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         groups: int = 1,
         num_classes: int | None = None,
         time: bool = False,
+        excitation: bool = False,
     ) -> None:
         super().__init__()
         self.time = time
@@ -56,6 +58,7 @@ class ConvGenerator(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(
             nn.Sequential(*(Residual(width, groups, depth) for _ in range(PER_RESOLUTION))) for width in widths
         )
+        self.skip = SkipExcitation(widths[0], widths[-1]) if excitation else None
         self.last = nn.Conv2d(widths[-1], out_channels, 1)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, *, t: Tensor | None = None) -> Tensor:
@@ -68,7 +71,29 @@ class ConvGenerator(ModelMixin, ConfigMixin):
             raise ValueError("t and `time` of the ConvGenerator belong together: give both or none")
         if t is not None:
             z = torch.cat([z, t.to(z)[:, None]], dim=1)
-        x = self.blocks[0](self.start(z).unflatten(1, (-1, *self.start_size)))
+        x = smallest = self.blocks[0](self.start(z).unflatten(1, (-1, *self.start_size)))
         for change, block in zip(self.changes, self.blocks[1:], strict=True):
             x = block(change(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)))
-        return self.last(x)
+        return self.last(x if self.skip is None else self.skip(smallest, x))
+
+
+class SkipExcitation(nn.Module):
+    """Skip-layer excitation: `sigmoid(f(low)) * high`, a gate for each channel of a large map from a small one.
+
+    f pools to 4x4 pixels, a 4x4 convolution and a 1x1 one with LeakyReLU between. Source: Liu et al., "FastGAN" (arXiv
+    2101.04775), where the maps are 16 times apart in size; here they are the smallest and the largest.
+
+    Args:
+        low: Channels of the small map.
+        high: Channels of the large one.
+    """
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(4), nn.Conv2d(low, high, 4), nn.LeakyReLU(0.2), nn.Conv2d(high, high, 1), nn.Sigmoid()
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """[B, high, H, W] of maps [B, low, h, w] and [B, high, H, W]."""
+        return self.gate(low) * high
