@@ -82,7 +82,8 @@ class ReconstructingDiscriminator(Discriminator):
             (self.decoders["halved"](half.maps(F.avg_pool2d(x, 2))[-1]), x),
             (self.decoders["quadrant"](quadrant(maps[-1 - self.level], part)), quadrant(x, part)),
         ]
-        return torch.stack([(at_least_float32(found) - at_least_float32(seen)).abs().mean() for found, seen in made]).sum()
+        errors = [at_least_float32(found - seen).abs().mean() for found, seen in made]
+        return torch.stack(errors).sum()
 
 
 class Decoder(nn.Module):
