@@ -5,6 +5,7 @@ back has t's dtype, at least float32.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,6 +89,18 @@ class Process(ABC):
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha(t) x_0 + sigma(t) eps for images [B, ...] and t [B], in at least float32."""
         return per_image(self.alpha(t), x_0) * x_0 + per_image(self.sigma(t), eps) * eps
+
+    def rate(self, function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+        """d function / dt at t, for `alpha`, `sigma`, `model_time`: a central difference in float64 over 2e-4 of t.
+
+        Not a derivative by autograd, which sees the rounding of a time to its level and the kinks of a table.
+        """
+        low, high = ((wide(t) + side).clamp(0, 1) for side in (-1e-4, 1e-4))
+        return as_time((function(high) - function(low)) / (high - low), t)
+
+    def velocity(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """dx_t / dt = alpha' x_0 + sigma' eps along the path of images and noise [B, ...]; of a flow, eps - x_0."""
+        return per_image(self.rate(self.alpha, t), x_0) * x_0 + per_image(self.rate(self.sigma, t), eps) * eps
 
     def posterior(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(x_s | x_t, x_0) for s < t.
