@@ -267,8 +267,37 @@ def test_what_fit_advises_next_runs(capsys, tmp_path):
     assert main(["fit", "diffusion", "--on", "tiny", "--out", str(out), "--trainer.steps", "1"]) == 0
     advice = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
     program, *words = shlex.split(advice.removeprefix("next: "))
-    assert program == "sparring"
+    assert (program, words[0]) == ("sparring", "evaluate")
     assert main([*words, *QUICK]) == 0
+
+
+def test_what_fit_advises_on_images_of_which_none_is_held_out_runs(runs, capsys, tmp_path, monkeypatch):
+    """It says so before it trains, and does not advise to measure what cannot be measured."""
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "diffusion", "--on", "tiny", "--data", str(runs / "images"), "--data.channels", "1"]
+    capsys.readouterr()
+    assert main([*fit, "--trainer.steps", "1", "--out", "a"]) == 0
+    out, err = capsys.readouterr()
+    said = "all images of images are trained on; to keep some to measure against: --data.holdout DATA or"
+    assert err.startswith(said)
+    words = shlex.split(out.splitlines()[-1].removeprefix("next: sparring "))
+    assert words[:2] == ["sample", "a"]
+    assert main(words) == 0
+    assert (tmp_path / "samples.png").is_file()
+
+
+def test_links_are_followed_as_the_warning_says(runs, capsys, tmp_path):
+    shutil.copytree(runs / "images", tmp_path / "images")
+    (tmp_path / "images" / "link.png").symlink_to(runs / "images" / "000003.png")
+    command = ["evaluate", str(tmp_path / "images"), "--reference", "digits:holdout", "--features", "pixels", "--json"]
+    with pytest.warns(UserWarning, match=r"1 behind symbolic links \(set `follow_links=True`\)"):
+        assert printed(capsys, command)["n"] == 24
+    assert printed(capsys, [*command, "--follow_links"])["n"] == 25
+    encoder = ["encoder", str(tmp_path / "images"), "--follow_links", "--epochs", "1"]
+    assert main([*encoder, "--out", str(tmp_path / "e.safetensors")]) == 0
+    assert "self-supervised, 25 images" in capsys.readouterr().out
 
 
 def test_a_run_on_own_images_without_a_holdout_is_told_how_and_that_works(runs, capsys, tmp_path):

@@ -8,6 +8,7 @@ examples:
 
 import argparse
 
+from sparring.cli.sampling import add_reading
 from sparring.cli.terminal import path, place, quiet
 
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and views (default: 0)")
     for name in ("size", "pad", "limit"):
         parser.add_argument(f"--{name}", type=int, help=f"`{name}` of the images")
+    add_reading(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from sparring.data import from_spec
     from sparring.training.encoder import train_encoder
 
-    data = from_spec(options.data, size=options.size, pad=options.pad, limit=options.limit)
+    names = ("size", "pad", "limit", "on_error", "follow_links")
+    data = from_spec(options.data, **{name: getattr(options, name) for name in names})
     trained = train_encoder(
         data, options.out, kind=options.kind, widths=tuple(options.widths), epochs=options.epochs, seed=options.seed
     )

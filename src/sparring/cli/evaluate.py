@@ -20,14 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import Progress, add_sampling, check_sampling, settings_of, sweep_of
+from sparring.cli.sampling import Progress, add_reading, add_sampling, check_sampling, settings_of, sweep_of
 from sparring.cli.terminal import path, place, quiet
 
 if TYPE_CHECKING:
     from sparring.evaluation import Evaluator
     from sparring.runs import Result
 
-SETTINGS = ("size", "pad", "limit", "text_column", "on_error")
+SETTINGS = ("size", "pad", "limit", "text_column", "on_error", "follow_links")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name}", type=int, help=f"`{name}` of a folder of images, and of the data of --reference and --train"
         )
     parser.add_argument("--text_column", help="captions of the data sets, which a text-to-image pipeline is given")
-    parser.add_argument("--on_error", choices=["stop", "skip"], help="what to do with images that cannot be read")
+    add_reading(parser)
     parser.add_argument("--out", type=path, help="folder for the results of a pipeline (default: the pipeline's own)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON; a list if there are several")
 

@@ -87,7 +87,17 @@ def start(options: argparse.Namespace) -> int:
             print("; ".join(chosen), file=sys.stderr)
     header = {"recipe": options.recipe, "setting": options.on, "init": init, "allow": options.allow}
     trainer = recipe.build(settings, options.rest, out=options.out, init=init, header=header)
-    return show(trainer) if options.dry_run else train(trainer, options)
+    if options.dry_run:
+        return show(trainer)
+    if trainer.main and trainer.data.holdout() is None:
+        from sparring.evaluation.real import ways_to_hold_out
+
+        if ways := ways_to_hold_out(trainer.data):
+            print(
+                f"all images of {trainer.data.name} are trained on; to keep some to measure against: {ways}",
+                file=sys.stderr,
+            )
+    return train(trainer, options)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -154,8 +164,15 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
         else:
             print(f"run: {folder}\npage: {page}")
             if holds_generator(folder / "pipeline") and trainer.method.generator.makes_images:
-                allow = "".join(f" --allow {shlex.quote(module)}" for module in options.allow)
-                print(
-                    f"next: sparring evaluate {shlex.quote(str(folder))} --steps {trainer.method.sample_steps}{allow}"
-                )
+                print(f"next: {shlex.join(next_command(trainer, folder, options.allow))}")
     return 0
+
+
+def next_command(trainer: Any, folder: Path, allow: list[str]) -> list[str]:
+    """A command that works for a finished run: to measure it, or to look at it if no images are held out."""
+    words = ["--steps", str(trainer.method.sample_steps)]
+    words += [word for module in allow for word in ("--allow", module)]
+    if trainer.data.holdout() is not None:
+        return ["sparring", "evaluate", str(folder), *words]
+    captions = trainer.data.captions(1) if trainer.method.generator.captioned else None
+    return ["sparring", "sample", str(folder), *words, *(["--prompt", *captions] if captions else [])]

@@ -92,6 +92,14 @@ def sweep_of(
     return found
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """What to do with files that are not plain images of a folder."""
+    parser.add_argument("--on_error", choices=["stop", "skip"], help="what to do with images that cannot be read")
+    parser.add_argument(
+        "--follow_links", action="store_true", default=None, help="also read images behind symbolic links"
+    )
+
+
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What the options say of a `Sampling` beside its numbers, seeds, classes and captions; opens further models."""
     interval, using = options.guidance_interval, []

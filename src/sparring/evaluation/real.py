@@ -72,9 +72,10 @@ class RealImages:
             if known is None:
                 raise ValueError("nothing to measure against: give --reference DATA (digits, a folder, a parquet file)")
             if known.holdout() is None:
+                ways = ways_to_hold_out(known)
                 raise ValueError(
                     f"`{known.name}`, on which the run was trained, has no images that it was not trained on: give "
-                    f"others with --reference DATA{ways_to_hold_out(known)}"
+                    f"others with --reference DATA{f', or train with {ways}' if ways else ''}"
                 )
             real = known
         else:
@@ -89,11 +90,10 @@ class RealImages:
 
 
 def ways_to_hold_out(data: ImageData) -> str:
-    """The settings by which a run on data of this class would keep images from training, as the end of an advice."""
+    """The flags by which a run on data of this class would keep images from training, as words; empty without any."""
     settings = inspect.signature(type(data)).parameters
     ways = {"holdout": "--data.holdout DATA", "holdout_share": "--data.holdout_share 0.1"}
-    known = [flag for name, flag in ways.items() if name in settings]
-    return f", or train with {' or '.join(known)}" if known else ""
+    return " or ".join(flag for name, flag in ways.items() if name in settings)
 
 
 def data_of(word: str, channels: int | None, settings: Mapping[str, Any], allow: Sequence[str] = ()) -> ImageData:
