@@ -3,7 +3,7 @@
 import pytest
 import torch
 from captioned_runs import method, trainer
-from small_runs import OF_DENOISERS, assert_same_checkpoint, checkpoint
+from small_runs import TUNING, assert_same_checkpoint, checkpoint
 from test_resume import stop_after
 from test_step import steps
 from tiny_pipelines import Captioned
@@ -22,7 +22,7 @@ def frozen_of(denoiser) -> list[torch.Tensor]:
     return [tensor.clone() for part in parts for tensor in part.state_dict().values()]
 
 
-@pytest.mark.parametrize("name", OF_DENOISERS)
+@pytest.mark.parametrize("name", TUNING)
 def test_every_method_tunes_a_text_to_image_pipeline(tiny, tmp_path, name):
     run = trainer(tmp_path / "run", tiny("sd15"), name)
     generator = run.method.generator

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from small_runs import METHODS, OF_DENOISERS, TinyNet, assert_same_checkpoint, method, trainer
+from small_runs import METHODS, OF_DENOISERS, TUNING, TinyNet, assert_same_checkpoint, method, trainer
 from torch import nn
 
 from sparring.generators import Prediction
@@ -81,8 +81,9 @@ def test_half_precision_gives_about_the_same_losses(tmp_path, name, precision):
     assert exact.keys() == half.keys()
     for key, value in exact.items():
         if "accuracy" not in key:  # a step function
-            near_zero = 0.01 if key.endswith(("adversarial", "logit_real", "logit_fake")) else 1e-6
-            assert half[key] == pytest.approx(value, rel=0.03, abs=near_zero), key
+            near_zero = 0.01 if key.endswith(("adversarial", "logit_real", "logit_fake", "gap")) else 1e-6
+            near = 0.03 if name.partition("-")[0] in TUNING else 0.2  # gradients of a penalty, or through a generator
+            assert half[key] == pytest.approx(value, rel=near, abs=near_zero), key
 
 
 @pytest.mark.parametrize("name", ["diffusion", "sadm", "adt"])

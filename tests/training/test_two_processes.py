@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from small_runs import METHODS, OF_DENOISERS, TinyNet, checkpoint
+from small_runs import METHODS, TUNING, TinyNet, checkpoint
 
 from sparring.runs.checkpoint import steps_in
 
@@ -39,7 +39,7 @@ def launch(launcher: str, *arguments: object) -> None:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        errors = started.communicate(timeout=200)[1]
+        errors = started.communicate(timeout=400)[1]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
@@ -52,7 +52,7 @@ def test_two_processes_equal_one(tiny, tmp_path, launcher, accumulation):
     names = (*METHODS, "captions") if launcher == "torchrun" else METHODS
     shutil.copytree(tiny("sd15"), tmp_path / "sd15")
     two_processes.run(tmp_path / "one", 1, list(names))
-    sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in OF_DENOISERS]
+    sharded = [] if launcher == "torchrun" else [f"{name}+fsdp2" for name in TUNING]
     if sharded:  # a run may also go on in another number of processes
         shutil.copytree(tmp_path / "one/adt", tmp_path / "two/moved")
         two_processes.go_on(tmp_path / "one/adt")

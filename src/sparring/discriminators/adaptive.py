@@ -194,7 +194,7 @@ class Diffused(Adaptive):
         return super().field(x, replace(given, t=x.new_zeros(len(x))))
 
     def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
-        return super().statistics(real, fake, given, step) | {"chain": self.chain}
+        return super().statistics(real, fake, given, step) | {"chain": self.chain.float()}
 
 
 class Augmented(Adaptive):

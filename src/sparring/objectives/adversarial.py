@@ -180,7 +180,7 @@ class Wasserstein(Objective):
 
     def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
         """`gap`, which falls as the fakes get better. These logits have no zero, so there is no accuracy."""
-        return {"gap": real.logits.float().mean() - fake.logits.float().mean()}
+        return {"gap": at_least_float32(real.logits).mean() - at_least_float32(fake.logits).mean()}
 
 
 class Relativistic(Objective):

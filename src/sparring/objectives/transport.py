@@ -64,8 +64,8 @@ class Transport(Objective):
 
     def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
         """`gap` of the mean potentials, and the mean `cost` without its weight. A potential has no zero."""
-        found = {"gap": real.logits.detach().float().mean() - fake.logits.detach().float().mean()}
-        return found if fake.cost is None else found | {"cost": fake.cost.detach().float().mean()}
+        found = {"gap": at_least_float32(real.logits.detach()).mean() - at_least_float32(fake.logits.detach()).mean()}
+        return found if fake.cost is None else found | {"cost": at_least_float32(fake.cost.detach()).mean()}
 
     def _net_cost(self, fake: Scores) -> Tensor:
         """c - f, of the shape of the logits."""
