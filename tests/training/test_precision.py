@@ -65,7 +65,7 @@ def test_networks_run_in_half_precision_and_everything_else_in_float32(tmp_path,
     assert set(outside) == {torch.float32}
     kept = [*changing_tensors(run.method).values(), *run.ema.module.parameters()]
     kept += [tensor for player in run.players for tensor in player.state().values()]
-    assert {tensor.dtype for tensor in kept} == {torch.float32}
+    assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}  # others count
 
 
 @pytest.mark.parametrize("precision", HALF)

@@ -93,7 +93,7 @@ class GANEM(GAN):
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         super().prepare(data, seed)
         if self.start == "k-means":
-            self.learn_clusters(data.images(min(len(data), MEASURED)).to(self.generator.device), seed)
+            self.learn_clusters(data.images(min(len(data), MEASURED)).to(next(self.generator.parameters())), seed)
 
     @torch.enable_grad()
     def learn_clusters(self, images: Tensor, seed: int) -> None:
