@@ -15,8 +15,8 @@ from sparring.recipes.compose import compose, shipped
 from sparring.runs.classes import make
 from sparring.training import AdamW, Trainer
 
-# These take networks or data that the runs here lack (bands, codes of images, noisy pairs): the contracts run them.
-ELSEWHERE = {"wavediff", "glo", "noisy_classifier", "noisy_discriminator"}
+# These take networks or data that the runs here lack (bands, codes of images, slopes, noisy pairs): the contracts run them.
+ELSEWHERE = {"cafm", "wavediff", "glo", "noisy_classifier", "noisy_discriminator"}
 METHODS = (*[name for name in shipped("methods") if name not in ELSEWHERE], "sadm-frozen")
 OF_DENOISERS = [name for name in METHODS[:-1] if "generator" not in compose(name, "tiny")]
 TUNING = [name for name in OF_DENOISERS if "latent" not in str(compose(name, "tiny"))]
