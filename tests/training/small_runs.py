@@ -15,7 +15,7 @@ from sparring.recipes.compose import compose, shipped
 from sparring.runs.classes import make
 from sparring.training import AdamW, Trainer
 
-# These take networks or data that the runs here lack (bands, codes of images, slopes, noisy pairs): the contracts run them.
+# These take networks or data that the runs here lack (bands, codes, slopes, noisy pairs): the contracts run them.
 ELSEWHERE = {"cafm", "wavediff", "glo", "noisy_classifier", "noisy_discriminator"}
 METHODS = (*[name for name in shipped("methods") if name not in ELSEWHERE], "sadm-frozen")
 OF_DENOISERS = [name for name in METHODS[:-1] if "generator" not in compose(name, "tiny")]
