@@ -20,8 +20,10 @@ from trainers import GREY32, random_images, stepper, trainer_of
 from sparring.recipes.compose import read, shipped
 from sparring.training import Trainer
 
+OTHER_NETWORKS = ("cafm", "noisy_classifier", "noisy_discriminator", "wavediff")
 METHODS = sorted(
-    (name for name in shipped("methods") if "generator" not in read(name)), key=lambda name: name != "diffusion"
+    (name for name in shipped("methods") if "generator" not in read(name) and name not in OTHER_NETWORKS),
+    key=lambda name: name != "diffusion",
 )
 
 
