@@ -87,12 +87,33 @@ class Bent(nn.Module):
         return torch.stack([number * bent for number in range(1, 1 + self.outputs)], dim=1)
 
 
+def weak_to_strong(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.weak_to_strong import WeakToStrong
+
+    return WeakToStrong(pair(process, kind, variance=0.5), **settings)
+
+
+def unite(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.unite import Unite
+
+    return Unite(pair(process, kind, mean=-0.5, variance=0.5), **settings)
+
+
+def recycle(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.recycle import Recycle
+
+    return Recycle(**settings)
+
+
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
     "classifier": Case(classifier, {"weight": 0.0}, {"weight": 2.0}),
     "discriminator": Case(discriminator, {"weight": 0.0}, {"weight": 1.0}),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
+    "recycle": Case(recycle, {"steps": 0}, {"steps": 2}),
+    "unite": Case(unite, {"weight": 0.0}, {"weight": 1.0, "other_class": 0}),
+    "weak_to_strong": Case(weak_to_strong, {"weight": 0.0}, {"weight": 1.0}),
 }
 
 

@@ -21,12 +21,12 @@ from sparring.data.waiting import Told
 from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
 from sparring.generators.generator import Generator
 from sparring.generators.level import Level
-from sparring.generators.loop import Noise, Walk, drawn, rows_at_once
+from sparring.generators.loop import Noise, Walk, drawn, draws_of_moves, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
-from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, wrapped
+from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
 from sparring.generators.sampling import Sampling
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
@@ -484,10 +484,16 @@ class Denoiser(Generator):
                 condition=None if condition is None else condition[rows],
                 using=sampling.interventions,
                 generator=noise,
+                draws=partial(self._numbers, sampling, rows),
                 batch_size=size,
                 watch=walked,
             )
             yield self.decode(x_0).clamp(-1, 1)
+
+    def _numbers(self, sampling: Sampling, rows: slice, call: int, own: slice) -> Draws:
+        """Random numbers of edits of the state, for some of the rows of a batch."""
+        here = slice(rows.start + own.start, rows.start + own.stop)
+        return draws_of_moves(sampling.seed, call, here, sampling.n, self.device)
 
     def _walked(self, sampling: Sampling) -> Callable[[Tensor], None]:
         """Shows each state that is walked through to the sampling's `watch`, and its `progress`."""
@@ -566,6 +572,7 @@ class Denoiser(Generator):
         guidance: float = 1.0,
         using: Sequence[Intervention] = (),
         generator: Noise | None = None,
+        draws: Callable[[int, slice], Draws] | None = None,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -580,6 +587,7 @@ class Denoiser(Generator):
             using: what else is added to the sampler.
             generator: source of the noise that stochastic schedulers add on the way, and of latents z, or one for each
                 image.
+            draws: random numbers of edits of the state, for a call and rows; None: those of seed 0.
             batch_size: images that pass through the network at once; see `rows_at_once` when None.
             watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
@@ -590,6 +598,9 @@ class Denoiser(Generator):
         using = [*using] if guidance == 1 else [ClassifierFree(guidance), *using]
         for one in using:
             one.check(self)
+        check_moves(using, scheduler)
+        if draws is None:
+            draws = partial(draws_of_moves, 0, total=len(latents), device=latents.device)
         size = batch_size or rows_at_once(latents, self.factor**2)
         finished = []
         with eval_mode(self):
@@ -598,8 +609,13 @@ class Denoiser(Generator):
                 given = self.condition(None if condition is None else condition[rows], latents[rows])
                 walk = Walk(scheduler, num_steps, latents.device)
                 noise = generator[rows] if isinstance(generator, list) else generator
-                output = partial(self.step_output, walk, given, wrapped(self, using), generator=noise)
-                finished.append(walk.run(walk.noise(latents[rows]), output, generator=noise, watch=watch))
+                predict = wrapped(self, using)
+                output = partial(self.step_output, walk, given, predict, generator=noise)
+                move = partial(
+                    self.moved, walk, given, predict, using, draws, slice(first, min(first + size, len(latents)))
+                )
+                moving = move if any(one.moves for one in using) else None
+                finished.append(walk.run(walk.noise(latents[rows]), output, move=moving, generator=noise, watch=watch))
         return torch.cat(finished)
 
     def step_output(
@@ -620,6 +636,25 @@ class Denoiser(Generator):
             return output
         assert prediction.variance is not None
         return torch.cat([output, prediction.variance], dim=1)
+
+    def moved(
+        self,
+        walk: Walk,
+        condition: Condition,
+        predict: Predictor,
+        using: Sequence[Intervention],
+        draws: Callable[[int, slice], Draws],
+        rows: slice,
+        call: int,
+        x: Tensor,
+    ) -> Tensor:
+        """The state of a walk after every edit of it, at the level of a call."""
+        level = walk.level(call, self.process)
+        before = x_t = level.x_t(x)
+        numbers = draws(call, rows)
+        for one in using:
+            x_t = one.move(x_t, level, condition, predict, self, numbers)
+        return x if x_t is before else level.state(x_t)
 
     def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:
         """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""

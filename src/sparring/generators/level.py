@@ -24,6 +24,7 @@ class Level:
         calls: network calls of the whole walk.
 
     Attributes:
+        after: the level of the next call, with which no scheduler stands; None: this is the last.
         z: [B, latent_dim] latents of this call, for a network that is conditioned on them; rows that are asked twice,
             one after the other, have the same.
     """
@@ -34,6 +35,7 @@ class Level:
         self.scheduler = scheduler
         self.call = call
         self.calls = calls
+        self.after: Level | None = None
         self.z: Tensor | None = None
 
     @classmethod

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.data import Draws
 from sparring.generators.level import Level
 from sparring.process import Process, initial_sample, set_timesteps
 
@@ -62,13 +63,17 @@ class Walk:
 
     def level(self, call: int, process: Process) -> Level:
         """Where a network call takes place; good until the scheduler steps on."""
-        return Level(process, self.timesteps[call], self.scheduler, call, len(self.timesteps))
+        level = Level(process, self.timesteps[call], self.scheduler, call, len(self.timesteps))
+        if call + 1 < len(self.timesteps):
+            level.after = Level(process, self.timesteps[call + 1])
+        return level
 
     def run(
         self,
         x: Tensor,
         output: Callable[[int, Tensor], Tensor],
         *,
+        move: Callable[[int, Tensor], Tensor] | None = None,
         generator: "Noise | None" = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -77,6 +82,7 @@ class Walk:
         Args:
             x: the state at the beginning, by `noise` or `noised`.
             output: the network's raw output for the number of the call and the state.
+            move: edits the state before the first call of each step.
             generator: source of the noise that stochastic schedulers add on the way, or one for each row.
             watch: called with the state before the first and after every call.
         """
@@ -84,6 +90,8 @@ class Walk:
         if watch is not None:
             watch(x)
         for call in range(self.first, len(self.timesteps)):
+            if move is not None and call % self.scheduler.order == 0:
+                x = move(call, x)
             x = self.scheduler.step(output(call, x), self.timesteps[call], x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)
@@ -111,6 +119,41 @@ def normal_rows(n: int, shape: tuple[int, ...], size: int, generator: torch.Gene
         rows = block if n - first >= 2 * block else n - first
         yield from torch.randn((rows, *shape), generator=generator).split(size)
         first += rows
+
+
+class SeparateDraws(Draws):
+    """Draws whose rows have a seed each, so that a row's numbers do not depend on the rows beside it.
+
+    Args:
+        seeds: of the rows.
+        settings: of the draws: step, phase, device.
+    """
+
+    def __init__(self, seeds: Sequence[int], **settings: Any):
+        super().__init__(seeds[0], **settings)
+        self.each = [Draws(seed, **settings) for seed in seeds]
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        return torch.cat([one.normal((1, *shape[1:])) for one in self.each])
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        return torch.cat([one.uniform((1, *shape[1:])) for one in self.each])
+
+
+def draws_of_moves(seed: int | Sequence[int], call: int, rows: slice, total: int, device: torch.device) -> Draws:
+    """Random numbers for edits of the state at one call: they follow the seed and leave the scheduler's noise alone.
+
+    Args:
+        seed: as in `drawn`.
+        call: number of the network call.
+        rows: those of all `total` rows that are edited.
+        total: rows of the whole sampling.
+        device: of the numbers.
+    """
+    settings: dict[str, Any] = dict(step=call, phase="moves", device=device)
+    if isinstance(seed, int):
+        return Draws(seed, rows=rows, total=total, **settings)
+    return SeparateDraws(seed[rows], **settings)
 
 
 Noise = torch.Generator | list[torch.Generator]

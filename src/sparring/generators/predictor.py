@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from sparring.data import Draws
 from sparring.generators.condition import Condition, concatenate
 from sparring.generators.level import Level
 from sparring.generators.prediction import Prediction
@@ -36,11 +37,13 @@ class Intervention:
     Attributes:
         place: how far outside it is laid, innermost first: "call" (how one network is called), "mix" (several outputs
             into one), "edit" (the clean estimate replaced), "gradient" (of a number, added to the score).
+        moves: it edits the state at a level (`move`), which multistep schedulers do not allow.
         needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
     """
 
-    place: Literal["call", "mix", "edit", "gradient"]
+    place: Literal["call", "mix", "edit", "gradient"] = "call"
     needs_none: bool = False
+    moves: bool = False
 
     @property
     def label(self) -> str:
@@ -70,6 +73,21 @@ class Intervention:
         """A predictor around `inner`, for one walk: what it keeps from call to call begins anew."""
         return inner
 
+    def move(
+        self, x_t: Tensor, level: Level, condition: Condition, predict: Predictor, denoiser: "Denoiser", draws: Draws
+    ) -> Tensor:
+        """The state [B, C, H, W] at its level, edited before the network of this step sees it.
+
+        Args:
+            x_t: the state, in the coordinates of the process.
+            level: where it stands.
+            condition: of the rows.
+            predict: the predictor with everything that is laid around it.
+            denoiser: what is sampled.
+            draws: random numbers for these rows.
+        """
+        return x_t
+
 
 def wrapped(denoiser: "Denoiser", using: Sequence[Intervention]) -> Predictor:
     """The denoiser's predictor with everything around it, for one walk."""
@@ -77,6 +95,25 @@ def wrapped(denoiser: "Denoiser", using: Sequence[Intervention]) -> Predictor:
     for intervention in sorted(using, key=lambda one: PLACES.index(one.place)):
         predict = intervention.wrap(predict, denoiser)
     return predict
+
+
+SINGLE_STEP = (
+    *("DDIMScheduler", "DDPMScheduler", "LCMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
+    *("HeunDiscreteScheduler", "EDMEulerScheduler", "EDMHeunScheduler"),
+    *("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+)
+"""Schedulers that keep nothing of the steps before, so that the state may be edited between steps."""
+
+
+def check_moves(using: Sequence[Intervention], scheduler: object) -> None:
+    """Raises ValueError if something edits the state of a scheduler that keeps outputs of another state."""
+    kind = type(scheduler).__name__
+    moving = [one.label for one in using if one.moves]
+    if moving and kind not in SINGLE_STEP:
+        raise ValueError(
+            f"{moving[0]} edits the state, and {kind} keeps outputs of the steps before: take scheduler ddim, euler, "
+            "heun or ddpm"
+        )
 
 
 class ClassifierFree(Intervention):

@@ -18,13 +18,14 @@ def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser
     return (source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)).eval()
 
 
-def check_beside(other: Denoiser, denoiser: Denoiser, name: str) -> None:
+def check_beside(other: Denoiser, denoiser: Denoiser, name: str, own_classes: bool = False) -> None:
     """Moves `other` to the device of the sampled denoiser.
 
     Args:
         other: the further one.
         denoiser: the sampled one.
         name: of the setting that gives the other.
+        own_classes: the other is asked for classes of its own.
 
     Raises:
         ValueError: they have other images, noise, latents or conditions, so that their predictions cannot be mixed.
@@ -39,6 +40,6 @@ def check_beside(other: Denoiser, denoiser: Denoiser, name: str) -> None:
     }.items():
         if not equal:
             raise ValueError(f"`{name}`: it differs in {what} from the model that is sampled, so they cannot be mixed")
-    if other.takes_labels and not denoiser.takes_labels:
+    if other.takes_labels and not (denoiser.takes_labels or own_classes):
         raise ValueError(f"`{name}`: it takes classes, and the model that is sampled takes none")
     other.to(denoiser.device)
