@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 
 from sparring.cli.main import main
+from sparring.runs.folder import provenance
 
 TINY = {
     "data": {"class_path": "sparring.data.Digits"},
@@ -78,6 +80,19 @@ def test_help_and_recipes_answer_without_torch():
 def test_python_m_is_the_same_program():
     done = subprocess.run([sys.executable, "-m", "sparring", "recipes"], capture_output=True, text=True, check=True)
     assert "sadm " in done.stdout
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == version("sparring")
+
+
+def test_the_command_that_a_run_records_can_be_given_again(monkeypatch):
+    """Also of `python -m sparring`, whose program is called `__main__.py`."""
+    monkeypatch.setattr(sys, "argv", ["/some/where/__main__.py", "fit", "diffusion", "--out", "runs/a b"])
+    assert provenance()["command"] == "sparring fit diffusion --out 'runs/a b'"
 
 
 def test_run_folder_holds_what_scripts_rely_on(workplace):
