@@ -13,7 +13,7 @@ from sparring.cli.main import parser
 from sparring.data import StoredImages
 from sparring.recipes import recipe
 from sparring.recipes.compose import BESIDE, compose, read, shipped
-from sparring.recipes.for_data import GAN_PARTS, setting_for
+from sparring.recipes.for_data import GAN_PARTS, GAN_VALUES, setting_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("name", shipped("methods"))
@@ -44,7 +44,7 @@ def test_the_commands_parse(name):
     for command in commands:
         options, flags = parser().parse_known_args(shlex.split(command)[1:])
         own = StoredImages(torch.zeros(1, 3, 32, 32))
-        needs = {"backbone", *GAN_PARTS} | ({"denoiser"} if options.init is None else set())
+        needs = {"backbone", *GAN_PARTS, *GAN_VALUES} | ({"denoiser"} if options.init is None else set())
         suited = None if options.on else setting_for(own, options.init, needs)[0]
         settings = compose(options.recipe, options.on, tuned=options.init is not None, suited=suited)
         assert options.init is not None or settings.get("start") != "trained", command

@@ -105,6 +105,27 @@ def test_a_gan_follows_own_images_and_their_classes(images, folders, tmp_path, c
     assert main(["sample", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "x.png")]) == 0
 
 
+def test_heads_on_a_backbone_are_conditioned_on_the_classes_of_own_images(folders, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["fit", "projected_gan", "--data", str(folders / "colour"), "--data.size=8", "--out", str(out)]
+    backbone = ["--method.discriminator.backbone=SmallConvNet", "--method.discriminator.backbone.in_channels=3"]
+    assert main([*arguments, *backbone, "--method.discriminator.backbone.pretrain=none", *SHORT]) == 0
+    assert config(out)["generator"]["init_args"]["num_classes"] == 2
+    assert config(out)["method"]["init_args"]["discriminator"]["init_args"]["num_classes"] == 2
+
+
+def test_growing_networks_follow_own_images_and_refuse_points(folders, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["fit", "progressive_gan", "--data", str(folders / "colour"), "--data.size=8", "--out", str(out)]
+    assert main([*arguments, *SHORT]) == 0
+    net = config(out)["generator"]["init_args"]["net"]["init_args"]
+    assert (net["out_channels"], net["size"]) == (3, 8)
+    assert main(["sample", str(out), "--n", "2", "--out", str(tmp_path / "x.png")]) == 0
+    capsys.readouterr()
+    assert main(["fit", "progressive_gan", "--on", "ring", "--out", str(tmp_path / "points")]) == 2
+    assert "makes images of shape (1, 8, 8) and not (2, 1, 1)" in capsys.readouterr().err
+
+
 def test_a_gan_of_own_points_has_perceptrons(tmp_path):
     assert main(["fit", "gan", "--data", "ring", "--out", str(tmp_path / "points"), *SHORT]) == 0
     assert config(tmp_path / "points")["generator"]["init_args"]["net"]["class_path"] == "sparring.networks.Perceptron"

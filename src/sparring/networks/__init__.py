@@ -2,6 +2,7 @@
 
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
+from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
@@ -12,6 +13,8 @@ __all__ = [
     "MLP",
     "ConvDiscriminator",
     "ConvGenerator",
+    "GrowingDiscriminator",
+    "GrowingGenerator",
     "HaarWavelet",
     "HalfUNet",
     "LatentSlot",

@@ -62,12 +62,13 @@ def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = No
 
     Returns:
         "latent_generator", "plain_discriminator" and, for steps of a noisy chain, "step_discriminator", each with its
-        class and settings.
+        class and settings; "num_classes", and of images "channels" and "size".
 
     Raises:
         ValueError: images of another size.
     """
     channels, height, width = image_shape
+    size: int | list[int] = height if height == width else [height, width]
     if (height, width) == (1, 1):
         latents, classes = channels, None
         generator = {"in_features": channels, "out_shape": list(image_shape)}
@@ -76,7 +77,6 @@ def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = No
         names = "Perceptron", "Perceptron", "StepPerceptron"
     elif 4 <= min(height, width) <= max(height, width) <= LARGEST:
         latents, classes = LATENTS, num_classes
-        size = height if height == width else [height, width]
         generator = {"latent_dim": LATENTS, "out_channels": channels, "size": size, "num_classes": classes}
         discriminator = {"in_channels": channels, "size": size, "num_classes": classes}
         of_steps = discriminator | {"time": True, "neighbour": True}
@@ -99,6 +99,8 @@ def gan_settings(image_shape: tuple[int, int, int], num_classes: int | None = No
         },
         "plain_discriminator": {"class_path": plain, "init_args": {"net": nets[1], "given": given}},
         "step_discriminator": {"class_path": plain, "init_args": {"net": nets[2], "given": [*given, "t", "x_t"]}},
+        "num_classes": classes,
+        **({} if (height, width) == (1, 1) else {"channels": channels, "size": size}),
     }
 
 

@@ -12,6 +12,7 @@ from sparring.recipes.recipe import one_line
 SMALL = 64  # pixels a side; up to here a tuning learns at the rates of the shipped settings
 DROPOUT = 0.1  # of classes, so that guidance works
 GAN_PARTS = ("latent_generator", "plain_discriminator", "step_discriminator")
+GAN_VALUES = ("num_classes", "channels", "size")  # of the images, for networks that a recipe names itself
 
 
 def suited(recipe: dict[str, Any], name: str, flags: list[str], init: str | None) -> tuple[dict[str, Any], list[str]]:
@@ -28,10 +29,10 @@ def suited(recipe: dict[str, Any], name: str, flags: list[str], init: str | None
     """
     if not names_data(recipe, flags) or (init is None and recipe.get("start") == "trained"):
         return recipe, []  # `build` refuses it
-    missing, parts = recipe.get("missing", ""), set()
+    missing = recipe["missing"].split("`")[1].split(", ") if "missing" in recipe else []
+    parts = {part for part in (*GAN_PARTS, *GAN_VALUES) if part in missing}
     if "backbone" in missing and not named("backbone", "encoder", flags=flags):
         parts.add("backbone")
-    parts |= {part for part in GAN_PARTS if part in missing}
     if not (init is not None or "generator" in recipe or named("net", flags=flags)):
         parts.add("denoiser")
     setting, chosen = setting_for(open_data(recipe.get("data"), of_data(flags)), init, parts)
@@ -45,7 +46,8 @@ def setting_for(data: Any, init: str | None, needs: set[str]) -> tuple[dict[str,
     Args:
         data: the data set.
         init: run or pipeline folder that is tuned.
-        needs: what has to be chosen: "denoiser", the network of one; "backbone", of a discriminator; `GAN_PARTS`.
+        needs: what has to be chosen: "denoiser", the network of one; "backbone", of a discriminator; `GAN_PARTS`;
+            `GAN_VALUES`.
     """
     from sparring.networks.for_data import built, gan_settings, network_in_words, network_settings
 
@@ -65,9 +67,9 @@ def setting_for(data: Any, init: str | None, needs: set[str]) -> tuple[dict[str,
 
         made["parts"]["backbone"] = backbone_settings(shape, classes)
         chosen.append(f"backbone: {backbone_in_words(made['parts']['backbone'])}")
-    if of_gan := [part for part in GAN_PARTS if part in needs]:
+    if needs & {*GAN_PARTS, *GAN_VALUES}:
         made["parts"] |= gan_settings(shape, classes)
-        for part in of_gan:
+        for part in [part for part in GAN_PARTS if part in needs]:
             of_part = made["parts"][part]["init_args"]["net"]
             conditional = of_part["init_args"].get("num_classes") is not None
             words = network_in_words(built(of_part), shape, classes if conditional else None)
