@@ -39,12 +39,14 @@ class Case:
                 parameter.data += 0.02 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
         images, self.labels = trainer.data[list(range(ROWS))]
         self.images = images.double()
+        self.sources = trainer.data.sources(list(range(ROWS)))
 
     def batch(self, phase: str, draws: Draws | None = None, rows: Tensor | slice = slice(None)) -> Batch:
         """The same images every time, with the draws of one phase of step 0."""
         labels = None if self.labels is None else self.labels[rows]
         index = torch.arange(ROWS)[rows]
-        batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase), index=index)
+        source = None if self.sources is None else self.sources[rows].double()
+        batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase), index=index, source=source)
         return self.method.generator.embed(batch)
 
     def losses(self, *batches: Batch) -> dict[str, Tensor]:

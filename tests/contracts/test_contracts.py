@@ -143,7 +143,8 @@ def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path
         with pytest.raises(ValueError, match="makes no images: sample the denoiser that it guides"):
             sampler(3, 2)
         return
-    images = sampler(3, 2).images
+    given = {"sources": recipe.rebuild(whole, []).data.source_images(3)} if sampler.generator.takes_source else {}
+    images = sampler(3, 2, **given).images
     assert images.shape == (3, 1, 8, 8)
     assert images.isfinite().all()
     if isinstance(sampler.generator, Denoiser):

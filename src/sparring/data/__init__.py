@@ -5,6 +5,7 @@ from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
+from sparring.data.layouts import DigitLayouts
 from sparring.data.loading import from_spec, named
 from sparring.data.low_resolution import LowResolution
 from sparring.data.order import BatchStream, Indices
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Checkerboard",
+    "DigitLayouts",
     "Digits",
     "Draws",
     "GaussianGrid",

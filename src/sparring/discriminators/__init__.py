@@ -7,6 +7,7 @@ from sparring.discriminators.discriminator import Discriminator, Features, Given
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
 from sparring.discriminators.pair import PairDiscriminator
+from sparring.discriminators.pixels import PixelDiscriminator
 from sparring.discriminators.plain import PlainDiscriminator
 from sparring.discriminators.projected import ProjectedDiscriminator
 from sparring.discriminators.reconstructing import ReconstructingDiscriminator
@@ -23,6 +24,7 @@ __all__ = [
     "Features",
     "Given",
     "PairDiscriminator",
+    "PixelDiscriminator",
     "PlainDiscriminator",
     "ProjectedDiscriminator",
     "ReconstructingDiscriminator",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,15 @@ from sparring.networks.precision import at_least_float32
 
 ONE_CALL = "one call"
 """Stands where the scheduler of a denoiser stands."""
+
+
+@runtime_checkable
+class OfSource(Protocol):
+    """A network that is conditioned on another image, and called with it as `source`."""
+
+    @property
+    def source_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of that image."""
 
 
 class LatentGenerator(Generator):
@@ -56,6 +66,7 @@ class LatentGenerator(Generator):
         self.noise_dim = latent_dim if prior is None else prior.noise_dim
         self.classes = num_classes
         self.time = time
+        self.source_shape = net.source_shape if isinstance(net, OfSource) else None
         self._image_shape = self._probe()
 
     @property
@@ -73,8 +84,17 @@ class LatentGenerator(Generator):
         """The classes it is conditioned on."""
         return self.classes
 
-    def forward(self, z: Tensor, labels: Tensor | None = None, t: Tensor | None = None) -> Tensor:
+    @property
+    def takes_source(self) -> bool:
+        """Whether it is conditioned on another image (`OfSource`)."""
+        return self.source_shape is not None
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, t: Tensor | None = None, source: Tensor | None = None
+    ) -> Tensor:
         """Images [B, C, H, W], at least float32, of latents [B, latent_dim], labels [B] and, with `time`, t [B] or 0.
+
+        A network that is conditioned on another image takes `source` [B, *source_shape].
 
         `images_seen` grows by B.
         """
@@ -82,12 +102,15 @@ class LatentGenerator(Generator):
             labels = None  # training without conditions on labelled data is normal
         elif labels is None:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
+        if self.takes_source and source is None:
+            raise ValueError(f"{type(self.net).__name__} is conditioned on a source image, and none was given")
         self.images_seen += len(z)
-        return at_least_float32(self._call(z, labels, t))
+        return at_least_float32(self._call(z, labels, t, source))
 
-    def _call(self, z: Tensor, labels: Tensor | None, t: Tensor | None = None) -> Tensor:
+    def _call(self, z: Tensor, labels: Tensor | None, t: Tensor | None = None, source: Tensor | None = None) -> Tensor:
         given = () if labels is None else (labels,)
         beside = {"t": z.new_zeros(len(z)) if t is None else t} if self.time else {}
+        beside |= {"source": source} if self.takes_source and source is not None else {}
         return self.net(z, *given, **beside)
 
     def latents(self, batch: Batch) -> Tensor:
@@ -107,6 +130,9 @@ class LatentGenerator(Generator):
         if self.classes is not None and (data.num_classes or 0) != self.classes:
             has = "no labels" if data.num_classes is None else f"{data.num_classes} classes"
             raise ValueError(f"`num_classes={self.classes}`: `{data.name}` has {has}: build the generator with as many")
+        if self.source_shape is not None and data.source_shape != self.source_shape:
+            has = "no sources" if data.source_shape is None else f"sources of shape {data.source_shape}"
+            raise ValueError(f"{name} is conditioned on sources of shape {self.source_shape}: `{data.name}` has {has}")
         self.check_shape(data.image_shape)
 
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
@@ -124,7 +150,10 @@ class LatentGenerator(Generator):
         name = type(self.net).__name__
         try:
             with eval_mode(self.net):
-                image = self._call(torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype), labels)
+                of = self.source_shape
+                source = None if of is None else torch.zeros(1, *of, device=like.device, dtype=like.dtype)
+                z = torch.zeros(1, self.latent_dim, device=like.device, dtype=like.dtype)
+                image = self._call(z, labels, source=source)
         except Exception as error:
             raise ValueError(
                 f"{name} cannot take latents of {self.latent_dim} numbers"
@@ -162,27 +191,42 @@ class LatentGenerator(Generator):
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if labels is not None and self.classes is None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
+        sources = sampling.sources
+        if self.takes_source:
+            if sources is None:
+                raise ValueError(f"`sources`: {name} is conditioned on source images: sample it from its run")
+            sources = sources[torch.arange(n) % len(sources)].to(self.device)
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         for rows, z, _ in drawn(n, (self.noise_dim,), size, sampling.seed):
-            images = self._images(z.to(self.device), None if classes is None else classes[rows], size).clamp(-1, 1)
+            own = None if classes is None else classes[rows]
+            source = sources[rows] if self.takes_source and sources is not None else None
+            images = self._images(z.to(self.device), own, source, size).clamp(-1, 1)
             if sampling.watch is not None:
                 sampling.watch(images)  # one call: the only state is the last
             yield images
 
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)
-        return self._images(Draws(seed, phase="samples", device=self.device).normal((n, self.noise_dim)), classes)
+        sources = data.source_images(min(n, len(data)), seed) if self.takes_source else None
+        if sources is not None:
+            sources = sources[torch.arange(n) % len(sources)].to(self.device)
+        noise = Draws(seed, phase="samples", device=self.device).normal((n, self.noise_dim))
+        return self._images(noise, classes, sources)
 
     @torch.no_grad()
-    def _images(self, noise: Tensor, labels: Tensor | None, batch_size: int | None = None) -> Tensor:
+    def _images(
+        self, noise: Tensor, labels: Tensor | None, sources: Tensor | None, batch_size: int | None = None
+    ) -> Tensor:
         training = self.training
         self.eval()
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), noise.dtype)
         z = self.of_noise(noise.to(dtype))
         size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         parts = [slice(first, first + size) for first in range(0, len(z), size)]
-        images = [self(z[rows], None if labels is None else labels[rows]) for rows in parts]
+        sources = None if sources is None else sources.to(dtype)
+        given = [[None if x is None else x[rows] for x in (labels, sources)] for rows in parts]
+        images = [self(z[rows], own, source=source) for rows, (own, source) in zip(parts, given, strict=True)]
         self.train(training)
         return torch.cat(images)
 

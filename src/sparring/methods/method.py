@@ -149,7 +149,9 @@ def held_out(data: ImageData, draws: Draws, n: int = 1000) -> Batch:
     """Up to n held-out images as a batch, of the training set if the data knows no holdout; always the same."""
     chosen = data.holdout() or data
     n = min(n, len(chosen))
-    return Batch.of(chosen.images(n).to(draws.device), chosen.labels(n), draws)
+    source = chosen.source_images(n)
+    source = None if source is None else source.to(draws.device)
+    return Batch.of(chosen.images(n).to(draws.device), chosen.labels(n), draws, source=source)
 
 
 def check_not_negative(**settings: float) -> None:

@@ -5,6 +5,7 @@ from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
+from sparring.networks.layout_generator import LayoutGenerator
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
 from sparring.networks.wavelet import HaarWavelet
@@ -18,6 +19,7 @@ __all__ = [
     "HaarWavelet",
     "HalfUNet",
     "LatentSlot",
+    "LayoutGenerator",
     "Perceptron",
     "SourceUNet",
     "StepPerceptron",
