@@ -9,6 +9,7 @@ from sparring.data.layouts import DigitLayouts
 from sparring.data.loading import from_spec, named
 from sparring.data.low_resolution import LowResolution
 from sparring.data.order import BatchStream, Indices
+from sparring.data.outliers import WithOutliers
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
 from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
@@ -36,6 +37,7 @@ __all__ = [
     "TorchData",
     "UnpairedColumns",
     "UnpairedData",
+    "WithOutliers",
     "derived_seed",
     "from_spec",
     "named",

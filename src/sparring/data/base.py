@@ -94,6 +94,10 @@ class ImageData(Dataset, ABC):
         """Other images, each with a source if this data set makes sources of its images; by default as they are."""
         return images
 
+    def clean_and_foreign(self, n: int) -> tuple[Tensor, Tensor] | None:
+        """At most n images that belong and as many that are known to be outliers, or None without known outliers."""
+        return None
+
     def identity(self) -> Iterable[str]:
         """What tells these rows from others without reading a pixel: names and sizes of files, if there are any."""
         return ()

@@ -13,6 +13,7 @@ from sparring.rollout.one_step import (
     standard_normal,
 )
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
+from sparring.rollout.restoration_step import RestorationStep, fidelity, restoration_step
 from sparring.rollout.simulate import (
     Path,
     coefficients,
@@ -29,6 +30,7 @@ __all__ = [
     "OneStep",
     "Path",
     "PosteriorStep",
+    "RestorationStep",
     "coefficients",
     "denoising_error",
     "denoising_loss",
@@ -36,10 +38,12 @@ __all__ = [
     "draw_path",
     "equalised_scales",
     "few_step",
+    "fidelity",
     "noise",
     "one_step",
     "posterior_step",
     "real_and_fake",
+    "restoration_step",
     "simulate",
     "standard_normal",
 ]

@@ -19,14 +19,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparring.data import Batch
+from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, fields_of, generator_loss
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method
+from sparring.metrics.outliers import outlier_share
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import set_timesteps
 from sparring.rollout import PosteriorStep, posterior_step
 from sparring.runs.field import Field
+
+NUM_MEASURED = 500
 
 
 @dataclass
@@ -79,6 +82,14 @@ class DDGAN(Method):
         cost = (step.prediction.x0 - step.x_t).square().flatten(1).sum(1)
         given = Given(labels=batch.labels, t=step.t, x_t=step.x_t, condition=batch.condition, cost=cost)
         return DDGANRollout(step, self.discriminator.views(step.x_s_real, step.x_s_fake, given, batch.draws))
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`outlier_share` of 500 samples, if the data has known outliers."""
+        known = data.clean_and_foreign(NUM_MEASURED)
+        if known is None:
+            return {}
+        images = generator.sample(NUM_MEASURED, self.sample_steps, scheduler=self.sampler, seed=draws.seed)
+        return {"outlier_share": outlier_share(images, *known)}
 
     def discriminator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
         losses, statistics = discriminator_losses(
