@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparring.data import Batch, Digits, Draws, GaussianMixture
+from sparring.data import Batch, Digits, Draws, GaussianMixture, StoredImages
 from sparring.generators import Denoiser, Guide, load_generator
+from sparring.methods.guides.minority_classifier import MinorityClassifier
 from sparring.methods.guides.noisy_classifier import NoisyClassifier
 from sparring.methods.guides.noisy_discriminator import NoisyDiscriminator
 from sparring.networks import MLP, HalfUNet
@@ -154,3 +155,59 @@ def test_what_makes_no_images_says_so():
         _ = guide.image_shape
     with pytest.raises(ValueError, match=r"HalfUNet cannot take images of shape \(3, 8, 8\)"):
         guide.check_shape((3, 8, 8))
+
+
+# -- rarity ------------------------------------------------------------------------------------------------------------
+
+
+class Shrink(nn.Module):
+    """The best denoiser of data N(0, 1/4), predicting x_0."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, x, time):
+        t = VP().t_from_model_time(time.double())[:, None, None, None]
+        alpha, sigma = VP().alpha(t), VP().sigma(t)
+        return self.scale * x * alpha / 4 / (alpha**2 / 4 + sigma**2)
+
+
+def rarity(**settings):
+    guide = Guide(Bins(), VP())
+    guide.check_shape((1, 2, 2))
+    return MinorityClassifier(guide, Denoiser(Shrink(), VP(), "x0"), **settings)
+
+
+class Bins(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(4, 4, dtype=torch.float64))
+
+    def forward(self, x, time):
+        return x.flatten(1).to(self.weights.dtype) @ self.weights
+
+
+def test_the_score_of_an_image_is_the_closed_form_of_a_gaussian():
+    """(1 - k alpha)^2 x_0^2 + k^2 sigma^2 a number, over 20 000 noises: standard errors of 1 percent."""
+    method = rarity(level=0.4, noises=20_000)
+    method.eps.data = torch.randn(20_000, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alpha, sigma = (float(f(torch.tensor(0.4, dtype=torch.float64))) for f in (VP().alpha, VP().sigma))
+    k = alpha / 4 / (alpha**2 / 4 + sigma**2)
+    images = torch.tensor([0.0, 0.5, -1.0], dtype=torch.float64).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    expected = (1 - k * alpha) ** 2 * torch.tensor([0.0, 0.25, 1.0]).double() + k**2 * sigma**2
+    torch.testing.assert_close(method.score(images), expected, rtol=0.02, atol=0)
+
+
+def test_bins_hold_as_many_images_each_the_last_the_rarest():
+    method = rarity(level=0.4)
+    images = torch.linspace(-1, 1, 400).view(400, 1, 1, 1).expand(400, 1, 2, 2).contiguous()
+    method.prepare(StoredImages(images))
+    bins = method.classes(Batch(images))
+    assert bins.bincount().tolist() == [100] * 4
+    assert images[bins == 3].abs().min() > images[bins == 0].abs().max()
+    again = rarity(level=0.4)
+    again.prepare(StoredImages(images))
+    assert torch.equal(again.edges, method.edges)
+    with pytest.raises(ValueError, match="nothing is scored yet"):
+        rarity().classes(Batch(images))

@@ -67,6 +67,18 @@ def classifier(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return ClassifierGuidance(guide(Bent(process, 2), process), **settings)
 
 
+def minority(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.minority import MinorityGuidance
+
+    return MinorityGuidance(guide(Bent(process, 3), process), **settings)
+
+
+def cheap(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.cheap import CheapGuidance
+
+    return CheapGuidance(guide(Bent(process, 2), process), **settings)
+
+
 def discriminator(process: Process, kind: Kind, **settings: Any) -> Intervention:
     from sparring.samplers.guidance.discriminator import DiscriminatorGuidance
 
@@ -107,8 +119,10 @@ def recycle(process: Process, kind: Kind, **settings: Any) -> Intervention:
 
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
+    "cheap": Case(cheap, {"weight": 0.0}, {"weight": 2.0, "stride": 2}),
     "classifier": Case(classifier, {"weight": 0.0}, {"weight": 2.0}),
     "discriminator": Case(discriminator, {"weight": 0.0}, {"weight": 1.0}),
+    "minority": Case(minority, {"weight": 0.0}, {"weight": 3.5}),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
     "recycle": Case(recycle, {"steps": 0}, {"steps": 2}),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import guide, pair, sampled, white
+from cases import Bent, guide, pair, sampled, white
 from gaussian_pair import GaussianPair, Ratio
 
 from sparring.generators import Denoiser
@@ -11,8 +11,10 @@ from sparring.generators.predictor import wrapped
 from sparring.process import EDM, VP, RectifiedFlow
 from sparring.samplers import Sampler
 from sparring.samplers.gradients import gradient_of, towards
+from sparring.samplers.guidance.cheap import CheapGuidance
 from sparring.samplers.guidance.classifier import ClassifierGuidance
 from sparring.samplers.guidance.discriminator import DiscriminatorGuidance
+from sparring.samplers.guidance.minority import MinorityGuidance
 
 GAUSSIANS = [(VP(), "eps"), (VP(), "v"), (VP(), "x0"), (EDM(), "edm"), (RectifiedFlow(), "flow")]
 SYSTEMS = [(ClassifierGuidance, 2), (DiscriminatorGuidance, 1)]
@@ -125,3 +127,64 @@ def test_guides_that_do_not_fit_are_refused(tmp_path):
         sampled(pair(), "ddim", 2, using=[exact(VP(), ClassifierGuidance, 2)])
     with pytest.raises(ValueError, match="`discriminator`: it gives 2 numbers an image, and a logit is one"):
         sampled(standard(), "ddim", 2, using=[exact(VP(), DiscriminatorGuidance, 2)])
+
+
+# -- minority guidance -------------------------------------------------------------------------------------------------
+
+
+def test_the_rarest_bin_is_the_last_and_a_bin_can_be_named():
+    rare, last, common = (
+        MinorityGuidance(guide(Bent(VP(), 3), VP()), **settings) for settings in ({}, {"target": 2}, {"target": 0})
+    )
+    level, x_t = Level.at(VP(), torch.tensor(0.3)), white(6, 2)
+    with torch.no_grad():
+        found = [one.log_weight(x_t, level, None) for one in (rare, last, common)]
+    assert torch.equal(found[0], found[1])
+    logits = Bent(VP(), 3)(x_t, VP().model_time(level.times(6)))
+    torch.testing.assert_close(found[0], logits.log_softmax(1)[:, 2])
+    torch.testing.assert_close(found[2], logits.log_softmax(1)[:, 0])
+    with pytest.raises(ValueError, match="`target=3`: the classifier has the bins 0 to 2"):
+        sampled(pair(), "ddim", 2, using=[MinorityGuidance(guide(Bent(VP(), 3), VP()), target=3)])
+
+
+# -- cheaper guidance --------------------------------------------------------------------------------------------------
+
+
+def cheap(**settings):
+    return CheapGuidance(guide(Bent(VP(), 2), VP()), **{"variance": 1.0, "weight": 3.0} | settings)
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "x0"])
+def test_with_the_factor_of_a_gaussian_the_fixed_output_gives_the_gradient_through_the_denoiser(kind):
+    denoiser = Denoiser(GaussianPair(VP(), kind, mean=0.0, variance=1.0), VP(), kind)
+    denoiser.check_shape((1, 1, 2))
+    labels = torch.arange(6) % 2
+    for t in (0.1, 0.4, 0.8):
+        level = Level.at(VP(), torch.tensor(t))
+        with torch.no_grad():
+            fixed, through = (
+                wrapped(denoiser, [cheap(graph=graph, interval=None)])(white(6, 2), level, labels).x0
+                for graph in ("fix", "J")
+            )
+            plain = denoiser.predict(white(6, 2), level, labels).x0
+        torch.testing.assert_close(fixed, through, rtol=1e-9, atol=1e-10)
+        assert (fixed - plain).abs().max() > 1e-4
+
+
+def test_a_gradient_is_taken_at_every_mth_call_and_costs_what_it_costs():
+    for settings, guides, backward in (({}, 8, 8), ({"stride": 3}, 3, 3), ({"graph": "J"}, 8, 16)):
+        denoiser = Denoiser(GaussianPair(VP(), "v"), VP(), "v")
+        denoiser.check_shape((1, 1, 2))
+        denoiser.net.rows_of_calls.clear()
+        system = cheap(interval=None, **settings)
+        before = system.guide.images_seen
+        sampled(denoiser, "ddim", 8, d=2, using=[system])
+        assert system.guide.images_seen - before == 8 * guides
+        assert system.backward_rows == 8 * backward
+        assert len(denoiser.net.rows_of_calls) == (16 if settings == {"graph": "J"} else 8)
+
+
+def test_cheap_settings_that_cannot_be_are_refused():
+    for settings in ({"stride": 0}, {"variance": 0.0}, {"graph": "j"}):
+        with pytest.raises(ValueError, match="must be J or fix, `stride=.*` at least 1, `variance=.*` above 0"):
+            cheap(**settings)

@@ -112,8 +112,9 @@ def test_langevin_steps_bring_the_sum_of_scores_to_the_product():
 
 
 def test_one_model_united_with_none_is_classifier_free_guidance():
+    """On eps: the v of N(0, 1) is zero, which would hide the prior."""
     x_t, level = white(6), Level.at(VP(), torch.tensor(0.4))
-    denoiser = pair()
+    denoiser = pair(kind="eps")
     with torch.no_grad():
         one, other = (
             wrapped(denoiser, [system])(x_t, level, LABELS).x0

@@ -58,8 +58,13 @@ class NoisyClassifier(Method):
     def rollout(self, batch: Batch) -> Guess:
         t = self.times(self.generator.process, batch.draws, len(batch))
         noised = noise(self.generator.process, batch, t)
-        assert batch.labels is not None
-        return Guess(noised, self.generator(noised.x_t, noised.t), batch.labels)
+        return Guess(noised, self.generator(noised.x_t, noised.t), self.classes(batch))
+
+    def classes(self, batch: Batch) -> Tensor:
+        """[B] what is learned of the images."""
+        if batch.labels is None:
+            raise ValueError("these images have no labels, and a classifier learns them")
+        return batch.labels
 
     def generator_loss(self, batch: Batch, rollout: Guess) -> Losses:
         correct = rollout.logits.argmax(1) == rollout.labels
