@@ -92,6 +92,8 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
     made = compose(name, "tiny")
     if "generator" in made:
         pytest.skip("of another kind")
+    if made["denoiser"]["net"]["class_path"].endswith(".SourceUNet"):
+        pytest.skip("conditioned on a source instead: see the next one")
     if made.get("denoiser", {}).get("net", {}).get("init_args", {}).get("in_channels", 1) == 1:
         case = Case(name, start_with_classes, tmp_path, tuned=True)
     else:  # its network does not take the images themselves, as the start's does
@@ -106,6 +108,22 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
     for labels in seen:
         assert any(torch.equal(given, case.labels) for given in labels)
         assert all(given.shape == case.labels.shape for given in labels)
+
+
+@EACH
+def test_sources_reach_every_denoiser_with_their_images(name, start, tmp_path):
+    case = Case(name, start, tmp_path)
+    denoisers = case.method.generators()
+    if case.sources is None:
+        pytest.skip("has no source")
+    seen = [[] for _ in denoisers]
+    for denoiser, sources in zip(denoisers, seen, strict=True):
+        keep = lambda _, args, given, sources=sources: sources.append(given["source"])  # noqa: E731
+        denoiser.net.register_forward_pre_hook(keep, with_kwargs=True)
+    case.losses(*map(case.batch, PHASES))
+    for sources in seen:
+        assert sources
+        assert all(torch.equal(given, case.sources) for given in sources)
 
 
 @EACH
@@ -149,7 +167,7 @@ def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path
     images = sampler(3, 2, **given).images
     assert images.shape == (3, 1, 8, 8)
     assert images.isfinite().all()
-    if isinstance(sampler.generator, Denoiser):
+    if isinstance(sampler.generator, Denoiser) and not sampler.generator.takes_source:  # for which there is no pipeline
         from diffusers import DiffusionPipeline
 
         pipe = DiffusionPipeline.from_pretrained(whole / "pipeline", trust_remote_code=True)

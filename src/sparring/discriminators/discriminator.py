@@ -110,7 +110,7 @@ class Discriminator(nn.Module, ABC):
         return self.logits(self.features(x, given, draws), given)
 
     def field(self, x: Tensor, given: Given) -> dict[str, Tensor]:
-        """[B] logits of points [B, 2, 1, 1] for pictures, by what tells several pictures apart; by default one."""
+        """[B] logits of points [B, 2, 1, 1] (or images) as they are, by what tells several pictures of them apart."""
         return {"": self.logits([x], given).view(len(x), -1).mean(1)}
 
     def losses(self) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Methods that make an image of another image."""
