@@ -17,14 +17,9 @@ from timing import Times, arguments, in_turns, looped, machine, milliseconds, no
 from torch import nn
 from trainers import GREY32, random_images, stepper, trainer_of
 
-from sparring.recipes.compose import read, shipped
 from sparring.training import Trainer
 
-OTHER_NETWORKS = ("cafm", "noisy_classifier", "noisy_discriminator", "wavediff")
-METHODS = sorted(
-    (name for name in shipped("methods") if "generator" not in read(name) and name not in OTHER_NETWORKS),
-    key=lambda name: name != "diffusion",
-)
+METHODS = ("diffusion", "add", "adt", "ddgan", "ddo", "rdgan", "sadm")  # those of one and the same denoiser
 
 
 def main(argv: list[str] | None = None) -> None:
