@@ -117,12 +117,22 @@ def recycle(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return Recycle(**settings)
 
 
+def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.speed.nested import Nested
+
+    return Nested(**settings)
+
+
+OF_LATENTS = {"hubness"}
+"""Systems that choose latents of a generator of one call, tested in test_latents.py."""
+
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
     "cheap": Case(cheap, {"weight": 0.0}, {"weight": 2.0, "stride": 2}),
     "classifier": Case(classifier, {"weight": 0.0}, {"weight": 2.0}),
     "discriminator": Case(discriminator, {"weight": 0.0}, {"weight": 1.0}),
     "minority": Case(minority, {"weight": 0.0}, {"weight": 3.5}),
+    "nested": Case(nested, {"steps": 1}, {"steps": 4}),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
     "recycle": Case(recycle, {"steps": 0}, {"steps": 2}),

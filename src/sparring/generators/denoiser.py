@@ -21,7 +21,7 @@ from sparring.data.waiting import Told
 from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
 from sparring.generators.generator import Generator
 from sparring.generators.level import Level
-from sparring.generators.loop import Noise, Walk, drawn, draws_of_moves, rows_at_once
+from sparring.generators.loop import Noise, Walk, drawn, own_draws, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
@@ -490,10 +490,10 @@ class Denoiser(Generator):
             )
             yield self.decode(x_0).clamp(-1, 1)
 
-    def _numbers(self, sampling: Sampling, rows: slice, call: int, own: slice) -> Draws:
-        """Random numbers of edits of the state, for some of the rows of a batch."""
-        here = slice(rows.start + own.start, rows.start + own.stop)
-        return draws_of_moves(sampling.seed, call, here, sampling.n, self.device)
+    def _numbers(self, sampling: Sampling, batch: slice, rows: slice, call: int, phase: str) -> Draws:
+        """Random numbers of what is added to the sampler, for some of the rows of a batch."""
+        here = slice(batch.start + rows.start, batch.start + rows.stop)
+        return own_draws(sampling.seed, here, call, phase, total=sampling.n, device=self.device)
 
     def _walked(self, sampling: Sampling) -> Callable[[Tensor], None]:
         """Shows each state that is walked through to the sampling's `watch`, and its `progress`."""
@@ -572,7 +572,7 @@ class Denoiser(Generator):
         guidance: float = 1.0,
         using: Sequence[Intervention] = (),
         generator: Noise | None = None,
-        draws: Callable[[int, slice], Draws] | None = None,
+        draws: Callable[[slice, int, str], Draws] | None = None,
         batch_size: int | None = None,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -587,7 +587,7 @@ class Denoiser(Generator):
             using: what else is added to the sampler.
             generator: source of the noise that stochastic schedulers add on the way, and of latents z, or one for each
                 image.
-            draws: random numbers of edits of the state, for a call and rows; None: those of seed 0.
+            draws: random numbers of what is added, for rows, a call and a phase; None: those of seed 0.
             batch_size: images that pass through the network at once; see `rows_at_once` when None.
             watch: called with the state [b, C, H, W] of a batch before the first and after every step.
 
@@ -600,22 +600,20 @@ class Denoiser(Generator):
             one.check(self)
         check_moves(using, scheduler)
         if draws is None:
-            draws = partial(draws_of_moves, 0, total=len(latents), device=latents.device)
+            draws = partial(own_draws, 0, total=len(latents), device=latents.device)
         size = batch_size or rows_at_once(latents, self.factor**2)
         finished = []
         with eval_mode(self):
             for first in range(0, len(latents), size):
-                rows = slice(first, first + size)
+                rows = slice(first, min(first + size, len(latents)))
                 given = self.condition(None if condition is None else condition[rows], latents[rows])
                 walk = Walk(scheduler, num_steps, latents.device)
+                walk.draws = partial(draws, rows) if using else None
                 noise = generator[rows] if isinstance(generator, list) else generator
                 predict = wrapped(self, using)
                 output = partial(self.step_output, walk, given, predict, generator=noise)
-                move = partial(
-                    self.moved, walk, given, predict, using, draws, slice(first, min(first + size, len(latents)))
-                )
-                moving = move if any(one.moves for one in using) else None
-                finished.append(walk.run(walk.noise(latents[rows]), output, move=moving, generator=noise, watch=watch))
+                move = partial(self.moved, walk, given, predict, using) if any(one.moves for one in using) else None
+                finished.append(walk.run(walk.noise(latents[rows]), output, move=move, generator=noise, watch=watch))
         return torch.cat(finished)
 
     def step_output(
@@ -643,17 +641,15 @@ class Denoiser(Generator):
         condition: Condition,
         predict: Predictor,
         using: Sequence[Intervention],
-        draws: Callable[[int, slice], Draws],
-        rows: slice,
         call: int,
         x: Tensor,
     ) -> Tensor:
         """The state of a walk after every edit of it, at the level of a call."""
-        level = walk.level(call, self.process)
+        assert walk.draws is not None
+        level, draws = walk.level(call, self.process), walk.draws(call, "moves")
         before = x_t = level.x_t(x)
-        numbers = draws(call, rows)
         for one in using:
-            x_t = one.move(x_t, level, condition, predict, self, numbers)
+            x_t = one.move(x_t, level, condition, predict, self, draws)
         return x if x_t is before else level.state(x_t)
 
     def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.data import Draws
 from sparring.process import Process, scheduler_input
 from sparring.process.process import wide
 
@@ -25,6 +26,7 @@ class Level:
 
     Attributes:
         after: the level of the next call, with which no scheduler stands; None: this is the last.
+        draws: random numbers of what predicts here, for the rows of the walk.
         z: [B, latent_dim] latents of this call, for a network that is conditioned on them; rows that are asked twice,
             one after the other, have the same.
     """
@@ -36,6 +38,7 @@ class Level:
         self.call = call
         self.calls = calls
         self.after: Level | None = None
+        self.draws: Draws | None = None
         self.z: Tensor | None = None
 
     @classmethod

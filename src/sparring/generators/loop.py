@@ -29,6 +29,7 @@ class Walk:
 
     Attributes:
         first: number of the first network call.
+        draws: random numbers of what is added, for a call and a phase; None: there are none.
 
     Raises:
         ValueError: `start` outside the path; what `set_timesteps` refuses.
@@ -39,6 +40,7 @@ class Walk:
     ):
         if start is not None and not 0 <= start < num_steps:
             raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
+        self.draws: Callable[[int, str], Draws] | None = None
         self.scheduler = copy(scheduler)
         set_timesteps(self.scheduler, num_steps, device)
         self.first = (start or 0) * self.scheduler.order  # Heun: two calls a step, but for the last
@@ -66,6 +68,8 @@ class Walk:
         level = Level(process, self.timesteps[call], self.scheduler, call, len(self.timesteps))
         if call + 1 < len(self.timesteps):
             level.after = Level(process, self.timesteps[call + 1])
+        if self.draws is not None:
+            level.draws = self.draws(call, "predictions")
         return level
 
     def run(
@@ -140,17 +144,20 @@ class SeparateDraws(Draws):
         return torch.cat([one.uniform((1, *shape[1:])) for one in self.each])
 
 
-def draws_of_moves(seed: int | Sequence[int], call: int, rows: slice, total: int, device: torch.device) -> Draws:
-    """Random numbers for edits of the state at one call: they follow the seed and leave the scheduler's noise alone.
+def own_draws(
+    seed: int | Sequence[int], rows: slice, call: int, phase: str, *, total: int, device: torch.device
+) -> Draws:
+    """Random numbers of what is added at one call: they follow the seed and leave the scheduler's noise alone.
 
     Args:
         seed: as in `drawn`.
+        rows: those of all `total` rows that are walked.
         call: number of the network call.
-        rows: those of all `total` rows that are edited.
+        phase: "moves" for edits of the state, "predictions" for what predicts.
         total: rows of the whole sampling.
         device: of the numbers.
     """
-    settings: dict[str, Any] = dict(step=call, phase="moves", device=device)
+    settings: dict[str, Any] = dict(step=call, phase=phase, device=device)
     if isinstance(seed, int):
         return Draws(seed, rows=rows, total=total, **settings)
     return SeparateDraws(seed[rows], **settings)

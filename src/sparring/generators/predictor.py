@@ -62,6 +62,15 @@ class Intervention:
         return None
 
     @property
+    def latents(self) -> int | None:
+        """How many latents it chooses from, for a generator of one call; None: it has nothing to do with latents."""
+        return None
+
+    def chosen(self, z: Tensor, n: int) -> Tensor:
+        """The rows [n] of latents z [m, d] that are drawn, in their order."""
+        return torch.arange(n, device=z.device)
+
+    @property
     def cost(self) -> int:
         """Images that passed through networks of its own so far; one that goes back through a network counts two."""
         return 0

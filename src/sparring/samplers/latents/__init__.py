@@ -1,0 +1,1 @@
+"""Which latents of a generator are drawn; a system a file."""
