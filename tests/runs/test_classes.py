@@ -134,7 +134,7 @@ def test_a_recipe_of_own_classes_is_fitted_sampled_measured_and_tuned(own, tmp_p
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(recipe))
     trusted = ["--allow", "ownparts"]
     assert main(["fit", "own.yaml", "--out", "base", *SHORT, *trusted]) == 0
-    assert "next: sparring evaluate base --steps 10 --allow ownparts" in capsys.readouterr().out
+    assert "next: sparring sample base --steps 10 --allow ownparts" in capsys.readouterr().out
     assert main(["sample", "base", "--n", "4", "--out", "grid.png", *trusted]) == 0
     measure = ["evaluate", "base", "--n", "10", "--steps", "2", "--features", "pixels", "--json"]
     assert main([*measure, "--reference", "digits"]) == 2
