@@ -8,6 +8,7 @@ from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.layout_generator import LayoutGenerator
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
+from sparring.networks.super_perceptron import SmallPerceptron, SuperPerceptron
 from sparring.networks.wavelet import HaarWavelet
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "LatentSlot",
     "LayoutGenerator",
     "Perceptron",
+    "SmallPerceptron",
     "SourceUNet",
     "StepPerceptron",
+    "SuperPerceptron",
 ]
