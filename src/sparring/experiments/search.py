@@ -169,7 +169,7 @@ def run(out: Path, steps: int, seed: int) -> dict[str, Any]:
         settings = {"generator.net": net, "method.objective": "Hinge"}
         generator = trained(out, "alone " + "".join(map(str, genotype)), steps, seed, **settings)
         with torch.no_grad():
-            shared[genotype] = score_of(made_by(holds_all, number, noise), data, genotype)
+            shared[genotype] = score_of(made_by(holds_all, number, noise).clamp(-1, 1), data, genotype)
             alone[genotype] = score_of(generator(noise).clamp(-1, 1), data, genotype)
     found: dict[str, Any] = compare(shared, alone)
     found["scores"] = {

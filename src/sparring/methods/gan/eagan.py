@@ -9,16 +9,16 @@ architecture at a time. `sparring.experiments.search` then lets a population of 
 weights, and says whether that ranking is the one of the architectures trained by themselves.
 
 Fake: one network call from noise and the number of an architecture, which is a part of z. Discriminator: any that looks
-at single images, the same for all architectures. In the paper all rows of a batch pass through one individual of the
-population, there are cells with 21 genes, and a second stage searches discriminators. Ours: 27 perceptrons by width,
-activation and normalisation, any of them for each row of a batch, one stage, sizes, rates and the penalty.
+at single images, the same for all architectures. In the paper the architectures are those of the present population,
+after a warm-up with any, there are cells with 21 genes, and a second stage searches discriminators. Ours: 27
+perceptrons by width, activation and normalisation, any of them in every step, one stage, sizes, rates and the penalty.
 """
 
 import torch
 from torch import Tensor
 
-from sparring.data import Draws, ImageData
-from sparring.discriminators import Discriminator
+from sparring.data import Batch, Draws, ImageData
+from sparring.discriminators import Discriminator, Given, Views
 from sparring.generators import Classes, Generator, LatentGenerator
 from sparring.methods.gan.gan import GAN
 from sparring.methods.method import held_out
@@ -56,6 +56,11 @@ class EAGAN(GAN):
         assert generator.prior is not None
         generator.prior.requires_grad_(False)  # every architecture as often as the others
 
+    def rollout(self, batch: Batch) -> Views:
+        noise = batch.draws.normal((len(batch), self.generator.noise_dim)).to(batch.images)[:, :-1]
+        fake = made_by(self.generator, batch.draws.one_integer(len(GENOTYPES)), noise)
+        return self.discriminator.views(batch.images, fake, Given(), batch.draws)
+
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
         """Sliced Wasserstein distance of the best and of the middle architecture to held-out images, and which is best.
 
@@ -64,11 +69,13 @@ class EAGAN(GAN):
         assert isinstance(generator, LatentGenerator)
         images = held_out(data, draws).images
         noise = draws.normal((len(images), generator.noise_dim)).to(images)[:, :-1]
-        far = torch.tensor([sliced_wasserstein(made_by(generator, a, noise), images) for a in range(len(GENOTYPES))])
+        far = torch.tensor(
+            [sliced_wasserstein(made_by(generator, a, noise).clamp(-1, 1), images) for a in range(len(GENOTYPES))]
+        )
         return {"best": float(far.argmin()), "best_distance": float(far.min()), "middle_distance": float(far.median())}
 
 
 def made_by(generator: LatentGenerator, architecture: int, noise: Tensor) -> Tensor:
-    """Images [n, C, H, W] in [-1, 1] that one architecture makes of noise [n, in_features]."""
+    """Images [n, C, H, W] that one architecture makes of noise [n, in_features]."""
     number = torch.nn.functional.one_hot(torch.tensor(architecture, device=noise.device), len(GENOTYPES))
-    return generator(torch.cat([noise, number.to(noise).expand(len(noise), -1)], 1)).clamp(-1, 1)
+    return generator(torch.cat([noise, number.to(noise).expand(len(noise), -1)], 1))
