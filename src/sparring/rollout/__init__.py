@@ -2,6 +2,7 @@
 
 from sparring.rollout.compared import DiscriminatorInput, real_and_fake
 from sparring.rollout.few_step import few_step
+from sparring.rollout.from_noise import from_noise, student_levels
 from sparring.rollout.one_step import (
     Noised,
     OneForAll,
@@ -39,6 +40,7 @@ __all__ = [
     "equalised_scales",
     "few_step",
     "fidelity",
+    "from_noise",
     "noise",
     "one_step",
     "posterior_step",
@@ -46,4 +48,5 @@ __all__ = [
     "restoration_step",
     "simulate",
     "standard_normal",
+    "student_levels",
 ]
