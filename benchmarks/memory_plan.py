@@ -36,6 +36,9 @@ from transformers import (
 from sparring.backbones import DINOv2
 from sparring.discriminators import Given, SiameseDiscriminator
 from sparring.generators import TextCondition
+from sparring.generators.families.stable_diffusion import StableDiffusion
+from sparring.generators.families.stable_diffusion_3 import StableDiffusion3
+from sparring.generators.families.stable_diffusion_xl import StableDiffusionXL
 from sparring.networks.adapters import LoRA
 from sparring.process import Latents
 
@@ -113,7 +116,7 @@ class Pipeline:
         pooled: width of the caption's embedding, or 0.
         encoders: make the text encoders.
         channels: of the latents.
-        sizes: whether the network is told the sizes of images (SDXL).
+        family: how the network is called.
     """
 
     net: Callable[[], nn.Module]
@@ -122,18 +125,18 @@ class Pipeline:
     pooled: int
     encoders: list[Callable[[], nn.Module]]
     channels: int = 4
-    sizes: bool = False
+    family: Any = StableDiffusion
 
     def condition(self, n: int) -> TextCondition:
         pooled = torch.zeros(n, self.pooled) if self.pooled else None
-        return TextCondition(torch.zeros(n, *self.tokens), pooled, torch.zeros(n, 6) if self.sizes else None)
+        return TextCondition(torch.zeros(n, *self.tokens), pooled, torch.zeros(n, 6))
 
 
 PROJECTED = lambda: clip_large(CLIPTextModelWithProjection)  # noqa: E731
 PIPELINES = {
     "SD 1.5, 512x512": Pipeline(sd15, 64, (77, 768), 0, [clip_large]),
-    "SDXL, 1024x1024": Pipeline(sdxl, 128, (77, 2048), 1280, [clip_large, clip_big], sizes=True),
-    "SD3 medium, 1024x1024": Pipeline(sd3, 128, (333, 4096), 2048, [PROJECTED, clip_big, t5], channels=16),
+    "SDXL, 1024x1024": Pipeline(sdxl, 128, (77, 2048), 1280, [clip_large, clip_big], family=StableDiffusionXL),
+    "SD3 medium, 1024x1024": Pipeline(sd3, 128, (333, 4096), 2048, [PROJECTED, clip_big, t5], 16, StableDiffusion3),
 }
 
 
@@ -165,7 +168,7 @@ def one_step(net: Any, pipe: Pipeline, space: Latents, judge: SiameseDiscriminat
 
     def call() -> Tensor:
         x = torch.zeros(batch, pipe.channels, pipe.side, pipe.side)
-        told = pipe.condition(batch).arguments(torch.float32)
+        told = pipe.family.arguments(pipe.condition(batch))
         return net(x, timestep=torch.zeros(batch), return_dict=False, **told)[0].float()
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -278,7 +281,7 @@ def measured(batch: int, k: int) -> float:
     LoRA(rank=32).apply(net.to(torch.bfloat16))
     judge = SiameseDiscriminator(backbone=dinov2())
     space = Latents(vae().to(torch.bfloat16))
-    denoiser = Denoiser(net, VP(), "eps", space, text=object())  # type: ignore[arg-type]
+    denoiser = Denoiser(net, VP(), "eps", space, StableDiffusion.__new__(StableDiffusion))  # without its encoders
     method = ADT(denoiser, judge, num_steps=8, num_grad_steps=k, start="noise", warmup_steps=0, ramp_steps=0)
     x_0, draws = torch.zeros(batch, 4, SMALL.side, SMALL.side), Draws(0, step=1, phase="plan")
     images = torch.zeros(batch, 3, 8 * SMALL.side, 8 * SMALL.side)

@@ -11,7 +11,7 @@ from tiny_pipelines import Captioned
 from torch import nn
 
 from sparring.data import Batch, Draws, StoredImages
-from sparring.generators import Denoiser, Pretrained, Prompts, TextCondition, load_pipeline
+from sparring.generators import Denoiser, Pretrained, TextCondition, family_of, load_pipeline
 from sparring.generators.condition import concatenate, select_rows
 from sparring.process import VP, RectifiedFlow, Uniform, set_timesteps
 from sparring.rollout import one_step, simulate
@@ -98,12 +98,12 @@ def test_a_text_condition_is_cut_and_joined_like_a_tensor():
     for part in ("tokens", "pooled", "sizes"):
         assert getattr(select_rows(mask, told, other), part).flatten().tolist() == [0, 11, 12, 3]
     assert select_rows(mask, numbers, numbers + 10).tolist() == [0, 11, 12, 3]
-    assert select_rows(mask, told[0:4], other).arguments(torch.float64)["encoder_hidden_states"].dtype == torch.float64
+    assert select_rows(mask, told[0:4], other).to(torch.float64).tokens.dtype == torch.float64
 
 
 def test_pipelines_data_and_batches_that_do_not_fit_are_refused(tiny):
     with pytest.raises(ValueError, match="a DDPMPipeline takes its captions in a way that is unknown here"):
-        Prompts(DDPMPipeline(unet(), VP().scheduler("ddpm", "v")))
+        family_of(DDPMPipeline(unet(), VP().scheduler("ddpm", "v")))
     text, plain = load_pipeline(tiny("sd15"))[0], Denoiser(unet(), VP(), "v")
     images = StoredImages(torch.zeros(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="takes captions and `images` has none: name their column"):

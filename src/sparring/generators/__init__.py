@@ -1,7 +1,8 @@
 """Generators: what is trained, kept and shipped."""
 
-from sparring.generators.condition import Condition, Prompts, TextCondition
+from sparring.generators.condition import Condition, TextCondition
 from sparring.generators.denoiser import Denoiser
+from sparring.generators.families import Family, family_of
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
 from sparring.generators.latent import LatentGenerator
@@ -15,6 +16,7 @@ __all__ = [
     "Classes",
     "Condition",
     "Denoiser",
+    "Family",
     "FittedGaussian",
     "Generator",
     "Guide",
@@ -23,10 +25,10 @@ __all__ = [
     "Prediction",
     "Pretrained",
     "Prior",
-    "Prompts",
     "Sampling",
     "TextCondition",
     "Uniform",
+    "family_of",
     "holds_generator",
     "load_generator",
     "load_pipeline",

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.waiting import Told
-from sparring.generators.condition import Condition, Prompts, TextCondition, in_turn, select_rows
+from sparring.generators.condition import Condition, TextCondition, in_turn, select_rows
+from sparring.generators.families import Family
 from sparring.generators.generator import Generator
 from sparring.generators.level import Level
 from sparring.generators.loop import Noise, Walk, drawn, own_draws, rows_at_once
@@ -66,7 +67,7 @@ class Denoiser(Generator):
         process: how its images were noised.
         prediction: what it predicts; "edm" belongs to the EDM process and only to it.
         space: the latents in which it works; None: pixels.
-        text: makes of captions what it takes; None: it takes none.
+        text: the family of its text-to-image pipeline, which makes of captions what it takes; None: it takes none.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
@@ -85,7 +86,7 @@ class Denoiser(Generator):
         process: Process,
         prediction: Kind,
         space: Latents | None = None,
-        text: Prompts | None = None,
+        text: Family | None = None,
         condition_dropout: float | None = None,
         latent_dim: int = 0,
     ) -> None:
@@ -311,7 +312,8 @@ class Denoiser(Generator):
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         time = torch.as_tensor(model_time, dtype=time_dtype, device=x_in.device).expand(len(x_in))
         if isinstance(condition, TextCondition):
-            output = self.net(x_in.to(dtype), timestep=time, **condition.arguments(dtype))
+            assert self.text is not None
+            output = self.text.output(self.net, x_in.to(dtype), time, condition.to(dtype))
         else:
             name = SOURCE if self.takes_source else self._label_name
             kwargs = {} if condition is None or name is None else {name: condition}

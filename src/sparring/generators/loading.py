@@ -10,8 +10,8 @@ from typing import Any
 import diffusers
 import torch
 
-from sparring.generators.condition import Prompts
 from sparring.generators.denoiser import Denoiser
+from sparring.generators.families import family_of, family_of_class
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
 from sparring.generators.latent import LatentGenerator
@@ -96,7 +96,7 @@ def classes_of_data(folder: str | Path) -> int:
 def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tuple[Denoiser, Any]:
     """The denoiser and the scheduler of a pipeline folder, or of a run's `pipeline/`.
 
-    Known are pipelines of one UNet2DModel; of a DiT, with an autoencoder or without; and Stable Diffusion 1, 2, XL, 3.
+    Known are pipelines of one UNet2DModel; of a DiT, with an autoencoder or without; and those of `families`.
     Code in a folder is never run.
 
     Args:
@@ -108,16 +108,19 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
             whose network is of no known kind.
     """
     path = pipeline_of(folder)
-    pipe = open_pipeline(path, read_index(path), frozen)
+    index = read_index(path)
+    if "text_encoder" in index and isinstance(index["_class_name"], str):
+        family_of_class(index["_class_name"])  # before its weights are read
+    pipe = open_pipeline(path, index, frozen)
     net = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if net is None:
         raise ValueError(f"{folder} is a {type(pipe).__name__} without a `unet` or `transformer`")
     if getattr(pipe, "vqvae", None) is not None:
         raise ValueError(f"{folder} is a {type(pipe).__name__}: an autoencoder with a codebook is unknown here")
     vae = getattr(pipe, "vae", None)
-    text = Prompts(pipe) if "text_encoder" in pipe.components else None
+    text = family_of(pipe) if "text_encoder" in pipe.components else None
     space = None if vae is None else space_of(vae)
-    check_channels(net, space, pipe.scheduler)
+    check_channels(net, net.config.in_channels if text is None else text.channels(net), space, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
     denoiser = Denoiser(net, process, prediction, space, text)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
@@ -212,10 +215,12 @@ def network_class(library: str, kind: str) -> Any:
     return cls if known else None
 
 
-def check_channels(net: Any, space: Latents | None, scheduler: Any) -> None:
-    """Raises ValueError where a network does not take what is diffused, or gives something else back."""
-    kind, takes = type(net).__name__, net.config.in_channels
-    gives = net.config.get("out_channels") or takes
+def check_channels(net: Any, takes: int, space: Latents | None, scheduler: Any) -> None:
+    """Raises ValueError where a network that takes so many channels is not made for what is diffused, or gives others
+    back.
+    """
+    kind, packed = type(net).__name__, net.config.in_channels // takes  # a place of the network holds so many latents
+    gives = (net.config.get("out_channels") or net.config.in_channels) // packed
     diffused = takes if space is None else space.channels
     if takes != diffused:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparring.generators.condition import Prompts
+from sparring.generators.families import Family
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.process import Latents
@@ -23,7 +23,7 @@ OWN = "denoiser_pipeline"
 
 
 def pipeline_class(
-    net: nn.Module, scheduler: Any, space: Latents | None, text: Prompts | None, slot: LatentSlot | None = None
+    net: nn.Module, scheduler: Any, space: Latents | None, text: Family | None, slot: LatentSlot | None = None
 ) -> tuple[type, str] | None:
     """The pipeline that draws with this network what we draw, and the name it gives the network; None if there is none.
 
@@ -36,7 +36,7 @@ def pipeline_class(
     from sparring.generators.denoiser_pipeline import DenoiserPipeline
 
     if text is not None:
-        return type(text.pipe), "transformer" if "transformer" in text.pipe.components else "unet"
+        return type(text.pipe), text.part
     if not isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP)):
         return None
     is_flow = type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
@@ -61,7 +61,7 @@ def write_pipeline(
     net: nn.Module,
     scheduler: Any,
     space: Latents | None = None,
-    text: Prompts | None = None,
+    text: Family | None = None,
     slot: LatentSlot | None = None,
 ) -> bool:
     """Writes a folder that `DiffusionPipeline.from_pretrained` opens.

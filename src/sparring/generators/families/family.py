@@ -1,0 +1,111 @@
+"""What has to be known of a text-to-image pipeline to train its network and to draw what it draws."""
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparring.generators.condition import TextCondition
+
+
+class Family(ABC):
+    """Captions to embeddings by a pipeline's own `encode_prompt`, and its network called as the pipeline calls it.
+
+    It is no module on purpose: the text encoders are never trained, averaged, sharded or saved in a checkpoint. Copies
+    of a denoiser share it. The encoders follow the images to the device and compute in the precision of their weights.
+
+    Args:
+        pipe: the pipeline; its text encoders are frozen.
+
+    Attributes:
+        pipelines: names of diffusers' classes of this family.
+        part: what the pipeline calls the network that is trained.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    part: ClassVar[str] = "transformer"
+
+    def __init__(self, pipe: Any):
+        self.pipe = pipe
+        encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")]
+        self.encoders: list[Any] = [encoder.eval().requires_grad_(False) for encoder in encoders if encoder is not None]
+        self._empty: TextCondition | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
+        return self
+
+    # -- captions ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, texts: list[str], device: torch.device) -> TextCondition:
+        """The captions, as the pipeline embeds them; the encoders are on the device."""
+
+    @abstractmethod
+    def encode_nothing(self, device: torch.device) -> TextCondition:
+        """One row: no caption, as the pipeline embeds it for guidance."""
+
+    def sizes(self, n: int, size: tuple[int, int], device: torch.device) -> Tensor | None:
+        """What the network is told of images of `size` (height, width), for n of them; None: nothing."""
+        return None
+
+    def limits(self) -> dict[str, int]:
+        """Tokens of a caption that are seen, by the name of the tokenizer."""
+        names = [name for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if getattr(self.pipe, name, None)]
+        return {name: getattr(self.pipe, name).model_max_length for name in names}
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str], size: tuple[int, int], device: torch.device | str) -> TextCondition:
+        """The condition of captions for images of `size` (height, width), which are whole and not crops."""
+        device = self._moved(device)
+        with torch.autocast(device.type, enabled=False):
+            told = self.encode([*texts], device)
+        return told.with_sizes(self.sizes(len(texts), size, device))
+
+    @torch.no_grad()
+    def empty(self, like: TextCondition) -> TextCondition:
+        """The condition of no caption, as the pipeline makes it for guidance; sizes are kept."""
+        device, n = like.tokens.device, len(like)
+        if self._empty is None or self._empty.tokens.device != device:
+            with torch.autocast(device.type, enabled=False):
+                self._empty = self.encode_nothing(self._moved(device))
+        return self._empty.map(lambda x: x.expand(n, *x.shape[1:])).with_sizes(like.sizes)
+
+    def _moved(self, device: torch.device | str) -> torch.device:
+        for encoder in self.encoders:
+            encoder.to(device)
+        return torch.device(device)
+
+    def warn_of_cut(self, texts: list[str], what: str) -> None:
+        """Warns once, with their number, of texts whose end no encoder sees; `what` they are called.
+
+        A caption counts if every tokenizer has more tokens of it than are seen: 77 of CLIP, 256 of SD3's T5.
+        """
+        cut, limits = [True] * len(texts), self.limits()
+        for name, limit in limits.items():
+            lengths = [len(ids) for ids in getattr(self.pipe, name)(texts, verbose=False)["input_ids"]] if texts else []
+            cut = [before and length > limit for before, length in zip(cut, lengths, strict=True)]
+        if any(cut):
+            warnings.warn(
+                f"{sum(cut)} of {len(texts)} {what} are longer than the {max(limits.values())} tokens that the text "
+                "encoder takes: their ends are not seen",
+                stacklevel=2,
+            )
+
+    # -- the network ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def output(self, net: nn.Module, x: Tensor, time: Tensor, condition: TextCondition) -> Tensor:
+        """What the pipeline gives its scheduler: the network's output [B, c, h, w], or with a learned variance 2c.
+
+        Args:
+            net: the network, or a copy of it.
+            x: [B, c, h, w] noisy latents, in the network's precision.
+            time: [B] times of the scheduler, at least float32.
+            condition: of the rows, in the network's precision.
+        """
+
+    def channels(self, net: Any) -> int:
+        """Channels c of the latents that the network takes."""
+        return net.config.in_channels
