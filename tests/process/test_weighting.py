@@ -18,10 +18,22 @@ from sparring.process import (
     Sigmoid,
     SNRPlusOne,
     SoftMinSNR,
+    TruncatedSNR,
 )
 
 T = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
-ALL = [Constant(), SNR(), SNRPlusOne(), MinSNR(), SoftMinSNR(), Debiased(), P2(), EDMWeighting(), Sigmoid()]
+ALL = [
+    Constant(),
+    SNR(),
+    SNRPlusOne(),
+    MinSNR(),
+    SoftMinSNR(),
+    TruncatedSNR(),
+    Debiased(),
+    P2(),
+    EDMWeighting(),
+    Sigmoid(),
+]
 
 
 def eps_weight(weighting, process):
@@ -36,6 +48,7 @@ def test_weights_on_eps(process):
         SNR(): torch.ones_like(snr),
         MinSNR(gamma=5): torch.minimum(snr, torch.full_like(snr, 5.0)) / snr,
         SoftMinSNR(gamma=5): 5 / (snr + 5),
+        TruncatedSNR(): torch.maximum(1 / snr, torch.ones_like(snr)),
         Debiased(): 1 / snr.clamp(max=1000).sqrt(),
         P2(k=1, gamma=1): 1 / (1 + snr),
         P2(k=2, gamma=0.5): 1 / (2 + snr).sqrt(),

@@ -21,6 +21,7 @@ METHODS = (
     *("add", "adt", "ddo", "diffusion", "sadm", "sadm-frozen"),
     *("am_gan", "bigan", "diffusion_gan", "fastgan", "gan", "gan_em", "improved", "mine", "mmd_gan", "otm"),
     *("parallel_tempering", "projected_gan", "r3gan", "san", "slogan", "wgan", "ddgan", "rdgan"),
+    *("consistency", "progressive"),
 )
 OF_DENOISERS = [name for name in METHODS if "-" not in name and "generator" not in compose(name, "tiny")]
 TUNING = [name for name in OF_DENOISERS if "latent" not in str(compose(name, "tiny"))]
@@ -61,7 +62,7 @@ def method(name: str, net: nn.Module | None = None, seed: int = 0, **settings: A
 
 def method_of(composed: dict[str, Any], generator: Generator, **settings: Any) -> Method:
     """The method of a composed recipe on this generator."""
-    chosen = {**composed["method"]["init_args"], "generator": generator, **settings}
+    chosen = {**composed["method"].get("init_args", {}), "generator": generator, **settings}
     return make({"class_path": composed["method"]["class_path"], "init_args": chosen})
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +20,17 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def same_dropout(like: Tensor) -> Iterator[None]:
+    """What dropout draws in here, on the device of a tensor, it draws again afterwards.
+
+    So two passes of one network, the first of them in here, have the same masks.
+    """
+    devices = [like.device] if like.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
 
 
 class PlainAttention:

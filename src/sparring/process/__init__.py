@@ -23,6 +23,7 @@ from sparring.process.weighting import (
     Sigmoid,
     SNRPlusOne,
     SoftMinSNR,
+    TruncatedSNR,
     Weighting,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "SNRPlusOne",
     "Sigmoid",
     "SoftMinSNR",
+    "TruncatedSNR",
     "Times",
     "Uniform",
     "Weighting",

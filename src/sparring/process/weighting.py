@@ -43,6 +43,13 @@ class SNRPlusOne(Weighting):
         return log_snr.exp() + 1
 
 
+class TruncatedSNR(Weighting):
+    """max(SNR, 1): the larger of the plain losses on eps and on x_0. Source: Salimans and Ho (arXiv 2202.00512)."""
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        return log_snr.exp().clamp(min=1)
+
+
 class MinSNR(Weighting):
     """min(SNR, gamma). Source: Hang et al. 2023 (arXiv 2303.09556).
 

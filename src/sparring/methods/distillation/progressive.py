@@ -1,0 +1,107 @@
+"""Progressive: distillation in rounds that halve the number of calls (Salimans and Ho, arXiv 2202.00512).
+
+Status: unproven.
+
+A student of N calls learns to make in one DDIM step what its teacher makes in two, from t over the middle m to s:
+
+    x_m = ddim(x_t, T),        x_s = ddim(x_m, T)
+    xhat* = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t),        L = w(t) |xhat* - xhat|^2
+
+xhat* is the image whose single step from x_t ends at x_s; in the last step, s = 0, it is the teacher's image at m. The
+levels are those of the student's sampler. When a round ends the student becomes the teacher, and N is halved: from
+`first_steps` to `last_steps` in one run. If the student is a copy of a teacher whose steps are exact, it has no loss.
+
+There is no fake and no discriminator. w = max(SNR, 1), the paper's; SNR + 1 is its other one. Rounds of equal length
+and one rate for the whole run are ours: the paper's rate falls in each round, and its last round is twice as long.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparring.data import Batch
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method, moving_copy
+from sparring.process import EDM, TruncatedSNR, Weighting
+from sparring.rollout import Noised, noise
+from sparring.rollout.ode_step import check_guidance, ddim, guided, image_of_step
+
+
+@dataclass
+class ProgressiveStep:
+    """Noised images, the student's prediction of the clean ones, and what it should be, both [B, C, H, W]."""
+
+    noised: Noised
+    image: Tensor
+    target: Tensor
+
+
+class Progressive(Method):
+    """Halves the network calls of a trained denoiser, round by round.
+
+    Args:
+        generator: a trained denoiser, the teacher of the first round; not of the EDM process.
+        first_steps: network calls of the student in the first round.
+        last_steps: and in the last; `first_steps` is `last_steps` times a power of 2.
+        guidance: scale of classifier-free guidance of the first teacher; 1 is none.
+        weighting: weight of the squared error of the clean image over log-SNR; max(SNR, 1) when None.
+    """
+
+    generator: Denoiser
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        *,
+        first_steps: int = 8,
+        last_steps: int = 1,
+        guidance: float = 1.0,
+        weighting: Weighting | None = None,
+    ):
+        rounds = [last_steps]
+        while 0 < rounds[0] < first_steps:
+            rounds.insert(0, 2 * rounds[0])
+        if rounds[0] != first_steps or last_steps < 1:
+            raise ValueError(
+                f"`first_steps={first_steps}` must be `last_steps={last_steps}` (at least 1) times 1, 2, 4, 8 …"
+            )
+        if isinstance(generator.process, EDM):
+            raise ValueError("`process=EDM`: of its samplers' grids none is a half of another; use VP or a flow")
+        check_guidance(generator, guidance)
+        super().__init__(generator)
+        self.teacher = moving_copy(generator)
+        self.rounds = rounds
+        self.sample_steps = last_steps
+        self.guidance = guidance
+        self.weighting = weighting or TruncatedSNR()
+        self.register_buffer("round", torch.zeros((), dtype=torch.int64))
+        self.round: Tensor
+
+    def rollout(self, batch: Batch) -> ProgressiveStep:
+        student, teacher, number = self.generator, self.teacher.module, int(self.round)
+        num_steps, guidance = self.rounds[number], 1.0 if number else self.guidance
+        index = batch.draws.integers(num_steps, (len(batch),)).double()
+        t, m, s = (self.level((index + end) / num_steps) for end in (1, 0.5, 0))
+        noised = noise(student.process, batch, t)
+        x_m = ddim(guided(teacher, noised.x_t, t, batch.condition, guidance), m)
+        x_s = ddim(guided(teacher, x_m, m, batch.condition, guidance), s)
+        image = student(noised.x_t, t, batch.condition).x0
+        self.log(calls=float(num_steps))
+        return ProgressiveStep(noised, image, image_of_step(student.process, noised.x_t, x_s, t, s))
+
+    def level(self, u: Tensor) -> Tensor:
+        """The times [B] of shares u [B] of a sampler's grid, shifted towards noise as the process says."""
+        shift = self.generator.process.shift
+        return (shift * u / (1 + (shift - 1) * u)).float()
+
+    def generator_loss(self, batch: Batch, rollout: ProgressiveStep) -> Losses:
+        weight = self.weighting(self.generator.process.log_snr(rollout.noised.t))
+        error = (rollout.image - rollout.target).square().flatten(1).mean(1)
+        return {"distillation": (weight * error).mean()}
+
+    def after_step(self) -> None:
+        due = len(self.rounds) * (self.step + 1) // self.steps
+        if self.round < due < len(self.rounds):
+            self.teacher.refreeze(self.generator)
+            self.round += 1
