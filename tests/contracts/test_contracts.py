@@ -9,7 +9,7 @@ from contract_parts import PHASES, ROWS, Case, PermutedDraws, build, tensors_in,
 from sparring.data import Draws
 from sparring.generators import Denoiser
 from sparring.recipes import recipe
-from sparring.recipes.compose import compose, shipped
+from sparring.recipes.compose import compose, decides_process, read, shipped
 from sparring.runs.checkpoint import read_checkpoint
 from sparring.samplers import Sampler
 
@@ -94,11 +94,17 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
         pytest.skip("of another kind")
     if made["denoiser"]["net"]["class_path"].endswith(".SourceUNet"):
         pytest.skip("conditioned on a source instead: see the next one")
-    if made.get("denoiser", {}).get("net", {}).get("init_args", {}).get("in_channels", 1) == 1:
+    sizes = made["denoiser"]["net"]["init_args"]
+    stock = sizes.get("in_channels", 1) == sizes.get("out_channels", 1) == 1
+    if made["denoiser"]["net"]["class_path"].endswith(".DiTTransformer2DModel"):
+        case = Case(name, start_with_classes, tmp_path)
+    elif stock and not decides_process(read(name)):
         case = Case(name, start_with_classes, tmp_path, tuned=True)
     else:  # its network does not take the images themselves, as the start's does
         case = Case(name, start_with_classes, tmp_path, "--denoiser.net.init_args.num_class_embeds=11")
     denoisers = case.method.generators()
+    if not hasattr(denoisers[0].net, "class_embedding"):
+        pytest.skip("a DiT, which has its classes in each block")
     for denoiser in denoisers:
         denoiser.condition_dropout = 0.0  # a row that is left out has another label by right
     seen = [[] for _ in denoisers]

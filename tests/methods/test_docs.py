@@ -14,9 +14,11 @@ from sparring.data import StoredImages
 from sparring.recipes import recipe
 from sparring.recipes.compose import BESIDE, compose, read, shipped
 from sparring.recipes.for_data import GAN_PARTS, GAN_VALUES, setting_for
+from sparring.recipes.systems import systems
 
 ROOT = Path(__file__).resolve().parents[2]
-EACH = pytest.mark.parametrize("name", shipped("methods"))
+OF_RECIPES = {one.recipe: one.page for one in systems() if one.file.startswith("recipes/")}
+EACH = pytest.mark.parametrize("name", [name for name in shipped("methods") if name not in OF_RECIPES])
 
 
 def class_of(name):
@@ -25,7 +27,7 @@ def class_of(name):
 
 
 def page(name):
-    return (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    return (ROOT / OF_RECIPES.get(name, f"docs/methods/{name}.md")).read_text(encoding="utf-8")
 
 
 @EACH
@@ -37,9 +39,11 @@ def test_the_table_of_settings_has_every_argument_with_its_default(name):
     assert rows == expected
 
 
-@EACH
+@pytest.mark.parametrize("name", shipped("methods"))
 def test_the_commands_parse(name):
     commands = re.findall(r"^    (sparring fit .*)$", page(name), flags=re.MULTILINE)
+    if name in OF_RECIPES:
+        commands = [command for command in commands if command.split()[2] == name]
     assert commands
     for command in commands:
         options, flags = parser().parse_known_args(shlex.split(command)[1:])

@@ -4,10 +4,10 @@ import argparse
 import sys
 from importlib.metadata import version
 
-from sparring.cli import compare, demo, encoder, evaluate, fit, recipes, sample, study, systems
+from sparring.cli import compare, demo, ema, encoder, evaluate, fit, recipes, sample, study, systems
 from sparring.cli.terminal import fail
 
-COMMANDS = (systems, recipes, fit, encoder, sample, evaluate, compare, study, demo)
+COMMANDS = (systems, recipes, fit, ema, encoder, sample, evaluate, compare, study, demo)
 DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 
@@ -15,6 +15,7 @@ Train, tune and distil diffusion models with a discriminator in the loop.
   sparring recipes                                       methods and settings, one line each
   sparring fit diffusion --on digits --out runs/base     train a denoiser
   sparring fit adt --on digits --init runs/base          tune it against a discriminator
+  sparring ema runs/base --std 0.1 --out runs/short      average a run anew
   sparring sample runs/adt-digits --n 64 --out grid.png  look at it
   sparring evaluate runs/adt-digits --steps 10           measure it
   sparring compare runs/*                                one table, one page

@@ -29,27 +29,32 @@ from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
 from sparring.generators.sampling import Sampling
+from sparring.generators.start import Start, StudentTStart
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
 from sparring.networks.precision import at_least_float32
+from sparring.networks.time_blind import blind_to_time, keep_blind
 from sparring.process import (
     EDM,
     VP,
     Kind,
     Latents,
     Process,
+    StudentT,
     per_image,
     scheduler_name,
     set_timesteps,
     takes_variance,
 )
+from sparring.process.noise import HALF_STEP
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
 SOURCE = "source"
 """The argument by which a network takes the image that it is conditioned on."""
 
 CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
+IMAGES_TO_FIT = 20000  # a start density, at most (our choice)
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 
 
@@ -73,11 +78,14 @@ class Denoiser(Generator):
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
         latent_dim: numbers in a latent z, normal and new for each call, that the network is conditioned on through a
             `LatentSlot`; 0: none.
+        time_blind: the network is not told the noise level; it has to see it.
+        start: density that a sampler begins from; None: the noise of the process.
 
     Attributes:
         own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
             default; None: DDIM.
         classes_of_data: how many classes it was trained on, as far as is known; 0: unknown, or none.
+        learned_variance: whether "ddpm" takes the variance of its steps from the network.
     """
 
     def __init__(
@@ -89,6 +97,8 @@ class Denoiser(Generator):
         text: Family | None = None,
         condition_dropout: float | None = None,
         latent_dim: int = 0,
+        time_blind: bool = False,
+        start: Start | None = None,
     ) -> None:
         super().__init__()
         if prediction not in get_args(Kind):
@@ -104,7 +114,13 @@ class Denoiser(Generator):
                 "step; train v or x0, or take the linear schedule",
                 stacklevel=2,
             )
+        if time_blind:
+            blind_to_time(net)
+        keep_blind(net)
+        if start is None and isinstance(process.kernel, StudentT):
+            start = StudentTStart(process.kernel.dimension, float(process.sigma(torch.ones(()))))
         self.net = net
+        self.start: Any = start
         self.process = process
         self.prediction: Kind = prediction
         self.space = space
@@ -119,6 +135,7 @@ class Denoiser(Generator):
         self.own_scheduler: Any = None
         self._image_shape: tuple[int, int, int] | None = None
         self.classes_of_data = 0
+        self.learned_variance = False
         self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
         self._takes_source = text is None and SOURCE in inspect.signature(net.forward).parameters
         if self._takes_source and self._label_name is not None:
@@ -274,12 +291,28 @@ class Denoiser(Generator):
             return None
         return batch.draws.normal((len(batch), self.slot.config["latent_dim"])).to(batch.x_0)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition = None, z: Tensor | None = None) -> Prediction:
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Condition = None,
+        z: Tensor | None = None,
+        *,
+        variance: bool = False,
+    ) -> Prediction:
         """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions, and
-        latents z [B, latent_dim].
+        latents z [B, latent_dim]. With `variance`, the variance that a network learned is in it, too.
         """
-        output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition, z)
-        return Prediction(at_least_float32(output), at_least_float32(x_t), t, self.prediction, self.process)
+        x_in, time = self.process.model_input(x_t, t), self.process.model_time(t)
+        output = at_least_float32(self.network(x_in, time, condition, z, variance=variance))
+        return self._read(output, x_t, t)
+
+    def _read(self, output: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
+        """The prediction of an output [B, C or 2C, H, W]; of 2C channels, the second half is the variance."""
+        channels, wide = x_t.shape[1], at_least_float32(x_t)
+        variance = output[:, channels:] if output.shape[1] > channels else None
+        output = output if variance is None else output[:, :channels]
+        return Prediction(output, wide, t, self.prediction, self.process, variance)
 
     def network(
         self,
@@ -370,6 +403,22 @@ class Denoiser(Generator):
         self.check_condition(data)
         self.check_shape(data.image_shape)
 
+    def check_batch(self, batch_size: int) -> None:
+        super().check_batch(batch_size)
+        self.process.coupling.check(batch_size)
+
+    @torch.no_grad()
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        if self.start is None:
+            return
+        n = min(len(data), IMAGES_TO_FIT)
+        draws = Draws(seed, phase="start", device=self.device)
+        shape = (n, *self.latent_shape(data.image_shape))
+        x_0 = data.images(n).to(self.device)
+        x_0 = x_0 if self.space is None else self.space.encode(x_0, draws.normal(shape))
+        eps, last = self.process.kernel(draws, shape).to(x_0), torch.ones(n, device=x_0.device)
+        self.start.fit(self.process.add_noise(x_0, eps, last), seed)
+
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         """One image of shape (C, H, W) through the network, without gradients; such images are sampled from now on.
 
@@ -382,6 +431,8 @@ class Denoiser(Generator):
         config = getattr(self.net, "config", {})
         size, channels = config.get("sample_size"), config.get("in_channels")
         shape = self.latent_shape(image_shape)
+        if self.start is not None:
+            self.start.size_for(shape)
         made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else shape
         if tuple(made_for) != tuple(shape) and self.text is None:
             raise ValueError(
@@ -429,7 +480,7 @@ class Denoiser(Generator):
         It says how well the network denoises, which for a few-step student is not what its samples look like.
         """
         t = self.process.default_times()(self.process, batch.draws, len(batch))
-        eps = batch.draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
+        eps = self.process.kernel(batch.draws, tuple(batch.x_0.shape)).to(batch.x_0)
         x_t, condition = self.process.add_noise(batch.x_0, eps, t), self.condition_with_dropout(batch)
         prediction = self(x_t, t, condition, self.z(batch))
         return self.output_error(prediction, batch.x_0, eps)
@@ -454,10 +505,23 @@ class Denoiser(Generator):
     # -- samples -------------------------------------------------------------------------------------------------------
 
     def stepper(self, scheduler: str | None = None) -> Any:
-        """The diffusers scheduler of that name for this network; its own, or DDIM, when None."""
+        """The diffusers scheduler of that name for this network; its own, or DDIM, when None.
+
+        Raises:
+            ValueError: one that adds Gaussian noise on its way, of a process whose noise has another law.
+        """
+        if scheduler in ("ddpm", "lcm") and not self.process.kernel.gaussian:
+            raise ValueError(f"`scheduler={scheduler}` adds Gaussian noise, and this process has another: take ddim")
         if scheduler is None and self.own_scheduler is not None:
             return self.own_scheduler
-        return self.process.scheduler(scheduler or "ddim", self.prediction)
+        return self._scheduler(scheduler or "ddim")
+
+    def _scheduler(self, name: str) -> Any:
+        made = self.process.scheduler(name, self.prediction)
+        if name == "ddpm" and self.learned_variance:
+            made.register_to_config(variance_type="learned_range")
+            made.variance_type = "learned_range"
+        return made
 
     def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
         stepper = self.stepper(scheduler)
@@ -601,6 +665,9 @@ class Denoiser(Generator):
         for one in using:
             one.check(self)
         check_moves(using, scheduler)
+        if not self.process.kernel.gaussian and any(one.moves for one in using):
+            moving = next(one.label for one in using if one.moves)
+            raise ValueError(f"{moving} moves the state by Gaussian noise, and this process has another")
         if draws is None:
             draws = partial(own_draws, 0, total=len(latents), device=latents.device)
         size = batch_size or rows_at_once(latents, self.factor**2)
@@ -615,8 +682,16 @@ class Denoiser(Generator):
                 predict = wrapped(self, using)
                 output = partial(self.step_output, walk, given, predict, generator=noise)
                 move = partial(self.moved, walk, given, predict, using) if any(one.moves for one in using) else None
-                finished.append(walk.run(walk.noise(latents[rows]), output, move=move, generator=noise, watch=watch))
+                begin = self.begin(walk, latents[rows], draws(rows, 0, "start"))
+                finished.append(walk.run(begin, output, move=move, generator=noise, watch=watch))
         return torch.cat(finished)
+
+    def begin(self, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
+        """The state that a walk begins from, made of standard normal latents [B, c, h, w]."""
+        if self.start is None:
+            return walk.noise(latents)
+        u = draws.uniform((len(latents),)).to(latents.device) + HALF_STEP
+        return walk.level(0, self.process).state(self.start(latents, u))
 
     def step_output(
         self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor, generator: Any = None
@@ -658,10 +733,7 @@ class Denoiser(Generator):
         """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""
         z = None if self.slot is None or level.z is None else level.z.repeat(len(x_t) // len(level.z), 1)
         output = at_least_float32(self.network(level.network_input(x_t), level.model_time, condition, z, variance=True))
-        channels, wide = x_t.shape[1], at_least_float32(x_t)
-        variance = output[:, channels:] if output.shape[1] > channels else None
-        output = output if variance is None else output[:, :channels]
-        return Prediction(output, wide, level.times(len(x_t)), self.prediction, self.process, variance)
+        return self._read(output, x_t, level.times(len(x_t)))
 
     # -- folders -------------------------------------------------------------------------------------------------------
 
@@ -670,10 +742,10 @@ class Denoiser(Generator):
 
         A network of another kind is written as its class, arguments and weights, if those make it again.
         """
-        scheduler, net = self.process.scheduler(sampler, self.prediction), merged_network(self.net)
-        if write_pipeline(folder, net, scheduler, self.space, self.text, self.slot):
+        scheduler, net = self._scheduler(sampler), merged_network(self.net)
+        if write_pipeline(folder, net, scheduler, self.space, self.text, self.slot, self.start):
             return True
-        if self.space is not None or self.text is not None:
+        if self.space is not None or self.text is not None or self.start is not None:
             return False
         settings: dict[str, Any] = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
         return write_own(folder, net, scheduler=json.loads(stock_scheduler(scheduler).to_json_string()), **settings)

@@ -25,6 +25,7 @@ class DenoiserPipeline(DiffusionPipeline):
         transformer: a DiT, or None.
         vae: the autoencoder of its latents; None: it works on pixels.
         latent_slot: through which it is conditioned on a latent z, new for each step; None: it takes none.
+        start: density that it begins from; None: standard normal noise.
     """
 
     scheduler: Any
@@ -32,14 +33,21 @@ class DenoiserPipeline(DiffusionPipeline):
     transformer: Any
     vae: Any
     latent_slot: Any
-    _optional_components = ["unet", "transformer", "vae", "latent_slot"]
-    model_cpu_offload_seq: Any = "latent_slot->unet->transformer->vae"
+    start: Any
+    _optional_components = ["unet", "transformer", "vae", "latent_slot", "start"]
+    model_cpu_offload_seq: Any = "start->latent_slot->unet->transformer->vae"
 
     def __init__(
-        self, scheduler: Any, unet: Any = None, transformer: Any = None, vae: Any = None, latent_slot: Any = None
+        self,
+        scheduler: Any,
+        unet: Any = None,
+        transformer: Any = None,
+        vae: Any = None,
+        latent_slot: Any = None,
+        start: Any = None,
     ):
         super().__init__()
-        parts = {"unet": unet, "transformer": transformer, "vae": vae, "latent_slot": latent_slot}
+        parts = {"unet": unet, "transformer": transformer, "vae": vae, "latent_slot": latent_slot, "start": start}
         self.register_modules(scheduler=scheduler, **parts)
         if latent_slot is not None:
             latent_slot.attach(unet or transformer)
@@ -77,7 +85,7 @@ class DenoiserPipeline(DiffusionPipeline):
         shape = (n, net.config.in_channels, *((size, size) if isinstance(size, int) else size))
         self.set_timesteps(num_inference_steps, device)
         x = randn_tensor(shape, generator=generator, device=device, dtype=net.dtype)
-        x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+        x = x * getattr(scheduler, "init_noise_sigma", 1.0) if self.start is None else self.begin(x, generator)
         extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
         for time in self.progress_bar(scheduler.timesteps):
             x_in = scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x
@@ -89,7 +97,8 @@ class DenoiserPipeline(DiffusionPipeline):
                 output = self.output(x_in, time, labels)
                 if guidance_scale != 1 and labels is not None:
                     none = self.output(x_in, time, torch.full_like(labels, null))
-                    output = none + guidance_scale * (output - none)
+                    channels = x.shape[1]  # a learned variance behind them is not guided
+                    output[:, :channels] = (none + guidance_scale * (output - none))[:, :channels]
             x = scheduler.step(output, time, x, return_dict=False, **extra)[0]
         images: Any = (self.decoded(x) / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
@@ -97,6 +106,14 @@ class DenoiserPipeline(DiffusionPipeline):
             images = self.numpy_to_pil(images) if output_type == "pil" else images
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def begin(self, z: torch.Tensor, generator: Any) -> torch.Tensor:
+        """The scheduler's state at its first level, of standard normal z."""
+        u = torch.special.ndtr(randn_tensor((len(z), 1), generator, z.device, z.dtype)).flatten()
+        x_t, first = self.start(z, u), self.scheduler.timesteps[0]
+        if type(self.scheduler).__name__.startswith("EDM") or not hasattr(self.scheduler, "scale_model_input"):
+            return x_t
+        return x_t / self.scheduler.scale_model_input(torch.ones_like(x_t), first)  # Euler's and Heun's is x_t / alpha
 
     def classes(self) -> tuple[int | None, int]:
         """How many classes the network has, and the one that says "none"."""
@@ -107,10 +124,13 @@ class DenoiserPipeline(DiffusionPipeline):
         return total, (total or 1) - 1
 
     def output(self, x_in: torch.Tensor, time: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
-        """What the network says of x, without the variance of networks that learned one."""
+        """What the network says of x, with the variance of networks that learned one if the scheduler takes it."""
         net = self.unet or self.transformer
         told = {} if labels is None else {"class_labels": labels}
         output = net(x_in.to(net.dtype), time.to(x_in.device).expand(len(x_in)), **told, return_dict=False)[0]
+        kind, config = type(self.scheduler).__name__, self.scheduler.config
+        if kind.startswith("DDPM") and config.variance_type.startswith("learned"):
+            return output.to(x_in.dtype)
         return output[:, : x_in.shape[1]].to(x_in.dtype)
 
     def set_timesteps(self, num_steps: int, device: Any) -> None:

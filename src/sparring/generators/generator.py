@@ -72,6 +72,14 @@ class Generator(nn.Module, ABC):
     def check(self, data: ImageData) -> None:
         """Raises ValueError if it cannot be trained on these images, labels or captions."""
 
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """Called once before the first step of a new run: what is learned from the images before training."""
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises ValueError if it cannot be trained on `batch_size` images at once."""
+        if batch_size < 1:
+            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+
     @abstractmethod
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Makes images (C, H, W) from now on; raises ValueError if it cannot."""

@@ -17,11 +17,12 @@ from sparring.generators.guide import Guide
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
+from sparring.generators.start import Start, StudentTStart
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
 from sparring.networks.wavelet import HaarWavelet
-from sparring.process import Latents, from_scheduler, takes_variance
+from sparring.process import Latents, StudentT, from_scheduler, takes_variance
 from sparring.process.space import space_of
 from sparring.runs import RunFolder
 
@@ -122,9 +123,13 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     space = None if vae is None else space_of(vae)
     check_channels(net, net.config.in_channels if text is None else text.channels(net), space, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
-    denoiser = Denoiser(net, process, prediction, space, text)
+    start = getattr(pipe, "start", None)
+    if isinstance(start, StudentTStart):
+        process.kernel = StudentT(dimension=start.config["dimension"])
+    denoiser = Denoiser(net, process, prediction, space, text, start=start)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
+    denoiser.learned_variance = takes_variance(pipe.scheduler)
     return denoiser, pipe.scheduler
 
 
@@ -209,7 +214,7 @@ def network_class(library: str, kind: str) -> Any:
     import transformers
 
     homes = {"diffusers": diffusers, "transformers": transformers}
-    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot, HaarWavelet)}
+    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot, HaarWavelet, Start)}
     cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
     known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
     return cls if known else None

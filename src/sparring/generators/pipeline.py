@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparring.generators.families import Family
+from sparring.generators.start import Start
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.process import Latents
@@ -23,7 +24,12 @@ OWN = "denoiser_pipeline"
 
 
 def pipeline_class(
-    net: nn.Module, scheduler: Any, space: Latents | None, text: Family | None, slot: LatentSlot | None = None
+    net: nn.Module,
+    scheduler: Any,
+    space: Latents | None,
+    text: Family | None,
+    slot: LatentSlot | None = None,
+    start: Start | None = None,
 ) -> tuple[type, str] | None:
     """The pipeline that draws with this network what we draw, and the name it gives the network; None if there is none.
 
@@ -45,11 +51,11 @@ def pipeline_class(
     if isinstance(net, DiTTransformer2DModel):
         vae = space.vae.config if type(space) is Latents else None  # of an autoencoder, and no wavelet
         plain = vae is not None and not any(vae.get(name) for name in ("shift_factor", "latents_mean", "latents_std"))
-        stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales and slot is None
+        stock = plain and config.num_embeds_ada_norm == 1000 and not is_flow and not scales and slot is start is None
         return (DiTPipeline if stock else DenoiserPipeline), "transformer"
     learned = isinstance(net, UNet2DModel) and config.out_channels != config.in_channels
     takes_generator = "generator" in signature(scheduler.step).parameters
-    if space is not None or slot is not None or learned or is_flow or not takes_generator:
+    if space is not None or not (slot is start is None) or learned or is_flow or not takes_generator:
         return DenoiserPipeline, "unet"
     if not scales and config.num_class_embeds is None:
         return DDPMPipeline, "unet"
@@ -63,6 +69,7 @@ def write_pipeline(
     space: Latents | None = None,
     text: Family | None = None,
     slot: LatentSlot | None = None,
+    start: Start | None = None,
 ) -> bool:
     """Writes a folder that `DiffusionPipeline.from_pretrained` opens.
 
@@ -77,12 +84,13 @@ def write_pipeline(
         space: the autoencoder that is written beside it.
         text: the text encoders that are written beside it.
         slot: through which it is conditioned on a latent z.
+        start: density that its samples begin from.
 
     Returns:
         False if the network is no diffusers model, so that there is no pipeline for it.
     """
     scheduler = stock_scheduler(scheduler)
-    found = pipeline_class(net, scheduler, space, text, slot)
+    found = pipeline_class(net, scheduler, space, text, slot, start)
     if found is None:
         return False
     cls, name = found
@@ -96,7 +104,7 @@ def write_pipeline(
                 os.replace(file, folder / part / file.name)
             draft.rmdir()
         return True
-    parts = trained | {"scheduler": scheduler}
+    parts = trained | {"scheduler": scheduler} | ({} if start is None else {"start": start})
     if text is not None:
         pipe = copy(text.pipe)
         if "steps_offset" in scheduler.config:  # these pipelines ask for 1; our spacing of the steps does not use it

@@ -10,6 +10,7 @@ from sparring.generators.denoiser import Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.frozen import frozen_tensors
+from sparring.process import Coupling
 
 
 class Pretrained(Denoiser):
@@ -23,6 +24,7 @@ class Pretrained(Denoiser):
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
         latent_dim: numbers in a latent z that the network is conditioned on; 0: as in the folder.
+        coupling: which noise goes to which image of a batch in training; independent noise when None.
         allow: further packages whose networks the folder may name.
 
     Raises:
@@ -37,6 +39,7 @@ class Pretrained(Denoiser):
         condition_dropout: float | None = None,
         latent_dim: int = 0,
         allow: Sequence[str] = (),
+        coupling: Coupling | None = None,
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         loaded = load_denoiser(path, dtype, allow)
@@ -47,7 +50,9 @@ class Pretrained(Denoiser):
                 f"`latent_dim={latent_dim}`: the network in {path} is conditioned on a z of {known} numbers"
             )
         new = 0 if known else latent_dim
-        super().__init__(loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout, new)
+        loaded.process.coupling = coupling or loaded.process.coupling
+        given = (loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout, new)
+        super().__init__(*given, start=loaded.start)
         self.slot = loaded.slot or self.slot
         self.path = path
         if isinstance(tuning, LoRA):

@@ -123,8 +123,7 @@ class Method(nn.Module, ABC):
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if the settings of the run cannot work for this method or its discriminator."""
-        if batch_size < 1:
-            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+        self.generator.check_batch(batch_size)
         for discriminator in self.discriminators():
             discriminator.check(batch_size)
 

@@ -2,6 +2,7 @@
 much (`weighting`), and in which space it happens (`space`)."""
 
 from sparring.process.gaussian import EDM, VP, RectifiedFlow, from_scheduler
+from sparring.process.noise import Assignment, Coupling, Gaussian, Independent, Kernel, Nearest, StudentT
 from sparring.process.process import Process, Times, per_image
 from sparring.process.schedulers import (
     Kind,
@@ -12,12 +13,21 @@ from sparring.process.schedulers import (
     takes_variance,
 )
 from sparring.process.space import Bands, Latents
-from sparring.process.times import LogitNormal, LogNormal, Uniform
+from sparring.process.times import (
+    AdaptiveTimes,
+    LearnedTimes,
+    LogitNormal,
+    LogNormal,
+    LossAware,
+    Uniform,
+    UniformLogSNR,
+)
 from sparring.process.weighting import (
     P2,
     SNR,
     Constant,
     Debiased,
+    EDMMonotone,
     EDMWeighting,
     MinSNR,
     Sigmoid,
@@ -25,10 +35,17 @@ from sparring.process.weighting import (
     SoftMinSNR,
     TruncatedSNR,
     Weighting,
+    elbo_weight,
+    is_monotone,
 )
 
 __all__ = [
-    "Bands",
+    "Assignment",
+    "Coupling",
+    "Gaussian",
+    "Independent",
+    "Kernel",
+    "Nearest",
     "EDM",
     "P2",
     "SNR",
@@ -46,9 +63,11 @@ __all__ = [
     "SNRPlusOne",
     "Sigmoid",
     "SoftMinSNR",
+    "StudentT",
     "TruncatedSNR",
     "Times",
     "Uniform",
+    "UniformLogSNR",
     "Weighting",
     "from_scheduler",
     "initial_sample",
@@ -57,4 +76,11 @@ __all__ = [
     "scheduler_name",
     "set_timesteps",
     "takes_variance",
+    "AdaptiveTimes",
+    "Bands",
+    "EDMMonotone",
+    "LearnedTimes",
+    "LossAware",
+    "elbo_weight",
+    "is_monotone",
 ]

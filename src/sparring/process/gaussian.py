@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from sparring.process.noise import Coupling, Kernel
 from sparring.process.process import Process, Times, as_time, per_image, positive, wide
 from sparring.process.schedulers import Kind, edm_scheduler, flow_scheduler, read_scheduler, vp_scheduler
 from sparring.process.times import LogNormal, Uniform
@@ -31,6 +32,10 @@ class VP(Process):
         beta_end: last beta of "linear" and "scaled_linear".
         betas: all betas, in place of a schedule; N is their number.
         zero_terminal_snr: shift and rescale the schedule so that the last level is pure noise; needs "v" or "x0".
+        last_time: share of the levels that is kept, from the clean end; 1 is all. A shorter process needs a density to
+            start sampling from (`denoiser.start`), since its last level is not pure noise.
+        kernel: law of the noise; Gaussian when None.
+        coupling: which noise goes to which image of a batch in training; independent noise when None.
     """
 
     def __init__(
@@ -42,7 +47,11 @@ class VP(Process):
         beta_end: float = 0.02,
         betas: list[float] | None = None,
         zero_terminal_snr: bool = False,
+        last_time: float = 1.0,
+        kernel: Kernel | None = None,
+        coupling: Coupling | None = None,
     ) -> None:
+        super().__init__(kernel, coupling)
         names = {"linear": "linear", "cosine": "squaredcos_cap_v2", "scaled_linear": "scaled_linear"}
         if schedule not in names:
             raise ValueError(f"schedule={schedule!r} is unknown; VP has {', '.join(names)} (or give `betas`)")
@@ -51,6 +60,7 @@ class VP(Process):
         if betas is None and num_timesteps < 1:
             raise ValueError(f"num_timesteps={num_timesteps} must be at least 1")
         self.num_timesteps = len(betas) if betas is not None else num_timesteps
+        self.spacing = 1 / self.num_timesteps
         self.zero_terminal_snr = zero_terminal_snr
         self._betas = {
             "num_train_timesteps": self.num_timesteps,
@@ -61,6 +71,14 @@ class VP(Process):
             "rescale_betas_zero_snr": zero_terminal_snr,
         }
         diffusers_scheduler: Any = DDPMScheduler(**self._betas)
+        if not 0 < last_time <= 1 or (last_time < 1 and zero_terminal_snr):
+            raise ValueError(f"`last_time={last_time}` must lie in (0, 1], and be 1 with zero terminal SNR")
+        if last_time < 1:
+            self.num_timesteps = max(1, round(last_time * self.num_timesteps))
+            kept = diffusers_scheduler.betas[: self.num_timesteps].tolist()
+            self._betas |= {"num_train_timesteps": self.num_timesteps, "trained_betas": kept}
+            diffusers_scheduler = DDPMScheduler(**self._betas)
+            self.spacing = 1 / self.num_timesteps
         alpha_bar = diffusers_scheduler.alphas_cumprod.double()
         if zero_terminal_snr:
             alpha_bar[-1] = 2.0**-24
@@ -129,13 +147,23 @@ class EDM(Process):
         sigma_max: largest noise level, at t = 1.
         sigma_data: standard deviation of the data, all pixels together.
         rho: bends the time axis; 7 puts more steps at low noise.
+        kernel: law of the noise; Gaussian when None.
+        coupling: which noise goes to which image of a batch in training; independent noise when None.
     """
 
     scales_input = True
 
     def __init__(
-        self, *, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, rho: float = 7.0
+        self,
+        *,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        sigma_data: float = 0.5,
+        rho: float = 7.0,
+        kernel: Kernel | None = None,
+        coupling: Coupling | None = None,
     ) -> None:
+        super().__init__(kernel, coupling)
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: 0 < sigma_min < sigma_max is needed")
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
@@ -182,11 +210,14 @@ class RectifiedFlow(Process):
     Args:
         shift: moves sampling (and `LogitNormal` training times) towards noise, t -> shift t / (1 + (shift - 1) t), for
             large images; 1 leaves both alone. The process itself does not depend on it.
+        kernel: law of the noise; Gaussian when None.
+        coupling: which noise goes to which image of a batch in training; independent noise when None.
     """
 
     margin = 1e-3  # training times stay this far from both ends, where log-SNR is infinite
 
-    def __init__(self, *, shift: float = 1.0) -> None:
+    def __init__(self, *, shift: float = 1.0, kernel: Kernel | None = None, coupling: Coupling | None = None) -> None:
+        super().__init__(kernel, coupling)
         self.shift = positive("shift", shift)
 
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:

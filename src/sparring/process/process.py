@@ -6,12 +6,14 @@ back has t's dtype, at least float32.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparring.data import Draws
+from sparring.process.noise import Coupling, Gaussian, Independent, Kernel
 from sparring.process.schedulers import Kind
 
 
@@ -26,10 +28,20 @@ class Process(ABC):
     Attributes:
         shift: of the times on a sampler's grid; only a rectified flow has another than 1.
         scales_input: whether networks are shown something else than x_t (`model_input`), as EDM's are.
+        kernel: law of the noise.
+        coupling: which noise goes to which image in training.
+        spacing: of times between which derivatives along the process are taken: that of the levels, if it has levels.
     """
 
     shift: float = 1.0
+    spacing: float = 1e-4
     scales_input: bool = False
+    kernel: Kernel = Gaussian()
+    coupling: Coupling = Independent()
+
+    def __init__(self, kernel: Kernel | None = None, coupling: Coupling | None = None) -> None:
+        self.kernel = kernel or self.kernel
+        self.coupling = coupling or self.coupling
 
     @abstractmethod
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +130,12 @@ class Process(ABC):
 
         Returns:
             mean [B, ...], and std [B, 1, 1, ...] to multiply noise with; differentiable in x_0 and x_t.
+
+        Raises:
+            ValueError: the noise is not Gaussian.
         """
+        if not self.kernel.gaussian:
+            raise ValueError(f"`kernel={type(self.kernel).__name__}`: steps between levels need Gaussian noise")
         log_alpha_s, log_sigma_s = self.log_alpha_sigma(s)
         log_alpha_t, log_sigma_t = self.log_alpha_sigma(t)
         one_minus_r = -torch.expm1(2 * ((log_alpha_t - log_sigma_t) - (log_alpha_s - log_sigma_s)))
@@ -128,12 +145,43 @@ class Process(ABC):
         return per_image(from_x_t, x_t) * x_t + per_image(from_x_0, x_0) * x_0, per_image(std, x_t)
 
 
+@dataclass
+class Drawn:
+    """Training times, and how their losses are balanced if some were drawn more often than others.
+
+    Args:
+        t: [n] times.
+    """
+
+    t: Tensor
+
+    def balanced(self, losses: Tensor) -> Tensor:
+        """[n] losses at these times, whose mean estimates the same objective however the times were drawn."""
+        return losses
+
+
 class Times(ABC):
     """A distribution of training times."""
 
     @abstractmethod
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
-        """[n] times."""
+        """[n] times, all equally important."""
+
+    def draw(self, process: Process, draws: Draws, n: int) -> Drawn:
+        """n times with what balances them; for losses that are means over the times."""
+        return Drawn(self(process, draws, n))
+
+    def at(self, process: Process, u: Tensor) -> Tensor:
+        """The quantile function: the times [n] below which shares u [n] in (0, 1) of all times lie."""
+        raise NotImplementedError
+
+    def log_density(self, process: Process, log_snr: Tensor) -> Tensor:
+        """log p [n] of log-SNR [n], if its time is drawn by this distribution; levels are taken as continuous.
+
+        Raises:
+            ValueError: it is not known for this distribution.
+        """
+        raise ValueError(f"`times={type(self).__name__}`: its density over log-SNR is not known")
 
 
 def wide(t: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ for VP |v - v_pred|^2 = (SNR + 1) |x_0 - x_0_pred|^2.
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sparring.process.process import positive
+from sparring.process.process import Process, Times, positive
+
+NOTHING_LEFT = 1e-7  # SNR; VP's stand-in for zero terminal SNR is 2^-24
 
 
 class Weighting(ABC):
@@ -55,13 +58,20 @@ class MinSNR(Weighting):
 
     Args:
         gamma: cap of the weight.
+        at_zero: weight where nothing is left of the image (SNR below 1e-7, as at the last level of a schedule with zero
+            terminal SNR): "formula" gives about 0, which leaves that level untrained; "one" trains it, as the official
+            code does.
     """
 
-    def __init__(self, *, gamma: float = 5.0) -> None:
-        self.gamma = positive("gamma", gamma)
+    def __init__(self, *, gamma: float = 5.0, at_zero: Literal["formula", "one"] = "formula") -> None:
+        if at_zero not in ("formula", "one"):
+            raise ValueError(f"`at_zero={at_zero}` must be formula or one")
+        self.gamma, self.at_zero = positive("gamma", gamma), at_zero
 
     def __call__(self, log_snr: Tensor) -> Tensor:
-        return log_snr.exp().clamp(max=self.gamma)
+        snr = log_snr.exp()
+        weight = snr.clamp(max=self.gamma)
+        return weight if self.at_zero == "formula" else torch.where(snr < NOTHING_LEFT, 1.0, weight)
 
 
 class SoftMinSNR(Weighting):
@@ -140,3 +150,55 @@ class Sigmoid(Weighting):
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return math.exp(self.bias) * torch.sigmoid(log_snr - self.bias)
+
+
+class EDMMonotone(Weighting):
+    """The weight over log-SNR that EDM has by its levels and weighting, held at its peak: EDM as an ELBO.
+
+    EDM integrates the eps error over log-SNR lam with W ~ N(lam; -2 mean, (2 std)^2) (exp(-lam) + sigma_data^2),
+    which rises up to a peak. Here W is 1 at the peak and left of it ("EDM-monotonic"). It takes the place of both, so
+    `times` is `UniformLogSNR`, or `AdaptiveTimes` with that as `base`. Source: Kingma and Gao 2023 (arXiv 2303.00848).
+
+    Args:
+        sigma_data: standard deviation of the data.
+        mean: mean of EDM's ln(sigma / alpha).
+        std: its standard deviation.
+    """
+
+    def __init__(self, *, sigma_data: float = 0.5, mean: float = -1.2, std: float = 1.2) -> None:
+        self.sigma_data = positive("sigma_data", sigma_data)
+        self.mean, self.std = mean, positive("std", std)
+        grid = torch.linspace(-40, 40, 80001, dtype=torch.float64)
+        log_elbo = self._log_elbo(grid)
+        self.peak, self.log_peak = float(grid[log_elbo.argmax()]), float(log_elbo.max())
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        return torch.exp(self._log_elbo(log_snr.clamp(min=self.peak)) - self.log_peak + log_snr)
+
+    def _log_elbo(self, log_snr: Tensor) -> Tensor:
+        """log W of EDM, but for a constant."""
+        log_p = -0.5 * ((log_snr + 2 * self.mean) / (2 * self.std)).square()
+        return log_p + torch.log(torch.exp(-log_snr) + self.sigma_data**2)
+
+
+def elbo_weight(process: Process, times: Times, weight: Tensor, log_snr: Tensor) -> Tensor:
+    """W(lam) = weight(lam) exp(-lam) p(lam) [n]: the weight of an integral of the eps error over log-SNR.
+
+    `E [weight |x_0 - x_0_pred|^2]` over the times is `int W |eps - eps_pred|^2 d lam`. If W does not rise with lam, it
+    is, up to constants, the negative ELBO of data with Gaussian noise, averaged over its strength. Source: Kingma and
+    Gao 2023 (arXiv 2303.00848); in this form derived.
+
+    Args:
+        process: the noising process.
+        times: distribution of the noise level.
+        weight: [n] weights of the squared x_0 error.
+        log_snr: [n] at which they are taken.
+    """
+    return weight * torch.exp(times.log_density(process, log_snr) - log_snr)
+
+
+def is_monotone(elbo: Tensor) -> bool:
+    """Whether W [n], over rising log-SNR, nowhere rises by more than 1 % of itself and 1e-4 of its mean from a point on
+    (a schedule of levels is not smooth; default (ours))."""
+    lowest = elbo.cummin(0).values
+    return bool((elbo <= 1.01 * lowest + 1e-4 * elbo.mean()).all())

@@ -93,7 +93,8 @@ def compose(
         suited: what suits the user's own data, laid over the setting.
 
     Raises:
-        ValueError: what `read` refuses; a whole recipe with a setting; settings that are like each other in a circle.
+        ValueError: what `read` refuses; a whole recipe with a setting; settings that are like each other in a circle; a
+            trained start of a recipe that decides the process.
     """
     recipe = read(name)
     if "data" in recipe:
@@ -101,6 +102,10 @@ def compose(
             raise ValueError(f"{name} names its own data: leave out `--on {setting}`")
         return recipe
     tuned = (tuned or recipe.get("start") == "trained") and recipe.get("start") != BESIDE
+    if tuned and decides_process(recipe):
+        raise ValueError(
+            f"{name} decides how a network is noised and what it predicts: train it from scratch, no --init"
+        )
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
     for number, (place, content) in enumerate(chain(setting or OWN)):
@@ -120,6 +125,12 @@ def compose(
             f"`{', '.join(dict.fromkeys(missing))}`, which {name} needs and the setting {setting or OWN} does not have"
         )
     return made
+
+
+def decides_process(recipe: dict[str, Any]) -> bool:
+    """Whether a method's file names the process or the prediction, which a trained denoiser has already."""
+    own = recipe.get("denoiser") or {}
+    return "prediction" in own or "class_path" in (own.get("process") or {})
 
 
 def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:

@@ -319,7 +319,10 @@ def section_of(recipe: dict[str, Any], init: str, allow: Sequence[str]) -> dict[
     if of_generator(recipe) == "generator":
         settings = {"folder": folder, "allow": list(allow)}
         return {"class_path": "sparring.generators.load_generator", "init_args": settings}
-    kept = {k: v for k, v in (recipe.get("denoiser") or {}).items() if k not in ("net", "process", "prediction")}
+    own = recipe.get("denoiser") or {}
+    kept = {k: v for k, v in own.items() if k not in ("net", "process", "prediction")}
+    if coupling := ((own.get("process") or {}).get("init_args") or {}).get("coupling"):  # how it is trained, not what
+        kept["coupling"] = coupling
     return kept | {"path": folder, "allow": list(allow)}
 
 

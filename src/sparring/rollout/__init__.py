@@ -10,6 +10,7 @@ from sparring.rollout.one_step import (
     denoising_error,
     denoising_loss,
     noise,
+    noise_at,
     one_step,
     standard_normal,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "fidelity",
     "from_noise",
     "noise",
+    "noise_at",
     "one_step",
     "posterior_step",
     "real_and_fake",

@@ -1,22 +1,27 @@
 """A real batch at a noise level, the one-step prediction of it, and the error of that prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from sparring.data import Batch, Draws
 from sparring.generators import Condition, Denoiser, Prediction
 from sparring.process import Process, Times, Weighting
+from sparring.process.process import Drawn
 
 
 @dataclass
 class Noised:
-    """Real images or latents at a noise level: `x_t = alpha(t) x_0 + sigma(t) eps`, [B, C, H, W], `t` [B] in (0, 1]."""
+    """Real images or latents at a noise level: `x_t = alpha(t) x_0 + sigma(t) eps`, [B, C, H, W], `t` [B] in (0, 1].
+
+    `drawn` is how the times were drawn, if losses at them are balanced by it.
+    """
 
     x_0: Tensor
     eps: Tensor
     t: Tensor
     x_t: Tensor
+    drawn: Drawn | None = None
 
 
 @dataclass
@@ -28,9 +33,15 @@ class OneStep:
 
 
 def noise(process: Process, batch: Batch, t: Tensor) -> Noised:
-    """Noises what is diffused of a batch at times `t` [B], with noise from `batch.draws`."""
-    eps = standard_normal(batch)
+    """Noises what is diffused of a batch at times `t` [B], with noise from `batch.draws` as the process couples it."""
+    eps = process.coupling(batch.draws, batch.x_0, process.kernel)
     return Noised(x_0=batch.x_0, eps=eps, t=t, x_t=process.add_noise(batch.x_0, eps, t))
+
+
+def noise_at(process: Process, batch: Batch, times: Times) -> Noised:
+    """Noises what is diffused of a batch at drawn times; `denoising_error` balances those that are drawn more often."""
+    drawn = times.draw(process, batch.draws, len(batch))
+    return replace(noise(process, batch, drawn.t), drawn=drawn)
 
 
 def standard_normal(batch: Batch) -> Tensor:
@@ -43,7 +54,7 @@ def one_step(denoiser: Denoiser, batch: Batch, times: Times) -> OneStep:
 
     In training, `denoiser.condition_dropout` of the labels or captions are left out, for guidance.
     """
-    noised = noise(denoiser.process, batch, times(denoiser.process, batch.draws, len(batch)))
+    noised = noise_at(denoiser.process, batch, times)
     return OneStep(noised, denoiser(noised.x_t, noised.t, denoiser.condition_with_dropout(batch)))
 
 
@@ -65,6 +76,8 @@ class OneForAll(Times):
 def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | None = None) -> Tensor:
     """[B] squared error of the denoiser in its own output space, mean over dimensions, weighted over the noise level.
 
+    Times that were drawn more often than the objective has them are balanced (`noise_at`).
+
     Args:
         denoiser: the one that made the prediction.
         fake: a noised batch and its prediction.
@@ -73,9 +86,9 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
     """
     noised, prediction = fake.noised, fake.prediction
     error = denoiser.output_error(prediction, noised.x_0, noised.eps)
-    if weighting is None:
-        return error
-    return error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
+    if weighting is not None:
+        error = error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
+    return error if noised.drawn is None else noised.drawn.balanced(error)
 
 
 def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, weighting: Weighting | None) -> Tensor:

@@ -13,7 +13,6 @@ from sparring.generators.loop import Walk
 from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.networks.modes import eval_mode
 from sparring.process import scheduler_input, set_timesteps
-from sparring.rollout.one_step import standard_normal
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def simulate(
         return output
 
     with eval_mode(denoiser.net):
-        return walk.run(walk.noised(batch.x_0, standard_normal(batch)), output)
+        eps = denoiser.process.kernel(batch.draws, tuple(batch.x_0.shape)).to(batch.x_0)
+        return walk.run(walk.noised(batch.x_0, eps), output)
 
 
 def coefficients(scheduler: Any, num_steps: int, start: int = 0) -> list[float]:

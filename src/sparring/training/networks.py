@@ -3,6 +3,7 @@
 import torch
 
 from sparring.methods.method import Method
+from sparring.process import LearnedTimes
 from sparring.training import processes
 
 
@@ -20,6 +21,9 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
     if processes.world() > 1:
         for discriminator in method.discriminators():
             discriminator.gather = processes.gather_rows
+        for part in method.modules():
+            if isinstance(part, LearnedTimes):
+                part.gather = processes.gather_rows
     if gradient_checkpointing:
         method.generator.enable_gradient_checkpointing()
     if compile:

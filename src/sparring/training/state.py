@@ -11,6 +11,7 @@ from sparring.networks.frozen import frozen_tensors, moving_tensors
 from sparring.training import processes
 from sparring.training.ema import EMA
 from sparring.training.optimizer import Player
+from sparring.training.power_ema import PowerAverages
 from sparring.training.sharding import shard_like
 from sparring.training.watch import Balance, Means, Watch
 
@@ -24,6 +25,7 @@ class Run(Protocol):
 
     method: Method
     ema: EMA
+    powers: PowerAverages
     players: list[Player]
     means: Means
     watch: Watch
@@ -112,6 +114,7 @@ def collect_state(run: Run) -> tuple[Groups, dict[str, Any]]:
         "method": {k: v for k, v in changing.items() if not k.startswith(("generator.", "discriminator."))},
     }
     groups |= {f"optimizer_{player.role}": player.state() for player in run.players}
+    groups |= run.powers.state(set(groups["generator"]))
     state = {
         "step": run.step,
         "seed": run.seed,
@@ -155,6 +158,10 @@ def load_state(run: Run, groups: Groups, state: dict[str, Any]) -> None:
     run.step, run.seconds, run.skipped = state["step"], state["seconds"], state["skipped"]
     run.skipped_in_a_row = state.get("skipped_in_a_row", 0)
     run.ema.updates = state["ema_updates"]
+    for group, tensors in run.powers.state(set(strip_prefix("generator.", changing))).items():
+        copy_into(tensors, groups.get(group, {}))
+    for powers in run.powers.averages:
+        powers.updates = state["ema_updates"]
     run.means.load_state(state.get("means", {}))
     if "watch" in state:
         run.watch.load_state(state["watch"])

@@ -13,6 +13,7 @@ from sparring.data import Batch, Draws, derived_seed
 from sparring.data.waiting import Told
 from sparring.methods.method import Method
 from sparring.networks.precision import at_least_float32
+from sparring.process import LearnedTimes
 from sparring.training import processes
 from sparring.training.batches import Micro
 from sparring.training.optimizer import Player
@@ -71,6 +72,7 @@ class Step:
         self.warmup_steps = warmup_steps
         self.balance = balance
         self.device = generator.parameters[0].device
+        self.learned_times = [part for part in method.modules() if isinstance(part, LearnedTimes)]
         updates = [] if discriminator is None else [discriminator] * discriminator_updates
         mine = [generator] * method.updates_per_rollout
         self.updates = len(mine + updates)
@@ -98,6 +100,8 @@ class Step:
         self.before.take()
         if self.update_both([self.embedded(micro) for micro in window]):
             self.method.after_step()
+            for times in self.learned_times:
+                times.after_step()
             return True, self.noted
         self.before.restore()
         return False, self.noted

@@ -21,6 +21,7 @@ from sparring.training.networks import device_name, prepare_networks
 from sparring.training.optimizer import AdamW, Player
 from sparring.training.players import freeze as freeze_parts
 from sparring.training.players import trained_by
+from sparring.training.power_ema import PowerAverages
 from sparring.training.progress import Progress
 from sparring.training.publisher import EmaPublisher
 from sparring.training.sharding import gather, shard
@@ -32,6 +33,7 @@ from sparring.training.state import (
     collect_state,
     load_frozen,
     load_state,
+    strip_prefix,
 )
 from sparring.training.step import Precision, Step
 from sparring.training.watch import Balance, Means, Watch
@@ -63,6 +65,8 @@ class Trainer:
         ema_halflife_images: half-life of that average in images, instead of `ema_decay`.
         ema_warmup: let the average forget its start faster; for training from scratch. "cosine": its half-life rises
             from 0 along half a cosine until the last step.
+        ema_snapshots: how often over the run two further averages are written, of which `sparring ema` makes one of any
+            width afterwards; 0: never.
         precision: "bf16" or "fp16" run the networks under autocast; losses and the process stay in float32, and each
             player has a loss scale of its own in fp16.
         checkpoint_every: steps between checkpoints; 0: only at the end.
@@ -102,6 +106,7 @@ class Trainer:
         ema_decay: float = 0.999,
         ema_halflife_images: float | None = None,
         ema_warmup: bool | Literal["cosine"] = False,
+        ema_snapshots: int = 0,
         precision: Precision = "fp32",
         checkpoint_every: int = 0,
         keep_checkpoints: int = 2,
@@ -188,6 +193,9 @@ class Trainer:
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=steps)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
+        self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema")
+        if ema_snapshots and sharding != "none":
+            raise ValueError(f"`ema_snapshots={ema_snapshots}`: not with `sharding={sharding}`; leave it out")
         self.publisher = EmaPublisher(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
         if keep_best:
             self.publisher.errors(1)  # is there such a number?
@@ -273,6 +281,7 @@ class Trainer:
         if self.main and "data" not in self.config and (made_of := description_of(self.data)) is not None:
             self.config["data"] = made_of
         self.tracking.start(self.config)
+        self.method.generator.prepare(self.data, self.seed)
         self.method.prepare(self.data, self.seed)
         everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
         processes.copy_from_first(everything)
@@ -310,6 +319,7 @@ class Trainer:
         self.frozen_checksums = checksums(self.method)
         if self.main:
             self.folder.forget_after(self.step)
+            self.powers.forget_after(self.step)
             self.folder.replace_config(config | self.config)
         self.tracking.start(config | self.config)
         self.publisher.ship()
@@ -324,6 +334,8 @@ class Trainer:
                 elapsed = time.perf_counter() - started
                 self.seconds += elapsed
                 self.step += 1
+                if self.main and self.powers.due(self.step):
+                    self.powers.write(self.step, set(strip_prefix("generator.", changing_tensors(self.method))))
                 if self.step % self.log_every == 0 or self.step == self.steps:
                     self.log()
                 self.progress.advance(self.batch_size / elapsed)
@@ -345,6 +357,7 @@ class Trainer:
             return
         if self.alternate.generator_learns:
             self.ema.update()
+            self.powers.update()
         self.means.add(noted)
         self.skipped_in_a_row = 0
 

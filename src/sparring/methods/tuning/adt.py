@@ -35,7 +35,7 @@ from sparring.rollout import (
     deterministic_scheduler,
     draw_path,
     equalised_scales,
-    noise,
+    noise_at,
     real_and_fake,
     simulate,
 )
@@ -161,7 +161,7 @@ class ADT(Method):
             self.generator.null_class  # noqa: B018
 
     def rollout(self, batch: Batch) -> ADTRollout:
-        noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
+        noised = noise_at(self.generator.process, batch, self.times)
         condition = self.generator.condition_with_dropout(batch)
         if self.discriminator is None:
             return ADTRollout(noised, condition)

@@ -1,0 +1,140 @@
+"""Power-function averages: their profiles, any of them from snapshots, exact resume, and the command."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import assert_same_checkpoint, trainer
+from torch import nn
+
+from sparring.cli.main import main
+from sparring.generators.loading import load_denoiser
+from sparring.training.power_ema import (
+    STDS,
+    PowerAverages,
+    PowerEMA,
+    correlation,
+    exponent_of,
+    reconstruct,
+    weights_for,
+)
+
+
+class Number(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.register_buffer("count", torch.tensor(0))
+
+
+def walk(steps, seed=0):
+    return torch.randn(steps, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).cumsum(0)
+
+
+def test_widths_and_exponents_of_the_paper():
+    assert exponent_of(0.05) == pytest.approx(16.972, abs=1e-3)
+    assert exponent_of(0.10) == pytest.approx(6.937, abs=1e-3)
+    for std in (0, 0.3):
+        with pytest.raises(ValueError, match=f"`std={std}`"):
+            exponent_of(std)
+
+
+@pytest.mark.parametrize("std", [0.05, 0.1, 0.25])
+def test_an_average_has_the_width_it_is_called_by(std):
+    """Of a ramp, and of its square, the average has mean (g + 1) / (g + 2) and that standard deviation."""
+    module, n = Number(), 2000
+    average = PowerEMA(module, std)
+    for step in range(n):
+        t = (step + 1) / n
+        module.value.data.copy_(torch.tensor([t, t * t, 1.0], dtype=torch.float64))
+        average.update()
+    mean, square, one = average.module.value.tolist()
+    gamma = exponent_of(std)
+    assert one == pytest.approx(1)
+    assert mean == pytest.approx((gamma + 1) / (gamma + 2), abs=1e-3)
+    assert (square - mean**2) ** 0.5 == pytest.approx(std, rel=0.01)
+
+
+def test_inner_products_of_profiles_are_their_integrals():
+    for a, b in (((0.4, 7.0), (1.0, 17.0)), ((1.0, 3.0), (0.7, 7.0)), ((0.5, 7.0), (0.5, 7.0))):
+        t = (np.arange(200000) + 0.5) / 200000
+        profiles = [np.where(t <= end, (g + 1) * t**g / end ** (g + 1), 0) for end, g in (a, b)]
+        assert correlation(*a, *b) == pytest.approx(np.mean(profiles[0] * profiles[1]), rel=1e-3)
+
+
+@pytest.mark.parametrize("std", [0.03, 0.07, 0.15, 0.2])
+def test_an_average_from_snapshots_is_the_one_that_was_tracked(std, tmp_path):
+    module, steps = Number(), 1600
+    tracked, powers = PowerEMA(module, std), PowerAverages(module, 32, steps, tmp_path / "ema")
+    for step, value in enumerate(walk(steps)):
+        module.value.data.copy_(value)
+        module.count += 1
+        tracked.update()
+        powers.update()
+        if powers.due(step + 1):
+            powers.write(step + 1, {"value", "count"})
+    found = reconstruct(tmp_path / "ema", std)
+    spread = walk(steps).std(0)
+    assert tracked.module.value.abs().min() > 0
+    assert ((found["value"] - tracked.module.value).abs() < 0.02 * spread).all()
+    assert found["count"] == steps
+    assert sum(weights_for([50, 50, 100, 100], [*STDS, *STDS], std)) == pytest.approx(1)
+
+
+def test_a_snapshot_average_of_a_tracked_width_is_the_last_snapshot():
+    weights = weights_for([50, 50, 100, 100], [*STDS, *STDS], STDS[1])
+    assert weights == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
+
+def test_a_run_goes_on_bit_for_bit_with_its_averages_and_snapshots(tmp_path):
+    settings = {"steps": 6, "ema_snapshots": 3, "checkpoint_every": 3, "keep_checkpoints": 9}
+    trainer(tmp_path / "whole", **settings).fit()
+    trainer(tmp_path / "cut", **settings).fit()
+    trainer(tmp_path / "cut", **settings).fit(resume_step=3)
+    assert_same_checkpoint(tmp_path / "whole", tmp_path / "cut", 6)
+    names = [file.name for file in sorted((tmp_path / "cut" / "ema").iterdir())]
+    assert names == ["0000002.safetensors", "0000004.safetensors", "0000006.safetensors"]
+    for name in names:
+        one, two = (load_file(tmp_path / run / "ema" / name) for run in ("whole", "cut"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_snapshots_change_nothing_of_the_run(tmp_path):
+    trainer(tmp_path / "with", ema_snapshots=2).fit()
+    trainer(tmp_path / "without").fit()
+    one, two = (load_file(tmp_path / run / "checkpoints" / "000006" / "ema.safetensors") for run in ("with", "without"))
+    assert all(torch.equal(one[key], two[key]) for key in two)
+    assert not (tmp_path / "without" / "ema").exists()
+
+
+def test_the_command_writes_a_folder_that_samples(tmp_path, capsys):
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    flags = ["--trainer.steps=12", "--trainer.ema_snapshots=4", "--trainer.ema_decay=0.5"]
+    assert main(["fit", "diffusion", "--on", "tiny", "--out", run, *flags]) == 0
+    assert main(["ema", run, "--std", "0.15", "--out", str(out)]) == 0
+    weights = reconstruct(tmp_path / "run" / "ema", 0.15)
+    net = load_denoiser(out).net.state_dict()
+    assert all(torch.equal(net[name.removeprefix("net.")], tensor) for name, tensor in weights.items())
+    shipped = load_denoiser(run).net.state_dict()
+    assert any(not torch.equal(net[name], shipped[name]) for name in net)
+    assert main(["sample", str(out), "--n", "2", "--steps", "2", "--out", str(tmp_path / "x.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--std", "0.5"], "`std=0.5` must lie above 0"),
+        (["--std", "0.1"], "holds no snapshots of averages: train with --trainer.ema_snapshots"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, tmp_path, capsys):
+    trainer(tmp_path / "run", steps=1).fit()
+    assert main(["ema", str(tmp_path / "run"), *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_fewer_than_no_snapshots_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`ema_snapshots=-1` must be 0"):
+        trainer(tmp_path / "run", steps=6, ema_snapshots=-1)
