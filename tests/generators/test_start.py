@@ -141,7 +141,7 @@ def test_a_blind_network_ignores_the_time_stays_so_and_is_stock():
     assert torch.equal(aware.network(x, 5.0), early)
     reopened = Denoiser(aware.net, RectifiedFlow(), "flow")
     assert not next(first_time_layers(reopened.net)).weight.requires_grad
-    with pytest.raises(ValueError, match="`time_blind`: where a Still is told the time"):
+    with pytest.raises(ValueError, match="`time_blind`: no time embedding is known in a Still"):
         Denoiser(Still(), RectifiedFlow(), "flow", time_blind=True)
 
 

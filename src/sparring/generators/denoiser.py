@@ -78,7 +78,7 @@ class Denoiser(Generator):
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
         latent_dim: numbers in a latent z, normal and new for each call, that the network is conditioned on through a
             `LatentSlot`; 0: none.
-        time_blind: the network is not told the noise level; it has to see it.
+        time_blind: the network is not conditioned on the noise level; it has to see it.
         start: density that a sampler begins from; None: the noise of the process.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Denoising networks that are not told the time: their time embedding is a trained constant."""
+"""Denoising networks that do not take the time: their time embedding is a trained constant."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from sparring.networks.mlp import MLP
 
 
 def first_time_layers(net: nn.Module) -> Iterator[nn.Linear]:
-    """The layers through which all that a network of diffusers, or an MLP, is told of the time passes."""
+    """The first layers of the time embeddings in a network of diffusers, or an MLP: the time enters only there."""
     for part in net.modules():
         if isinstance(part, TimestepEmbedding):
             yield part.linear_1
@@ -28,7 +28,7 @@ def blind_to_time(net: nn.Module) -> None:
     """
     layers = list(first_time_layers(net))
     if not layers:
-        raise ValueError(f"`time_blind`: where a {type(net).__name__} is told the time is not known; leave it out")
+        raise ValueError(f"`time_blind`: no time embedding is known in a {type(net).__name__}; leave it out")
     for layer in layers:
         layer.weight.data.zero_()
 
