@@ -126,6 +126,9 @@ def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
 OF_LATENTS = {"hubness"}
 """Systems that choose latents of a generator of one call, tested in test_latents.py."""
 
+OF_NETWORKS = {"todo"}
+"""Systems that change how a network of some kind is called, tested with such networks in files of their own."""
+
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
     "cheap": Case(cheap, {"weight": 0.0}, {"weight": 2.0, "stride": 2}),
