@@ -1,4 +1,4 @@
-"""Coarser keys and values: exact for tokens that are constant in blocks, on the finest grid only, and gone afterwards."""
+"""Coarser keys and values: exact for tokens that are constant in blocks, on the finest grid only, gone afterwards."""
 
 import pytest
 import torch
