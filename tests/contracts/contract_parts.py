@@ -40,6 +40,7 @@ class Case:
         images, self.labels = trainer.data[list(range(ROWS))]
         self.images = images.double()
         self.sources = trainer.data.sources(list(range(ROWS)))
+        self.paired = trainer.data.paired
 
     def batch(self, phase: str, draws: Draws | None = None, rows: Tensor | slice = slice(None)) -> Batch:
         """The same images every time, with the draws of one phase of step 0."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from sparring.cli.main import main
-from sparring.data import Batch, Digits, Draws, LowResolution
+from sparring.data import Batch, Digits, Draws, LowResolution, UnpairedData
 from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.generators import Denoiser, Sampling, load_generator
 from sparring.metrics.pairs import psnr
@@ -111,6 +111,8 @@ def test_psnr_of_known_errors():
     again = data[[row % len(data) for row in range(1100)]][0]
     half = torch.where(torch.arange(1100).view(-1, 1, 1, 1) < 550, again, again + 0.2)
     assert with_pairs(Result(frechet=0.0, n=1100), half, data).psnr == pytest.approx((100 + 20) / 2, abs=1e-3)
+    domains = UnpairedData.of(Digits(), Digits())
+    assert with_pairs(Result(frechet=0.0, n=1100), half, domains).psnr is None
 
 
 def test_a_run_on_pairs_is_kept_measured_and_sampled(tmp_path, capsys):

@@ -31,6 +31,7 @@ class ImageData(Dataset, ABC):
         text: whether each image has a caption; such a set has no labels.
         source_shape: (C, H, W) of the image that comes with each image: its pair, or one of a second domain. None
             without.
+        paired: whether that image is what the image itself is made of, so that the two can be compared.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ImageData(Dataset, ABC):
     class_names: list[str] | None = None
     text: bool = False
     source_shape: tuple[int, int, int] | None = None
+    paired: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -33,9 +33,9 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits" or "digits:SPLIT" · "ring", "grid25", "swissroll", "checkerboard" · a parquet file or a pattern of them ·
-    tar files · a folder of images, or one that `datasets` reads (with parquet files or a metadata file, or saved by
-    it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
+    "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard" · a parquet
+    file or a pattern of them · tar files · a folder of images, or one that `datasets` reads (with parquet files or a
+    metadata file, or saved by it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
@@ -48,7 +48,7 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     }
     word, _, rest = spec.partition(":")
     if word == "digits":
-        return Digits, {"split": rest or "train"}
+        return Digits, {"classes": [int(rest)]} if rest in tuple("0123456789") else {"split": rest or "train"}
     if spec in toys:
         return toys[spec], {}
     if word == "hub" and rest:

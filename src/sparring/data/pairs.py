@@ -190,6 +190,8 @@ class Unpaired(TwoSets):
     of its own, and a place in the stream decides which one it is. A plain list of indices takes the sources in order.
     """
 
+    paired = False
+
     def _partners(self, indices: Sequence[int]) -> Sequence[int]:
         n = len(self._source_rows)
         if not isinstance(indices, Indices):

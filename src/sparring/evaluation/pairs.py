@@ -27,11 +27,15 @@ def sources_of(data: ImageData, n: int) -> Tensor:
 def with_pairs(result: Result, images: Tensor, reference: ImageData) -> Result:
     """A result with `psnr`, the mean over images, whose k-th was made from the k-th source of the reference in turn.
 
+    Without, if the reference's sources are no pairs of its images.
+
     Args:
         result: of the images.
         images: [n, C, H, W] in [-1, 1].
         reference: real images with their sources.
     """
+    if not reference.paired:
+        return result
     found = []
     for first in range(0, len(images), AT_ONCE):
         made = images[first : first + AT_ONCE]

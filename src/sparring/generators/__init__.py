@@ -1,5 +1,6 @@
 """Generators: what is trained, kept and shipped."""
 
+from sparring.generators.bridge import Bridge
 from sparring.generators.condition import Condition, TextCondition
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import Family, family_of
@@ -13,6 +14,7 @@ from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, U
 from sparring.generators.sampling import Sampling
 
 __all__ = [
+    "Bridge",
     "Classes",
     "Condition",
     "Denoiser",

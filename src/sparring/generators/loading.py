@@ -10,6 +10,7 @@ from typing import Any
 import diffusers
 import torch
 
+from sparring.generators.bridge import Bridge
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import family_of, family_of_class
 from sparring.generators.generator import Generator
@@ -42,6 +43,8 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         return load_pipeline(folder)[0]
     net, settings = read_own(path, allow)
     try:
+        if "bridge" in settings:
+            return bridge_of(net, settings)
         if "scheduler" not in settings:
             return LatentGenerator(
                 net, settings["latent_dim"], settings["num_classes"], settings.get("prior"), settings.get("time", False)
@@ -60,6 +63,15 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         return denoiser
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / CONFIG} is damaged ({type(error).__name__}: {error})") from None
+
+
+def bridge_of(net: Any, settings: dict[str, Any]) -> Bridge:
+    """The bridge that `Bridge.save` wrote; its slot stands in the place of a prior."""
+    made = Bridge(net, **settings["bridge"])
+    made.slot.load_state_dict(settings["prior"].state_dict())
+    if settings["image_shape"] is not None:
+        made.check_shape(tuple(settings["image_shape"]))
+    return made
 
 
 def load_denoiser(folder: str | Path, frozen: torch.dtype = torch.float32, allow: Sequence[str] = ()) -> Denoiser:

@@ -17,6 +17,9 @@ import yaml
 from sparring.recipes.compose import BESIDE, NEEDS_START, SECTIONS, check_start, laid_over
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
+OF_IMAGES = ("LowResolution", "PairedColumns", "UnpairedColumns", "UnpairedData")
+WITH_SOURCES = [f"sparring.data.{name}" for name in OF_IMAGES]
+
 
 def check_classes(recipe: dict[str, Any], allow: Sequence[str]) -> None:
     """Refuses any class outside the packages that a recipe may name, before anything is imported.
@@ -260,7 +263,7 @@ def trainer_of(options: Any, parsed: Any, out: Path, config: dict[str, Any]) -> 
     """The trainer of a namespace; its network is remembered as the configuration says it."""
     import torch
 
-    from sparring.generators import Denoiser, Guide, LatentGenerator
+    from sparring.generators import Bridge, Denoiser, Guide, LatentGenerator
     from sparring.training import Trainer
 
     torch.manual_seed(parsed.trainer.seed)  # initial weights
@@ -268,7 +271,7 @@ def trainer_of(options: Any, parsed: Any, out: Path, config: dict[str, Any]) -> 
     section = config[of_generator(config)]
     net = section.get("net") or (section.get("init_args") or {}).get("net")
     generator = objects.method.generator
-    if isinstance(net, dict) and isinstance(generator, Denoiser | LatentGenerator | Guide):
+    if isinstance(net, dict) and isinstance(generator, Denoiser | LatentGenerator | Guide | Bridge):
         remember(generator.net, net)
     return Trainer(objects.method, objects.data, out=out, config=config, **objects.trainer.as_dict())
 
@@ -329,14 +332,14 @@ def section_of(recipe: dict[str, Any], init: str, allow: Sequence[str]) -> dict[
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
     """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay.
 
-    Where the recipe's data gives other images their low resolution, the word names those.
+    Where the recipe's data gives images their sources, the word names those images.
     """
     from sparring.data import named
 
     kind, settings = named(word)
     class_path = f"sparring.data.{kind.__name__}"
     own = recipe.get("data") or {}
-    if isinstance(own, dict) and own.get("class_path") == "sparring.data.LowResolution":
+    if isinstance(own, dict) and own.get("class_path") in WITH_SOURCES:
         return with_absolute_paths({**own, "init_args": {**own.get("init_args", {}), "path": word}})
     kept = own.get("init_args", {}) if isinstance(own, dict) and own.get("class_path") == class_path else {}
     return with_absolute_paths({"class_path": class_path, "init_args": {**kept, **settings}})
