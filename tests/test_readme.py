@@ -71,6 +71,21 @@ def test_links_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_each_fault_is_held_by_tests_and_mutants_that_are_there():
+    """Or by a sentence on why it is not."""
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    mutants = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests/mutants").glob("*.yaml"))
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [row for row in rows if row != ("what went wrong", "held by")]
+    assert len(rows) > 70
+    for fault, held in rows:
+        named = re.findall(r"`(test_\w+)`", held)
+        changed = re.findall(r"`([a-z0-9-]+)`", held.partition("mutant")[2])
+        assert named or changed or held.startswith(("Not changed: ", "No test: ")), fault
+        assert [name for name in named if f"def {name}(" not in tests] == [], fault
+        assert [name for name in changed if f"- name: {name}\n" not in mutants] == [], fault
+
+
 @pytest.mark.parametrize("avoided", AVOIDED)
 def test_the_fields_words_are_used(avoided):
     pattern = re.compile(rf"\b({avoided})\b", re.IGNORECASE)

@@ -248,6 +248,15 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
         (["compare", "{here}"], ["not a run of sparring"]),
         (["compare", "{run}", "{new}.v2"], ["new.v2 does not exist"]),
         (["sample", "{run}", "--colour", "red"], ["unknown argument --colour"]),
+        (["sample", "{run}", "--seed", "abc"], ["--seed: invalid int value: 'abc'", "see `sparring sample --help`"]),
+        (["study", "smoke", "--out"], ["--out: expected one argument"]),
+        (["evalute", "{run}"], ["'evalute'", "evaluate"]),
+        ([], ["COMMAND", "see `sparring --help`"]),
+        (["fit", "--out", "{run}", "--resume", "--trainer.steps", "9"], ["fit METHOD --trainer.steps VALUE"]),
+        (["fit", "diffusion", "--on", "digits", "--trainer.steps"], ["`--trainer.steps` has no value"]),
+        (["fit", "diffusion", "digits"], ["unknown argument digits: a setting is named with --on"]),
+        (["sample", "{run}", "--sheduler", "ddim"], ["unknown argument --sheduler: did you mean --scheduler?"]),
+        (["demo", "--quik"], ["did you mean --quick?"]),
     ],
 )
 def test_a_mistake_gives_one_line_and_loses_nothing(workplace, capsys, tmp_path, arguments, words):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from sparring.data import HubData, ImageData, ImageFolder, StreamData, decode, from_spec
 
@@ -253,6 +253,26 @@ def test_folders_are_splits_and_it_is_said(tmp_path):
     assert (data.captions(), len(data.holdout())) == (["it is train/0.png"], 2)
     with pytest.warns(UserWarning, match="train/ is trained on"):
         assert ImageFolder(folder, captions=True).captions() == ["it is train/0.png"]
+
+
+@pytest.mark.filterwarnings("ignore:split. train/")
+def test_folders_that_are_splits_are_no_classes(tmp_path):
+    """`datasets` would make a class of one of them."""
+    for name in ("train/0.png", "train/1.png", "test/2.png"):
+        (tmp_path / "split" / name).parent.mkdir(parents=True, exist_ok=True)
+        images(1, 5)[0].save(tmp_path / "split" / name)
+    data = HubData(str(tmp_path / "split"))
+    assert (len(data), data.num_classes, data.labels()) == (2, None, None)
+    assert (len(data.holdout()), data.holdout().labels()) == (1, None)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+def test_an_image_that_datasets_does_not_take_is_counted(tmp_path):
+    (tmp_path / "set").mkdir()
+    for name in ("0.png", "1.avif"):
+        images(1, 5)[0].save(tmp_path / "set" / name)
+    with pytest.warns(UserWarning, match="^images of set are left out: 1 of a kind that `datasets` does not take"):
+        assert len(HubData(str(tmp_path / "set"))) == 1
 
 
 @pytest.mark.filterwarnings("ignore:images of set")

@@ -80,6 +80,16 @@ def test_the_control_is_the_best_plain_arm():
     assert verdict_of(found, "At equal scheduler").verdict == "worse"
 
 
+def test_an_arm_that_gains_here_and_loses_there_is_mixed():
+    settings = [("ddim", 5), ("ddim", 20)]
+    plain = runs("plain", "Diffusion", {s: [1.0, 1.1, 0.9] for s in settings})
+    adt = runs("adt", "ADT", {settings[0]: [0.6, 0.7, 0.5], settings[1]: [1.4, 1.5, 1.3]})
+    for found in verdicts_of(plain + adt):
+        assert (found.verdict, found.word) == ("no gain", "mixed")
+        assert "helps at" in found.sentence
+        assert "worse at" in found.sentence
+
+
 def test_a_dearer_method_is_marked():
     found = verdicts_of(PLAIN + runs("adt", "ADT", {("ddim", 5): [0.6, 0.7, 0.5]}, calls=500))
     assert "no plain arm spent as many network calls" in found[0].sentence

@@ -1,6 +1,7 @@
 """Results files: tables of pooled numbers, the documents made from them, and the documents of this repository."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,33 @@ import pytest
 from sparring.evaluation import Comparison
 from sparring.experiments.collect import of_methods
 from sparring.experiments.results import SettingResults, StudyResults, Table, fill_pages, filled
+from sparring.recipes.compose import compose, shipped
 from sparring.runs import RunSummary
 from sparring.runs.results import Result
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
+COUNT = r"([\d.]+ [kM]) parameters"
+
+
+def counts(setting, **changes):
+    """The number of parameters of the network of a setting, in words."""
+    net = compose("diffusion", setting, tuned=False)["denoiser"]["net"]
+    module, _, kind = net["class_path"].rpartition(".")
+    made = getattr(import_module(module), kind)(**net.get("init_args", {}) | changes)
+    number = sum(parameter.numel() for parameter in made.parameters())
+    return {f"{number / 1e3:.0f} k", f"{number / 1e6:.2f} M"}
+
+
+def test_the_counts_of_parameters_on_the_pages_are_those_of_the_networks():
+    texts = [(DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("add", "adt", "ddo", "sadm")]
+    pages = {count for text in texts for count in re.findall(COUNT, text)}
+    assert len(pages) >= 4
+    assert pages <= counts("digits", block_out_channels=[8, 16]).union(
+        *map(counts, ("digits", "fashion16", "fashion32"))
+    )
+    said = {setting: re.findall(COUNT, about) for setting, about in shipped("settings").items()}
+    assert sum(map(len, said.values())) >= 6
+    assert [setting for setting, found in said.items() if found and not set(found) <= counts(setting)] == []
 
 
 def table(**changes):

@@ -162,11 +162,11 @@ def test_captions_that_are_cut_are_counted_in_one_warning(tiny, kind):
     words = "are longer than the 16 tokens that the text encoder takes: their ends are not seen"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        denoiser.check_condition(WithCaptions(["short", LONG, LONG[:27]]))  # the last fills the 16 tokens
+        denoiser.check_condition(WithCaptions(["short", LONG, LONG[:27], LONG[:29]]))  # 16 tokens, 17
         denoiser.sample(2, 1, prompts=["short"])
         denoiser.sample(2, 1, prompts=["short", LONG])
     said = [str(warning.message) for warning in caught if "tokens" in str(warning.message)]
-    assert said == [f"1 of 3 captions of the data {words}", f"1 of 2 prompts {words}"]
+    assert said == [f"2 of 4 captions of the data {words}", f"1 of 2 prompts {words}"]
 
 
 def test_a_caption_that_one_encoder_sees_whole_is_not_cut(tiny):

@@ -8,7 +8,9 @@ from torch import nn
 
 from sparring.data import Batch, Draws, StoredImages
 from sparring.generators import LatentGenerator, load_generator
+from sparring.generators.sampling import clamped
 from sparring.networks import ConvGenerator, Perceptron
+from sparring.samplers import Sampler
 
 
 def images(size=8, num_classes=3):
@@ -45,6 +47,15 @@ def test_the_size_of_a_batch_changes_no_sample_and_the_mode_is_put_back():
     torch.testing.assert_close(generator.sample(7), generator.sample(7, batch_size=2), rtol=0, atol=1e-6)
     assert generator.training
     assert generator.images_seen == 14
+
+
+def test_infinite_images_are_refused_and_no_white_grid_is_made(monkeypatch):
+    generator = made()
+    monkeypatch.setattr(generator.net, "forward", lambda *_, **__: torch.full((2, 1, 8, 8), torch.inf))
+    with pytest.raises(ValueError, match="2 of 2 images are not numbers"):
+        Sampler(generator, device="cpu")(2, 1)
+    finite = torch.tensor([-2.0, -0.5, 1.5])
+    assert torch.equal(clamped(finite), finite.clamp(-1, 1))
 
 
 @pytest.mark.parametrize(

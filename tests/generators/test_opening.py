@@ -108,6 +108,13 @@ def test_a_part_that_was_not_downloaded_is_named_with_what_helps(copied):
         load_pipeline(copied)
 
 
+def test_a_weight_of_another_shape_is_one_short_line(copied):
+    weights = copied / "unet" / WEIGHTS["unet"]
+    save_file({**load_file(weights), "conv_in.bias": torch.zeros(5)}, weights)
+    with pytest.raises(ValueError, match=r"conv_in.bias expected shape .* but got torch.Size\(\[5\]\)\.?\)$"):
+        load_pipeline(copied)
+
+
 def test_a_single_file_is_told_how_to_become_a_folder(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(

@@ -53,7 +53,8 @@ def test_sliced_wasserstein_of_a_shift() -> None:
 
 def test_modes_of_a_mixture() -> None:
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
-    samples = torch.cat([torch.zeros(5, 2), centres[1:2] + 0.1, torch.full((4, 2), 4.0)]).view(10, 2, 1, 1)
+    far = torch.tensor([3.0, 8.0]).expand(4, 2)  # nearest to the last mode, and not good
+    samples = torch.cat([torch.zeros(5, 2), centres[1:2] + 0.1, far]).view(10, 2, 1, 1)
     assert good_share(samples, centres, radius=0.5) == 0.6
     assert modes_covered(samples, centres, radius=0.5) == 2
     assert modes_covered(samples, centres, radius=0.5, at_least=2) == 1

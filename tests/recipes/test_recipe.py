@@ -245,6 +245,9 @@ def test_the_configuration_of_a_run_is_a_recipe(run, tmp_path):
     [
         ("--trainer.stepz=5", "--trainer.stepz=5: did you mean --trainer.steps?"),
         ("--trainer.step=5", "--trainer.step=5: did you mean --trainer.steps?"),
+        ("--steps=5", "--steps=5: did you mean --trainer.steps?"),
+        ("--lr=5", "--lr=5: did you mean --trainer.generator_optimizer.lr?"),
+        ("--inti=base", "--inti=base: did you mean --init?"),
         ("--nothing.like=5", "--nothing.like=5: settings begin with --data, --denoiser,"),
         ("--method.weightin=5", "--method.weightin=5: did you mean --method.weighting?"),
         ("--data.path=photos", "--data.path=photos: data takes split"),
@@ -263,11 +266,14 @@ def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, fla
         ["diffusion"],
         ["diffusion", "--on", "digits", "--trainer.lr=1"],
         ["wgan", "--on", "digits", "--generator.latent_dims=3"],
+        ["adt", "--on", "digits", "--init", "nowhere"],
     ],
 )
 def test_a_slip_is_refused_before_anything_heavy_is_imported(arguments):
     code = f"import sys; from sparring.cli.main import main; code = main(['fit', *{arguments}])\n"
-    code += "assert code == 2 and 'torch' not in sys.modules, code"
+    code += "assert code == 2 and 'torch' not in sys.modules, code\n"
+    code += "for command in ('sample', 'evaluate', 'compare'):\n"
+    code += "    assert main([command, 'nowhere']) == 2 and 'torch' not in sys.modules, command"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

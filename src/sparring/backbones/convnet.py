@@ -155,7 +155,8 @@ class SmallConvNet(Backbone):
         fewest = 10 if self.pretrain == "classifier" else 20
         if len(images) < fewest:
             raise ValueError(
-                f"`pretrain='{self.pretrain}'` holds out a tenth of {fewest} images or more, and got {len(images)}"
+                f"`pretrain='{self.pretrain}'` needs {fewest} images or more, a tenth of which is held out, and got "
+                f"{len(images)}"
             )
         if seed != 0:
             other = SmallConvNet(**self.settings | {"seed": self.seed + seed})

@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from sparring.evaluation import Comparison, verdicts
-    from sparring.runs import summarise
-
     for folder in options.runs:
         if not folder.exists():
             raise ValueError(f"{folder} does not exist: give run folders")
+    from sparring.evaluation import Comparison, verdicts
+    from sparring.runs import summarise
+
     if options.out is not None:
         check_out(options.out)
     at = None if options.at is None else setting(options.at)

@@ -18,11 +18,12 @@ import json
 import os
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from sparring.cli.sampling import add_allow
-from sparring.cli.terminal import path, place, quiet
+from sparring.cli.terminal import check_there, path, place, quiet
 from sparring.recipes.compose import SECTIONS, check_start, compose
 from sparring.recipes.spelling import check_flags
 
@@ -54,9 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_order(options.rest)
     parts = [Path(name).stem for name in (options.recipe, options.on) if name is not None]
     options.out = options.out or Path("runs") / "-".join(parts)
     return resume(options) if options.resume or options.resume_step is not None else start(options)
+
+
+def check_order(rest: list[str]) -> None:
+    """Refuses a second word beside METHOD, and a setting without its value, which METHOD takes if it lies behind."""
+    if rest and not rest[0].startswith("-"):
+        raise ValueError(f"unknown argument {rest[0]}: a setting is named with --on, images with --data")
+    for flag, after in pairwise([*rest, "--"]):
+        if flag.startswith("--") and after.startswith("--") and "=" not in flag and not flag.endswith(".help"):
+            raise ValueError(f"`{flag}` has no value; METHOD comes first: sparring fit METHOD {flag} VALUE")
+
+
+def own_flags(options: argparse.Namespace) -> list[str]:
+    """The flags that are no settings of a recipe."""
+    return [name for name in vars(options) if name not in ("name", "recipe", "command", "rest")]
 
 
 def start(options: argparse.Namespace) -> int:
@@ -68,7 +84,9 @@ def start(options: argparse.Namespace) -> int:
     if wanted is None:
         given = settings if options.data is None else settings | {"data": {"class_path": options.data}}
         check_start(given, options.rest, init)
-        check_flags(given, options.rest, tuned=init is not None)
+        check_flags(given, options.rest, tuned=init is not None, options=own_flags(options))
+        if init is not None:
+            check_there(init)
     from sparring.recipes import recipe
 
     recipe.check_classes(settings, options.allow)
@@ -113,7 +131,7 @@ def resume(options: argparse.Namespace) -> int:
         recipe.check_classes({name: config[name] for name in SECTIONS if name in config}, options.allow)
         return show_settings(config, config.get("init") is not None, *wanted)
     recipe.check_same(config, options.recipe, options.on, data=options.data, init=options.init)
-    check_flags(config, options.rest, tuned=config.get("init") is not None)
+    check_flags(config, options.rest, tuned=config.get("init") is not None, options=own_flags(options))
     trainer = recipe.rebuild(out, options.rest, options.allow)
     return show(trainer) if options.dry_run else train(trainer, options)
 

@@ -1,8 +1,10 @@
 """The command line, `sparring COMMAND`: finds the command's file beside this one; imports nothing heavy."""
 
 import argparse
+import difflib
 import sys
 from importlib.metadata import version
+from typing import NoReturn
 
 from sparring.cli import compare, demo, ema, encoder, evaluate, fit, recipes, sample, study, systems
 from sparring.cli.terminal import fail
@@ -28,8 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped."""
     try:
         options, rest = parser().parse_known_args(arguments)
-        if rest and options.command not in (fit, sample, evaluate):
-            raise ValueError(f"unknown argument {rest[0]}: see `sparring {options.name} --help`")
+        check_known(options, rest)
         options.rest = rest
         return options.command.run(options)
     except ValueError as error:
@@ -41,10 +42,29 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
+def check_known(options: argparse.Namespace, rest: list[str]) -> None:
+    """Refuses what is left of the arguments unless it may be settings of a recipe, or of what `--with` names."""
+    if options.command in (sample, evaluate):
+        rest = [word for word in rest if word.startswith("--") and not word.startswith("--with")]
+    if rest and options.command is not fit:
+        near = difflib.get_close_matches(
+            rest[0].lstrip("-").partition("=")[0], set(vars(options)) - {"name", "command"}, 1
+        )
+        meant = f"did you mean --{near[0]}?" if near else f"see `sparring {options.name} --help`"
+        raise ValueError(f"unknown argument {rest[0]}: {meant}")
+
+
+class OneLine(argparse.ArgumentParser):
+    """A parser whose complaints are a ValueError like all others, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}: see `{self.prog} --help`")
+
+
 def parser() -> argparse.ArgumentParser:
     """Options of every command but the settings of a recipe."""
     layout = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    whole = argparse.ArgumentParser(prog="sparring", description=DESCRIPTION, **layout)  # type: ignore[arg-type]
+    whole = OneLine(prog="sparring", description=DESCRIPTION, **layout)  # type: ignore[arg-type]
     whole.add_argument("--version", action="version", version=version("sparring"))
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="name")
     for command in COMMANDS:

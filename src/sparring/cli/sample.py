@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.cli.sampling import SWEEP, Progress, add_sampling, check_sampling, settings_of, shown_settings, sweep_of
-from sparring.cli.terminal import path, place, quiet
+from sparring.cli.terminal import check_there, path, place, quiet
 
 if TYPE_CHECKING:
     from sparring.samplers import Sampler, SampleStream
@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if shown_settings(options):
         return 0
     check_sampling(options)
+    check_there(options.source)
     check_out(options.out)
     if options.training:
         return animate_training(Path(options.source), options.out)

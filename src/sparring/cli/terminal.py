@@ -16,6 +16,12 @@ def place(text: str) -> str:
     return os.path.expanduser(text)
 
 
+def check_there(source: str | Path) -> None:
+    """Refuses a run or pipeline folder that is not there, before anything is imported that takes seconds."""
+    if not os.path.exists(source):
+        raise ValueError(f"{source} does not exist: give a run of sparring or a diffusers pipeline folder")
+
+
 def fail(error: Exception) -> int:
     """One line on stderr for a user's mistake; returns the exit code."""
     # a ValueError of a library is a user's mistake only if we say so

@@ -219,7 +219,7 @@ def _open_splits(path: str, folders: "dict[str, tuple[Path, Found]]") -> "dict[s
             if (local / "state.json").is_file():
                 return {"train": datasets.load_from_disk(path)}
             if folders:  # with the files named, names of files are no splits and a README has no say
-                return _image_tables(local, {split: place for split, (place, _) in folders.items()})
+                return _image_tables(local, folders)
             with without_waiting(path) as answers:
                 return dict(datasets.load_dataset(str(local.resolve()) if local.is_dir() else path))
     except Exception as error:  # the library raises its own errors, those of pyarrow, of the network and of the disk
@@ -234,13 +234,16 @@ def _open_splits(path: str, folders: "dict[str, tuple[Path, Found]]") -> "dict[s
         raise ValueError(f"`path={path}` {what}: {one_line(str(cause))[:300]}") from error
 
 
-def _image_tables(folder: Path, places: dict[str, Path]) -> "dict[str, datasets.Dataset]":
+def _image_tables(folder: Path, folders: dict[str, tuple[Path, Found]]) -> "dict[str, datasets.Dataset]":
     """The images of each split, with the columns of metadata files in the splits' folders or above them."""
     import datasets
 
+    places = {split: place for split, (place, _) in folders.items()}
+    # the name of a split is no class, which `datasets` would make of images that lie right in its folder
+    no_classes = len(places) > 1 and any(len(file.parts) == 1 for _, found in folders.values() for file in found.images)
     above = [glob.escape(str(file)) for file in folder.resolve().glob("metadata.*")]
     patterns = {split: [f"{glob.escape(str(place))}/**", *above] for split, place in places.items()}
-    tables = dict(datasets.load_dataset("imagefolder", data_files=patterns))
+    tables = dict(datasets.load_dataset("imagefolder", data_files=patterns, drop_labels=no_classes or None))
     if len(tables) > 1 and above:  # which list the images of all splits
         for split, table in tables.items():
             cells = table.cast_column("image", datasets.Image(decode=False))["image"]
@@ -267,10 +270,12 @@ def _file_of(cell: dict[str, Any] | bytes | None) -> str | None:
 
 
 def _warn_of_left_out(name: str, cells: Iterable[Any], place: Path, found: Found) -> None:
-    """Counts the images of a folder that are no rows of its table, as its metadata does not list them."""
+    """Counts the images of a folder that are no rows of its table."""
+    listed_by_metadata = any(any(folder.glob("metadata.*")) for folder in (place, place.parent))
+    why = "that its metadata does not list" if listed_by_metadata else "of a kind that `datasets` does not take"
     listed = {os.path.realpath(file) for cell in cells if (file := _file_of(cell)) is not None}
     unlisted = [file for file in found.images if str(place / file) not in listed]
-    parts = [some_of(unlisted, "that its metadata does not list"), some_of(found.unreadable, UNREADABLE)]
+    parts = [some_of(unlisted, why), some_of(found.unreadable, UNREADABLE)]
     if any(parts):
         warnings.warn(f"images of {name} are left out: {', '.join(part for part in parts if part)}", stacklevel=3)
 

@@ -28,7 +28,7 @@ from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
-from sparring.generators.sampling import Sampling
+from sparring.generators.sampling import Sampling, clamped
 from sparring.generators.start import Start, StudentTStart
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
@@ -437,7 +437,8 @@ class Denoiser(Generator):
         if tuple(made_for) != tuple(shape) and self.text is None:
             raise ValueError(
                 f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
-                "`sample_size`, `in_channels`, `out_channels` of the network or `size`, `pad`, `channels` of the data"
+                "`size`, `pad`, `channels` of the data (--data.channels 1), or, of a network from scratch, its "
+                "`sample_size`, `in_channels`, `out_channels` (--denoiser.net.in_channels)"
             )
         if "sample_size" in config and size is None:
             height, width = shape[1:]
@@ -554,7 +555,7 @@ class Denoiser(Generator):
                 batch_size=size,
                 watch=walked,
             )
-            yield self.decode(x_0).clamp(-1, 1)
+            yield clamped(self.decode(x_0))
 
     def _numbers(self, sampling: Sampling, batch: slice, rows: slice, call: int, phase: str) -> Draws:
         """Random numbers of what is added to the sampler, for some of the rows of a batch."""

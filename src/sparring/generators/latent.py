@@ -13,7 +13,7 @@ from sparring.generators.generator import Generator
 from sparring.generators.loop import drawn, rows_at_once
 from sparring.generators.own import write_own
 from sparring.generators.prior import Prior
-from sparring.generators.sampling import Sampling
+from sparring.generators.sampling import Sampling, clamped
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
 
@@ -206,7 +206,7 @@ class LatentGenerator(Generator):
         for rows, z in self._noise(sampling, size):
             own = None if classes is None else classes[rows]
             source = sources[rows] if self.takes_source and sources is not None else None
-            images = self._images(z.to(self.device), own, source, size).clamp(-1, 1)
+            images = clamped(self._images(z.to(self.device), own, source, size))
             if sampling.watch is not None:
                 sampling.watch(images)  # one call: the only state is the last
             yield images

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparring.generators.predictor import ClassifierFree, Intervention, check_interval
@@ -81,3 +82,8 @@ class Sampling:
         """All that is added to the plain sampler, guidance included."""
         guidance = [] if self.guidance == 1 else [ClassifierFree(self.guidance, self.guidance_interval)]
         return [*guidance, *self.using]
+
+
+def clamped(images: Tensor) -> Tensor:
+    """Images in [-1, 1]; where one is infinite it is NaN, and not white, so that it can be refused."""
+    return images.clamp(-1, 1).where(images.isfinite(), torch.nan)

@@ -105,5 +105,6 @@ def check_finite(network: nn.Module, what: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's message without a library's own advice, or its type where it has none."""
+    text = str(error).partition(" If you want to instead")[0]
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

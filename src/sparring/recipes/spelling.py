@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ FIXED = {"trainer": "sparring.training.Trainer"}
 MADE_HERE = {"trainer": ("method", "data", "out", "config"), "method": ("generator",)}
 
 
-def check_flags(recipe: dict[str, Any], flags: list[str], tuned: bool) -> None:
+def check_flags(recipe: dict[str, Any], flags: list[str], tuned: bool, options: Collection[str] = ()) -> None:
     """Refuses a flag for a setting that its class does not have. What cannot be known this way passes.
 
     Args:
         recipe: as composed.
         flags: of the command line, `--trainer.steps=100` or `--trainer.steps 100`.
         tuned: whether the denoiser is read from a folder.
+        options: further flags that there are.
 
     Raises:
         ValueError: the flag, and what could have been meant.
@@ -30,15 +31,18 @@ def check_flags(recipe: dict[str, Any], flags: list[str], tuned: bool) -> None:
     for flag in words(flags):
         section, *path = named(flag)
         if section not in SECTIONS:
-            raise ValueError(f"unrecognized arguments: {flag}: settings begin with --{', --'.join(SECTIONS)}")
+            known = {name: arguments(class_in(recipe, name, classes)) or {} for name in reversed(SECTIONS)}
+            raise ValueError(f"unrecognized arguments: {flag}: {meant_of_all(section, known, options)}")
         node = recipe.get(section)
         node = node if isinstance(node, dict) else {}
-        settings = arguments(str(node.get("class_path") or classes.get(section)))
+        settings = arguments(class_in(recipe, section, classes))
         place: tuple[str, ...] = (section,)
         for part in path:
             if settings is None or place in replaced or part in ("class_path", "help") or part.endswith("+"):
                 break
-            if part not in settings or (len(place) == 1 and part in MADE_HERE.get(section, ())):
+            if len(place) == 1:
+                settings = {name: kind for name, kind in settings.items() if name not in MADE_HERE.get(section, ())}
+            if part not in settings:
                 raise ValueError(f"unrecognized arguments: {flag}: {meant(place, part, settings)}")
             node = node.get("init_args", node) if isinstance(node, dict) else {}
             node = node.get(part) if isinstance(node, dict) else None
@@ -62,6 +66,31 @@ def meant(place: tuple[str, ...], part: str, settings: dict[str, str]) -> str:
     below = [f"{name}.{part}" for name, kind in settings.items() if part in (arguments(kind) or {})]
     near = difflib.get_close_matches(part, settings, 1) or below[:1]
     return f"did you mean --{where}.{near[0]}?" if near else f"{where} takes {', '.join(settings)}"
+
+
+def meant_of_all(word: str, known: dict[str, dict[str, str]], options: Collection[str]) -> str:
+    """A setting that is called so in some section or a step below, an option that is spelt nearly so, or the sections.
+
+    Args:
+        word: the flag.
+        known: what the class of each section takes.
+        options: further flags.
+    """
+    called = [f"{section}.{word}" for section, settings in known.items() if word in settings]
+    called += [
+        f"{section}.{name}.{word}"
+        for section, settings in known.items()
+        for name, kind in settings.items()
+        if kind and word in (arguments(kind) or {})
+    ]
+    near = called or difflib.get_close_matches(word, options, 1)
+    return f"did you mean --{near[0]}?" if near else f"settings begin with --{', --'.join(SECTIONS)}"
+
+
+def class_in(recipe: dict[str, Any], section: str, classes: dict[str, str]) -> str:
+    """The class path that a section of a recipe names, or the one that it has anyway."""
+    node = recipe.get(section)
+    return str((node.get("class_path") if isinstance(node, dict) else None) or classes.get(section))
 
 
 @cache

@@ -47,7 +47,7 @@ class Family(ABC):
         """One row: no caption, as the pipeline embeds it for guidance."""
 
     def sizes(self, n: int, size: tuple[int, int], device: torch.device) -> Tensor | None:
-        """What the network is told of images of `size` (height, width), for n of them; None: nothing."""
+        """What the network takes of images of `size` (height, width), for n of them; None: nothing."""
         return None
 
     def limits(self) -> dict[str, int]:
