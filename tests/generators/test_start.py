@@ -123,6 +123,8 @@ def test_a_start_needs_enough_images_and_its_own_size():
         denoiser.prepare(POINTS)
     with pytest.raises(ValueError, match="fitted to 2 numbers, not to 3"):
         short().start.size_for((3, 1, 1))
+    with pytest.warns(UserWarning, match="`last_time=0.3` without `denoiser.start`"):
+        Denoiser(MLP(width=8), VP(last_time=0.3), "v")
     with pytest.raises(ValueError, match="`last_time=0`"):
         VP(last_time=0)
 

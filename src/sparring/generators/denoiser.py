@@ -30,6 +30,7 @@ from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
 from sparring.generators.sampling import Sampling, clamped
 from sparring.generators.start import Start, StudentTStart
+from sparring.networks.edm2 import MPConv, MPUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
@@ -119,7 +120,16 @@ class Denoiser(Generator):
         keep_blind(net)
         if start is None and isinstance(process.kernel, StudentT):
             start = StudentTStart(process.kernel.dimension, float(process.sigma(torch.ones(()))))
+        if start is not None and text is not None:
+            raise ValueError("`start`, `kernel`: a text-to-image pipeline begins from Gaussian noise; leave them out")
+        if start is None and isinstance(process, VP) and process.last_time < 1:
+            warnings.warn(
+                f"`last_time={process.last_time}` without `denoiser.start`: samples begin from pure noise, which the "
+                "last level is not; give --denoiser.start MixtureStart",
+                stacklevel=2,
+            )
         self.net = net
+        self._normalised = [part for part in net.modules() if isinstance(part, MPConv)]
         self.start: Any = start
         self.process = process
         self.prediction: Kind = prediction
@@ -486,6 +496,11 @@ class Denoiser(Generator):
         prediction = self(x_t, t, condition, self.z(batch))
         return self.output_error(prediction, batch.x_0, eps)
 
+    def after_update(self) -> None:
+        """Normalises the weights of a network that wants it (EDM2)."""
+        for part in self._normalised:
+            part.normalise()
+
     def networks(self) -> list[nn.Module]:
         return [self.net]
 
@@ -683,14 +698,14 @@ class Denoiser(Generator):
                 predict = wrapped(self, using)
                 output = partial(self.step_output, walk, given, predict, generator=noise)
                 move = partial(self.moved, walk, given, predict, using) if any(one.moves for one in using) else None
-                begin = self.begin(walk, latents[rows], draws(rows, 0, "start"))
+                begin = walk.noise(latents[rows])
+                if self.start is not None:
+                    begin = self.begin(walk, latents[rows], draws(rows, 0, "start"))
                 finished.append(walk.run(begin, output, move=move, generator=noise, watch=watch))
         return torch.cat(finished)
 
     def begin(self, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
-        """The state that a walk begins from, made of standard normal latents [B, c, h, w]."""
-        if self.start is None:
-            return walk.noise(latents)
+        """The state that a walk begins from by the start density, made of standard normal latents [B, c, h, w]."""
         u = draws.uniform((len(latents),)).to(latents.device) + HALF_STEP
         return walk.level(0, self.process).state(self.start(latents, u))
 
@@ -772,7 +787,7 @@ def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
             f"UNet2DModel with class_embed_type={embedded!r} takes numbers in place of classes, and no pipeline of "
             "diffusers passes them: leave it out, and for classes give num_class_embeds"
         )
-    if name is None or (isinstance(net, (UNet2DModel, MLP)) and net.class_embedding is None):
+    if name is None or (isinstance(net, (UNet2DModel, MLP, MPUNet)) and net.class_embedding is None):
         return None, False
     must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
-    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP))
+    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP, MPUNet))

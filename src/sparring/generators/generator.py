@@ -84,6 +84,9 @@ class Generator(nn.Module, ABC):
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         """Makes images (C, H, W) from now on; raises ValueError if it cannot."""
 
+    def after_update(self) -> None:
+        """Called after each update of its weights; by default nothing happens."""
+
     def embed(self, batch: Batch) -> Batch:
         """The batch as the networks take it, once a step: latents, embedded captions. By default the batch itself."""
         return batch

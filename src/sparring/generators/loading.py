@@ -19,6 +19,7 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
 from sparring.generators.start import Start, StudentTStart
+from sparring.networks.edm2 import MPUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
@@ -226,7 +227,7 @@ def network_class(library: str, kind: str) -> Any:
     import transformers
 
     homes = {"diffusers": diffusers, "transformers": transformers}
-    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, LatentSlot, HaarWavelet, Start)}
+    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, MPUNet, LatentSlot, HaarWavelet, Start)}
     cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
     known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
     return cls if known else None

@@ -11,6 +11,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator
 from sparring.generators import Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
+from sparring.process import Uncertainty
 from sparring.runs.field import Field
 
 Losses = dict[str, Tensor | Callable[[], Tensor]]
@@ -60,9 +61,10 @@ class Method(nn.Module, ABC):
     def parts(self) -> list[nn.Module]:
         """Further modules that are trained with the generator, by its optimiser: a projector, an encoder, a prior.
 
-        Each is an attribute of the method, so that it is in every checkpoint. It is not averaged and not shipped.
+        Each is an attribute of the method, so that it is in every checkpoint. It is not averaged and not shipped. By
+        default a weighting that is learned.
         """
-        return []
+        return [part for part in self.children() if isinstance(part, Uncertainty)]
 
     @abstractmethod
     def rollout(self, batch: Batch) -> Any:

@@ -2,6 +2,7 @@
 
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
+from sparring.networks.edm2 import MPUNet
 from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
@@ -21,6 +22,7 @@ __all__ = [
     "HalfUNet",
     "LatentSlot",
     "LayoutGenerator",
+    "MPUNet",
     "Perceptron",
     "SmallPerceptron",
     "SourceUNet",

@@ -73,6 +73,7 @@ class VP(Process):
         diffusers_scheduler: Any = DDPMScheduler(**self._betas)
         if not 0 < last_time <= 1 or (last_time < 1 and zero_terminal_snr):
             raise ValueError(f"`last_time={last_time}` must lie in (0, 1], and be 1 with zero terminal SNR")
+        self.last_time = last_time
         if last_time < 1:
             self.num_timesteps = max(1, round(last_time * self.num_timesteps))
             kept = diffusers_scheduler.betas[: self.num_timesteps].tolist()

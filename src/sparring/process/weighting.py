@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparring.process.process import Process, Times, positive
 
@@ -23,6 +23,16 @@ class Weighting(ABC):
     @abstractmethod
     def __call__(self, log_snr: Tensor) -> Tensor:
         """[B] weights of the squared x_0 error at log-SNR [B]."""
+
+    def combine(self, error: Tensor, log_snr: Tensor, of_x_0: Tensor | float = 1.0) -> Tensor:
+        """[B] losses of squared errors [B]: weight times error, if the weighting is not learned.
+
+        Args:
+            error: of the network's output.
+            log_snr: [B] where it was made.
+            of_x_0: [B] squared errors of x_0 per squared error of the output.
+        """
+        return error * self(log_snr) * of_x_0
 
 
 class Constant(Weighting):
@@ -179,6 +189,47 @@ class EDMMonotone(Weighting):
         """log W of EDM, but for a constant."""
         log_p = -0.5 * ((log_snr + 2 * self.mean) / (2 * self.std)).square()
         return log_p + torch.log(torch.exp(-log_snr) + self.sigma_data**2)
+
+
+class Uncertainty(nn.Module, Weighting):
+    """w exp(-u) error + u with a learned u(log-SNR): each level has about the same say, however hard it is.
+
+    At its best exp(u) is the mean of `w error` at a level, and the loss there 1 + u. u is a linear function of Fourier
+    features of ln(sigma) / 4, 0 at the start; it is trained with the generator and dropped afterwards. Source: EDM2
+    (Karras et al. 2024, arXiv 2312.02696).
+
+    Args:
+        weighting: w; EDM's when None.
+        width: Fourier features.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, *, weighting: Weighting | None = None, width: int = 128) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"`width={width}` must be at least 1")
+        self.weighting = weighting or EDMWeighting()
+        random = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", 2 * math.pi * torch.randn(width, generator=random))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(width, generator=random))
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def __call__(self, log_snr: Tensor) -> Tensor:
+        """The weights w exp(-u) as they are now."""
+        return self.weighting(log_snr) * torch.exp(-self.uncertainty(log_snr))
+
+    def combine(self, error: Tensor, log_snr: Tensor, of_x_0: Tensor | float = 1.0) -> Tensor:
+        return super().combine(error, log_snr, of_x_0) + self.uncertainty(log_snr)
+
+    def uncertainty(self, log_snr: Tensor) -> Tensor:
+        """u [B]."""
+        with torch.autocast(log_snr.device.type, enabled=False):
+            x = (-log_snr / 8).to(self.frequencies)[:, None]
+            return self.linear((x * self.frequencies + self.phases).cos() * math.sqrt(2)).squeeze(1).to(log_snr)
 
 
 def elbo_weight(process: Process, times: Times, weight: Tensor, log_snr: Tensor) -> Tensor:

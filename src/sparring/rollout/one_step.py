@@ -87,7 +87,8 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
     noised, prediction = fake.noised, fake.prediction
     error = denoiser.output_error(prediction, noised.x_0, noised.eps)
     if weighting is not None:
-        error = error * weighting(denoiser.process.log_snr(noised.t)) * denoiser.x0_slope(noised.t).square()
+        of_x_0 = denoiser.x0_slope(noised.t).square()
+        error = weighting.combine(error, denoiser.process.log_snr(noised.t), of_x_0)
     return error if noised.drawn is None else noised.drawn.balanced(error)
 
 

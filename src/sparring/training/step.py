@@ -201,6 +201,7 @@ class Step:
                     self.note_statistics()
             if not self.finish(self.generator, loss):
                 return None
+            self.method.generator.after_update()
         return kept
 
     def embedded(self, micro: Micro) -> Batch:

@@ -87,7 +87,7 @@ class REPA(Method):
             self.mean = nn.Parameter(torch.zeros(target, 1, 1), requires_grad=False)
 
     def parts(self) -> list[nn.Module]:
-        return [] if self.encoder is None else [self.projector]
+        return super().parts() + ([] if self.encoder is None else [self.projector])
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Trains the encoder if it needs that, and takes the mean of its features."""
