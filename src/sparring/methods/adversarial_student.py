@@ -1,0 +1,81 @@
+"""What the students that a GAN makes of a trained denoiser share: the fake, both losses and what cannot work."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sparring.data import Batch
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method
+from sparring.objectives import Objective, Penalty, penalties_of
+from sparring.rollout import DiscriminatorInput, from_noise, real_and_fake, student_levels
+
+
+@dataclass
+class StudentRollout:
+    """Real images and the student's, [B, C, H, W], as the discriminator sees them, and what it makes of them."""
+
+    real: Tensor
+    fake: Tensor
+    views: Views
+
+
+class AdversarialStudent(Method):
+    """A denoiser of one or a few calls, trained only against a discriminator that sees its predictions.
+
+    Args:
+        generator: a trained denoiser.
+        discriminator: any that looks at single images.
+        num_steps: network calls of an image.
+        objective: adversarial loss.
+        penalty: one penalty or several on the discriminator.
+        discriminator_input: what it sees of a denoiser of latents.
+
+    Raises:
+        ValueError: a discriminator that compares, or several steps of a process that has no LCM scheduler.
+    """
+
+    generator: Denoiser
+    discriminator: Discriminator
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: Discriminator,
+        *,
+        num_steps: int,
+        objective: Objective,
+        penalty: Penalty | list[Penalty] | None,
+        discriminator_input: DiscriminatorInput,
+    ):
+        if discriminator.needs_reference != "no":
+            raise ValueError(
+                f"{type(discriminator).__name__} compares fakes with the images they were made from, and these are "
+                "made from noise: use another"
+            )
+        super().__init__(generator, discriminator)
+        self.sampler, self.levels = student_levels(generator.process, num_steps, generator.prediction)
+        self.sample_steps = num_steps
+        self.objective, self.penalties = objective, penalties_of(penalty)
+        self.discriminator_input: DiscriminatorInput = discriminator_input
+
+    def given(self, batch: Batch) -> Given:
+        """What the discriminator is conditioned on."""
+        return Given(labels=batch.labels, condition=batch.condition)
+
+    def rollout(self, batch: Batch) -> StudentRollout:
+        made = from_noise(self.generator, batch, self.levels).x0
+        real, fake = real_and_fake(self.generator, batch, made, self.discriminator_input)
+        return StudentRollout(real, fake, self.discriminator.views(real, fake, self.given(batch), batch.draws))
+
+    def discriminator_loss(self, batch: Batch, rollout: Any) -> Losses:
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
+
+    def generator_loss(self, batch: Batch, rollout: Any) -> Losses:
+        return {"adversarial": generator_loss(self.discriminator, rollout.views, self.objective)}
