@@ -12,6 +12,8 @@ from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
 from sparring.rollout import DiscriminatorInput, from_noise, real_and_fake, student_levels
 
+FAINT = 0.02  # an alpha by which the errors of an eps network must not be divided; that of Stable Diffusion 1 is 0.07
+
 
 @dataclass
 class StudentRollout:
@@ -34,7 +36,8 @@ class AdversarialStudent(Method):
         discriminator_input: what it sees of a denoiser of latents.
 
     Raises:
-        ValueError: a discriminator that compares, or several steps of a process that has no LCM scheduler.
+        ValueError: a discriminator that compares, an eps network on a schedule that ends in noise only, or several
+            steps of a process that has no LCM scheduler.
     """
 
     generator: Denoiser
@@ -57,6 +60,12 @@ class AdversarialStudent(Method):
             )
         super().__init__(generator, discriminator)
         self.sampler, self.levels = student_levels(generator.process, num_steps, generator.prediction)
+        alpha = float(generator.process.alpha(self.levels.max()))
+        if generator.prediction == "eps" and alpha < FAINT:
+            raise ValueError(
+                f"`prediction=eps`: a prediction from pure noise divides its error by alpha, here {alpha:.1g}; "
+                "start from a network that predicts v, x0, flow or edm"
+            )
         self.sample_steps = num_steps
         self.objective, self.penalties = objective, penalties_of(penalty)
         self.discriminator_input: DiscriminatorInput = discriminator_input

@@ -12,8 +12,7 @@ step, 16 times as strong, through the backbone down to the pixels. D2O-F freezes
 `--denoiser.tuning FreezeConvolutions`; the rule is that of the official program.
 
 Ours: one backbone (the paper has two); R1 of the mean logit; the discriminator goes first and both see the same noise;
-several calls, predicted from noised images and sampled with LCM; rates and sizes. The networks of the paper are EDM's;
-an eps network is refused, because its prediction from pure noise is divided by an alpha near 0.
+several calls, predicted from noised images and sampled with LCM; rates and sizes. The networks of the paper are EDM's.
 """
 
 import torch
@@ -59,11 +58,6 @@ class D2O(AdversarialStudent):
         check_not_negative(r1_gamma=r1_gamma)
         if r1_every < 1:
             raise ValueError(f"`r1_every={r1_every}` must be at least 1")
-        if generator.prediction == "eps":
-            raise ValueError(
-                "`prediction=eps`: one call from pure noise would divide its error by an alpha near 0; start from a "
-                "network that predicts v, x0, flow or edm"
-            )
         super().__init__(
             generator,
             discriminator,
