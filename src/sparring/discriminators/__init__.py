@@ -3,6 +3,7 @@
 from sparring.discriminators.adaptive import Augmented, Diffused
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.denoiser_copy import DenoiserDiscriminator
+from sparring.discriminators.denoiser_heads import DenoiserHeads
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
@@ -17,6 +18,7 @@ from sparring.discriminators.structure import StructureDiscriminator
 
 __all__ = [
     "DenoiserDiscriminator",
+    "DenoiserHeads",
     "Augmented",
     "DiffAugment",
     "Diffused",
