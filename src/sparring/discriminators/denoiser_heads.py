@@ -75,18 +75,18 @@ def blocks_of(net: nn.Module) -> list[tuple[nn.Module, int]]:
     Raises:
         ValueError: a network whose blocks are not known.
     """
-    config: Any = getattr(net, "config", {})
+    of: Any = net  # an attribute of a module may be anything to mypy
     if isinstance(net, UNet2DModel | UNet2DConditionModel):
-        widths = list(config["block_out_channels"])
-        middle = [] if net.mid_block is None else [(net.mid_block, widths[-1])]
-        return [*middle, *zip(net.up_blocks, reversed(widths), strict=True)]
+        widths = list(of.config["block_out_channels"])
+        middle = [] if of.mid_block is None else [(of.mid_block, widths[-1])]
+        return [*middle, *zip(of.up_blocks, reversed(widths), strict=True)]
     if isinstance(net, DiTTransformer2DModel | SD3Transformer2DModel):
-        n = len(net.transformer_blocks)
+        n = len(of.transformer_blocks)
         depths = sorted({n // 2, 3 * n // 4, n - 1})
-        width = config["num_attention_heads"] * config["attention_head_dim"]
-        return [(net.transformer_blocks[depth], width) for depth in depths]
+        width = of.config["num_attention_heads"] * of.config["attention_head_dim"]
+        return [(of.transformer_blocks[depth], width) for depth in depths]
     if isinstance(net, MLP):
-        return [(net.read_out[0], config["width"])]
+        return [(of.read_out[0], of.config["width"])]
     raise ValueError(f"`discriminator`: no blocks are known of a {type(net).__name__}; give a discriminator")
 
 
