@@ -9,6 +9,7 @@ from tiny_pipelines import VAE
 
 from sparring.process import Latents
 from sparring.process import space as space_module
+from sparring.process.space import space_of
 
 
 def latents(**config) -> Latents:
@@ -97,5 +98,5 @@ def test_images_and_autoencoders_that_do_not_fit_are_refused():
         space.shape((1, 16, 16))
     with pytest.raises(ValueError, match="15x16 pixels do not fit the autoencoder; sides must be multiples of 2"):
         space.shape((3, 16, 15))
-    with pytest.raises(ValueError, match="is a Identity; only AutoencoderKL is known"):
-        Latents(torch.nn.Identity())
+    with pytest.raises(ValueError, match="is a Identity, which is unknown here; known: .*AutoencoderKL"):
+        space_of(torch.nn.Identity())

@@ -1,7 +1,7 @@
 """Noising: what a process is (`process`), how images become noise (`gaussian`), which times are trained (`times`), how
 much (`weighting`), and in which space it happens (`space`)."""
 
-from sparring.process.gaussian import EDM, VP, RectifiedFlow, from_scheduler
+from sparring.process.gaussian import EDM, VP, FlowBySize, RectifiedFlow, from_scheduler
 from sparring.process.noise import Assignment, Coupling, Gaussian, Independent, Kernel, Nearest, StudentT
 from sparring.process.process import Process, Times, per_image
 from sparring.process.schedulers import (
@@ -54,6 +54,7 @@ __all__ = [
     "Constant",
     "Debiased",
     "EDMWeighting",
+    "FlowBySize",
     "Kind",
     "Latents",
     "LogNormal",

@@ -4,6 +4,8 @@ Each process is written as log alpha(t) and log sigma(t), in float64; alpha, sig
 all follow from these two.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -244,6 +246,43 @@ class RectifiedFlow(Process):
     def default_times(self) -> Times:
         """Uniform in t, as in rectified flow (Liu et al. 2022, arXiv 2209.03003)."""
         return Uniform()
+
+
+class FlowBySize(RectifiedFlow):
+    """A rectified flow whose shift follows the size of the images (and of FLUX.2 the steps): `use_dynamic_shifting`.
+
+    The schedulers that it makes look the shift up when they are put on their grid, so that they may be made before the
+    size is known. Copies share the size. `shift` is that of 20 steps (ours), which matters to FLUX.2 only.
+
+    Args:
+        config: of the FlowMatchEulerDiscreteScheduler that the pipeline came with.
+        mu: log of the shift (its `time_shift_type` exponential, else the shift itself) for so many places of an image
+            and sampler steps.
+        places: of the images.
+    """
+
+    STEPS = 20
+
+    def __init__(self, config: dict[str, Any], mu: Callable[[int, int], float], places: int):
+        self.config = config
+        self.mu = mu
+        self.resize(places)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FlowBySize":
+        return self
+
+    def resize(self, places: int) -> None:
+        """From now on the images have so many places."""
+        self.places = places
+        self.shift = self.shift_of(self.STEPS)
+
+    def shift_of(self, num_steps: int) -> float:
+        """The shift of a sampler of so many steps."""
+        mu = self.mu(self.places, num_steps)
+        return mu if self.config.get("time_shift_type") == "linear" else math.exp(mu)
+
+    def scheduler(self, name: str, prediction: Kind) -> Any:
+        return flow_scheduler(name, prediction, self.shift, self)
 
 
 def from_scheduler(scheduler: Any) -> tuple[Process, Kind]:

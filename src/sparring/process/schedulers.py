@@ -28,7 +28,8 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
   hundreds of times at the huge first sigma (2e4) of the "cosine" schedule. Refused from sigma 1000 on.
 """
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -124,7 +125,15 @@ def edm_scheduler(name: str, prediction: str, sigmas: dict[str, float]) -> Any:
     return EDMEulerScheduler(**sigmas)
 
 
-def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
+class Shift(Protocol):
+    """A shift that is looked up when a scheduler is put on its grid, and the configuration of Euler's scheduler."""
+
+    config: dict[str, Any]
+
+    def shift_of(self, num_steps: int) -> float: ...
+
+
+def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | None = None) -> Any:
     """A sampler for the rectified flow.
 
     Args:
@@ -132,18 +141,26 @@ def flow_scheduler(name: str, prediction: str, shift: float) -> Any:
             of order 2).
         prediction: "flow"; "dpm" and "unipc" also take "x0", "dpm" also "eps".
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
+        by_size: looks it up anew for each grid; "heun" cannot.
     """
-    _known(name, ("euler", "ddim", "heun", "dpm", "unipc"), "RectifiedFlow")
+    names = ("euler", "ddim", "heun", "dpm", "unipc") if by_size is None else ("euler", "ddim", "dpm", "unipc")
+    _known(name, names, "RectifiedFlow" if by_size is None else "a flow whose shift follows the size")
     kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
     _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
+    scheduler: Any
     if name in kinds:
         multistep = DPMSolverMultistepScheduler if name == "dpm" else UniPCMultistepScheduler
-        return multistep(
+        scheduler = multistep(
             use_flow_sigmas=True, flow_shift=shift, prediction_type=DIFFUSERS_NAMES[prediction], solver_order=2
         )
-    if name == "heun":
-        return FlowMatchHeunDiscreteScheduler(shift=shift)
-    return FlowMatchEulerDiscreteScheduler(shift=shift)
+    elif name == "heun":
+        scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
+    elif by_size is None:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    else:
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(by_size.config)
+    scheduler.by_size = by_size
+    return scheduler
 
 
 class EDMHeunScheduler(EDMEulerScheduler):
@@ -216,8 +233,11 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
             f"HeunDiscreteScheduler makes noise of a schedule that starts at sigma {first:.0f} (the cosine one); use "
             "scheduler 'unipc' or 'dpm'"
         )
+    if num_steps == 1 and scheduler.config.get("shift_terminal"):
+        raise ValueError(f"num_steps=1: the times of {name} cannot end at its `shift_terminal` in one step; use more")
+    mu = shifted(scheduler, num_steps)
     if name == "FlowMatchEulerDiscreteScheduler" or (name == "UniPCMultistepScheduler" and is_flow):
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device, **mu)
     else:
         scheduler.set_timesteps(num_steps, device=device)
     if scheduler.config.get("use_flow_sigmas"):
@@ -230,6 +250,26 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
         )
     if name == "LCMScheduler" and scheduler.timesteps[-1] == 0:
         raise ValueError(f"num_steps={num_steps}: LCMScheduler does nothing at timestep 0, its last; use fewer steps")
+
+
+def shifted(scheduler: Any, num_steps: int) -> dict[str, float]:
+    """Puts a shift that follows the images' size where a scheduler reads it; what `set_timesteps` wants of it beside.
+
+    Raises:
+        ValueError: the scheduler wants one, and nobody says which.
+    """
+    by_size: Shift | None = vars(scheduler).get("by_size")
+    if not scheduler.config.get("use_dynamic_shifting"):
+        if by_size is not None:
+            scheduler.register_to_config(flow_shift=by_size.shift_of(num_steps))
+        return {}
+    if by_size is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has use_dynamic_shifting=true and its pipeline does not say how the shift "
+            "follows the size: write false and a `shift` into scheduler/scheduler_config.json"
+        )
+    shift = by_size.shift_of(num_steps)
+    return {"mu": shift if scheduler.config["time_shift_type"] == "linear" else math.log(shift)}
 
 
 def initial_sample(scheduler: Any, noise: Tensor) -> Tensor:

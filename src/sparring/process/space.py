@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
 from sparring.networks.precision import at_least_float32
@@ -21,23 +22,26 @@ class Latents:
 
     Args:
         vae: the autoencoder, taken over and frozen.
-
-    Raises:
-        ValueError: an autoencoder of another kind.
     """
 
     def __init__(self, vae: Any):
         self.vae: Any = vae
-        if not isinstance(self.vae, AutoencoderKL):
-            raise ValueError(f"the autoencoder is a {type(vae).__name__}; only AutoencoderKL is known")
         vae.eval().requires_grad_(False)
-        vae.enable_gradient_checkpointing()  # a block at a time: 6 instead of 11 GiB for 1024x1024 pixels in bf16
-        config = vae.config
-        self.channels: int = config.latent_channels
-        self.factor: int = 2 ** (len(config.block_out_channels) - 1)
+        self.image_channels, self.channels, self.factor = self._sizes()
+        self.shift, self.scale = self._shift_and_scale()
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Channels of images and latents, and pixels per latent along one side."""
+        self.vae.enable_gradient_checkpointing()  # a block at a time: 6 instead of 11 GiB for 1024x1024 pixels in bf16
+        config = self.vae.config
+        return config.in_channels, config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+
+    def _shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        """What is subtracted of latents, and by what the rest is multiplied, in double precision."""
+        config = self.vae.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
-        self.shift = _per_channel(mean if mean is not None else config.get("shift_factor") or 0.0)
-        self.scale = config.scaling_factor / _per_channel(std if std is not None else 1.0)
+        shift = _per_channel(mean if mean is not None else config.get("shift_factor") or 0.0)
+        return shift, config.get("scaling_factor", 1.0) / _per_channel(std if std is not None else 1.0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Latents":
         return self
@@ -49,8 +53,8 @@ class Latents:
             ValueError: images of another number of channels, or of a size that the autoencoder cannot halve so often.
         """
         channels, height, width = image_shape
-        if channels != self.vae.config["in_channels"]:
-            needs = self.vae.config["in_channels"]
+        if channels != self.image_channels:
+            needs = self.image_channels
             raise ValueError(f"`channels`: the pipeline takes images of {needs} channels and the data has {channels}")
         if height % self.factor or width % self.factor:
             raise ValueError(
@@ -63,13 +67,14 @@ class Latents:
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """Latents [B, c, h, w], at least float32: a sample of the encoder's Gaussian by the standard normal `noise`."""
         self.vae.to(images.device)
-        parts = []
         with torch.autocast(images.device.type, enabled=False):
-            for rows in self._parts(images):
-                distribution = self.vae.encode(images[rows].to(self.vae.dtype)).latent_dist
-                parts.append(distribution.mean.to(noise.dtype) + distribution.std.to(noise.dtype) * noise[rows])
+            parts = [self._encoded(images[rows].to(self.vae.dtype), noise[rows]) for rows in self._parts(images)]
         latents = torch.cat(parts)
         return (latents - self.shift.to(latents)) * self.scale.to(latents)
+
+    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
+        distribution = self.vae.encode(images).latent_dist
+        return distribution.mean.to(noise.dtype) + distribution.std.to(noise.dtype) * noise
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, C, H, W], nominally in [-1, 1], at least float32.
@@ -96,6 +101,52 @@ class Latents:
         return [slice(first, first + n) for first in range(0, len(x), n)]
 
 
+class PatchedLatents(Latents):
+    """The latents of FLUX.2's `AutoencoderKLFlux2`: 2x2 of them are one place, normed by its running statistics."""
+
+    def _sizes(self) -> tuple[int, int, int]:
+        image_channels, channels, factor = super()._sizes()
+        return image_channels, 4 * channels, 2 * factor
+
+    def _shift_and_scale(self) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        std = (
+            norm.running_var + self.vae.config.batch_norm_eps
+        ).sqrt()  # in the precision in which the pipeline has it
+        return norm.running_mean.double().view(1, -1, 1, 1), 1 / std.double().view(1, -1, 1, 1)
+
+    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
+        return pixel_unshuffle(super()._encoded(images, pixel_shuffle(noise, 2)), 2)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        return super()._decoded(pixel_shuffle(latents, 2))
+
+
+class VideoLatents(Latents):
+    """The latents of Qwen-Image's `AutoencoderKLQwenImage`, which sees an image as a video of one frame."""
+
+    def _sizes(self) -> tuple[int, int, int]:
+        config = self.vae.config
+        return config.input_channels, config.z_dim, 2 ** len(config.temperal_downsample)
+
+    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
+        return super()._encoded(images[:, :, None], noise[:, :, None])[:, :, 0]
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        return super()._decoded(latents[:, :, None])[:, :, 0]
+
+
+class DeepLatents(Latents):
+    """The latents of SANA's `AutoencoderDC`, which encodes without a Gaussian: there is nothing random in them."""
+
+    def _sizes(self) -> tuple[int, int, int]:
+        config = self.vae.config
+        return config.in_channels, config.latent_channels, 2 ** (len(config.encoder_block_out_channels) - 1)
+
+    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
+        return self.vae.encode(images).latent.to(noise.dtype)
+
+
 class Bands(Latents):
     """The bands of the Haar wavelet transform, in place of an autoencoder's latents.
 
@@ -103,10 +154,9 @@ class Bands(Latents):
         wavelet: the transform.
     """
 
-    def __init__(self, wavelet: HaarWavelet):
-        self.vae = wavelet
-        self.channels: int = 4 * wavelet.config["in_channels"]
-        self.factor: int = 2
+    def _sizes(self) -> tuple[int, int, int]:
+        channels = self.vae.config["in_channels"]
+        return channels, 4 * channels, 2
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """Bands [B, c, h, w], in the precision of the images; there is nothing random in them."""
@@ -117,13 +167,26 @@ class Bands(Latents):
         return self.vae.decode(latents)[0]
 
 
+KINDS: dict[type, type[Latents]] = {
+    HaarWavelet: Bands,
+    AutoencoderKL: Latents,
+    AutoencoderKLFlux2: PatchedLatents,
+    AutoencoderKLQwenImage: VideoLatents,
+    AutoencoderDC: DeepLatents,
+}
+
+
 def space_of(vae: Any) -> Latents:
     """The space that an autoencoder or wavelet transform encodes into.
 
     Raises:
         ValueError: one of another kind.
     """
-    return Bands(vae) if isinstance(vae, HaarWavelet) else Latents(vae)
+    found = next((space for kind, space in KINDS.items() if isinstance(vae, kind)), None)
+    if found is None:
+        names = ", ".join(kind.__name__ for kind in KINDS)
+        raise ValueError(f"the autoencoder is a {type(vae).__name__}, which is unknown here; known: {names}")
+    return found(vae)
 
 
 def _per_channel(value: float | list[float]) -> Tensor:
