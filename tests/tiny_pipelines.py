@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from tiny_families import FAMILIES
 
 from sparring.data import ImageData
 
@@ -142,7 +143,7 @@ def dit(folder: Path):
     return DiTPipeline(transformer, AutoencoderKL(latent_channels=4, **VAE), DDIMScheduler(clip_sample=False))
 
 
-KINDS = {"sd15": sd15, "sdxl": sdxl, "sd3": sd3, "dit": dit}
+KINDS = {"sd15": sd15, "sdxl": sdxl, "sd3": sd3, "dit": dit, **FAMILIES}
 
 
 class TinyPipelines:

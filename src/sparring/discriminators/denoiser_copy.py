@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
-from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import DiTTransformer2DModel, UNet2DModel
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
@@ -13,13 +13,8 @@ from sparring.generators import Denoiser
 from sparring.networks import MLP
 from sparring.networks.precision import at_least_float32
 
-PLACES = (
-    ((UNet2DModel, UNet2DConditionModel), "conv_out"),
-    (DiTTransformer2DModel, "proj_out_2"),
-    (SD3Transformer2DModel, "proj_out"),
-    (MLP, "read_out.2"),
-)
-"""The last layer of each kind of network."""
+PLACES = ((UNet2DModel, "conv_out"), (DiTTransformer2DModel, "proj_out_2"), (MLP, "read_out.2"))
+"""The last layer of each kind of network without captions; those with captions have it in their family."""
 
 
 class DenoiserDiscriminator(Discriminator):
@@ -48,7 +43,9 @@ class DenoiserDiscriminator(Discriminator):
     @property
     def last(self) -> Any:
         """The layer whose input is read."""
-        net = self.denoiser.net
+        net, text = self.denoiser.net, self.denoiser.text
+        if text is not None:
+            return net.get_submodule(text.last)
         name = next((name for kinds, name in PLACES if isinstance(net, kinds)), None)
         if name is not None:
             return net.get_submodule(name)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DModel
 from diffusers.models.embeddings import LabelEmbedding
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from sparring.data.waiting import Told
 from sparring.generators.condition import Condition, TextCondition, in_turn, select_rows
 from sparring.generators.families import Family
 from sparring.generators.generator import Generator
+from sparring.generators.labels import SOURCE, label_argument, null_class_of, num_classes_of
 from sparring.generators.level import Level
 from sparring.generators.loop import Noise, Walk, drawn, own_draws, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
@@ -30,15 +30,15 @@ from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
 from sparring.generators.sampling import Sampling, clamped
 from sparring.generators.start import Start, StudentTStart
-from sparring.networks.edm2 import MPConv, MPUNet
+from sparring.networks.edm2 import MPConv
 from sparring.networks.latent_slot import LatentSlot
-from sparring.networks.mlp import MLP
 from sparring.networks.modes import checkpointed, eval_mode
 from sparring.networks.precision import at_least_float32
 from sparring.networks.time_blind import blind_to_time, keep_blind
 from sparring.process import (
     EDM,
     VP,
+    FlowBySize,
     Kind,
     Latents,
     Process,
@@ -50,11 +50,6 @@ from sparring.process import (
 )
 from sparring.process.noise import HALF_STEP
 
-LABEL_NAMES = ("class_labels", "labels", "label", "y")
-SOURCE = "source"
-"""The argument by which a network takes the image that it is conditioned on."""
-
-CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 IMAGES_TO_FIT = 20000  # a start density, at most (our choice)
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 
@@ -146,7 +141,7 @@ class Denoiser(Generator):
         self._image_shape: tuple[int, int, int] | None = None
         self.classes_of_data = 0
         self.learned_variance = False
-        self._label_name, self._needs_labels = _label_argument(net) if text is None else (None, False)
+        self._label_name, self._needs_labels = label_argument(net) if text is None else (None, False)
         self._takes_source = text is None and SOURCE in inspect.signature(net.forward).parameters
         if self._takes_source and self._label_name is not None:
             raise ValueError(f"{type(net).__name__} takes a source and classes: a network has one condition here")
@@ -168,12 +163,14 @@ class Denoiser(Generator):
             return self._image_shape
         config: Any = getattr(self.net, "config", {})
         size = config.get("sample_size")
+        if size is None and self.text is not None and self.space is not None:
+            return self.space.image_channels, self.text.pixels, self.text.pixels
         if size is None:
             raise ValueError(
                 f"the configuration of this {type(self.net).__name__} has no `sample_size`: write it there"
             )
         height, width = (size, size) if isinstance(size, int) else size
-        channels = config["in_channels"] if self.space is None else self.space.vae.config["in_channels"]
+        channels = config["in_channels"] if self.space is None else self.space.image_channels
         return channels, height * self.factor, width * self.factor
 
     @property
@@ -194,15 +191,7 @@ class Denoiser(Generator):
     @property
     def num_classes(self) -> int | None:
         """How many classes the network was built for, where it says so."""
-        config = getattr(self.net, "config", {})
-        if not self.takes_labels:
-            return None
-        for name in ("num_class_embeds", "num_embeds_ada_norm", "num_classes"):
-            value = config.get(name) if hasattr(config, "get") else getattr(config, name, None)
-            if value is not None:
-                return int(value)
-        value = getattr(self.net, "num_classes", None)
-        return None if value is None else int(value)
+        return num_classes_of(self.net) if self.takes_labels else None
 
     @property
     def factor(self) -> int:
@@ -211,22 +200,8 @@ class Denoiser(Generator):
 
     @property
     def null_class(self) -> int:
-        """The class that means "none": beyond the classes of a DiT, the last class of any other network.
-
-        Raises:
-            ValueError: the network takes no classes, or does not say how many; or the data that it was trained on uses
-                this one too.
-        """
-        name, total = type(self.net).__name__, self.num_classes
-        if total is None:
-            raise ValueError(f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions")
-        null = total - (0 if isinstance(self.net, DiTTransformer2DModel) else 1)
-        if null < self.classes_of_data:
-            raise ValueError(
-                f"`guidance`, `condition_dropout`: {name} has {total} classes, the data {self.classes_of_data}, and "
-                'none is left to say "none" by: build it with one more'
-            )
-        return null
+        """The class that means "none"; see `null_class_of`."""
+        return null_class_of(self.net, self.num_classes, self.classes_of_data)
 
     @property
     def takes_guidance(self) -> bool:
@@ -384,11 +359,8 @@ class Denoiser(Generator):
     def check_condition(self, data: ImageData) -> None:
         """Raises ValueError where the network needs classes or captions that the data does not have, or the reverse."""
         name = type(self.net).__name__
-        if self.text is not None and not data.text:
-            raise ValueError(
-                f"{name} takes captions and `{data.name}` has none: name their column (--data.text_column), or "
-                "for a folder of images give --data.captions true"
-            )
+        if self.text is not None:
+            self.text.check(data, name)
         if self.text is None and data.text:
             raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
         if self.takes_source and data.source_shape is None:
@@ -405,8 +377,6 @@ class Denoiser(Generator):
             )
         if self.condition_dropout > 0 and self.text is None:
             self.null_class  # noqa: B018  (raises where there is none)
-        if self.text is not None:
-            self.text.warn_of_cut(data.captions(min(len(data), CAPTIONS_LOOKED_AT)) or [], "captions of the data")
 
     def check(self, data: ImageData) -> None:
         """Raises ValueError if the network cannot be trained on these images, labels or captions."""
@@ -478,6 +448,12 @@ class Denoiser(Generator):
                 f"{self.process.model_time(t).item():.3g}, which its time embedding may not take"
             )
         self._image_shape = image_shape
+        self.see_size(image_shape)
+
+    def see_size(self, image_shape: tuple[int, int, int]) -> None:
+        """Tells a process whose shift follows the size of the images (C, H, W)."""
+        if self.text is not None and isinstance(self.process, FlowBySize):
+            self.process.resize(self.text.places(self.latent_shape(image_shape)))
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -595,10 +571,7 @@ class Denoiser(Generator):
         """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
         name, n, labels = type(self.net).__name__, sampling.n, sampling.labels
         if self.text is not None:
-            if not sampling.prompts:
-                raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
-            self.text.warn_of_cut(sampling.prompts, "prompts")
-            return [sampling.prompts[i % len(sampling.prompts)] for i in range(n)]
+            return self.text.in_turn(sampling.prompts, n)
         if sampling.prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
         if self.takes_source:
@@ -768,26 +741,3 @@ class Denoiser(Generator):
 
     def adapters(self) -> dict[str, Tensor]:
         return lora_weights(self.net)
-
-
-def _label_argument(net: nn.Module) -> tuple[str | None, bool]:
-    """The name of the argument a network takes labels by (None: it takes none), and whether it must have them."""
-    parameters = list(inspect.signature(net.forward).parameters.values())
-    single = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    name = next((p.name for p in single[2:] if p.name in LABEL_NAMES), None)
-    required = [p.name for p in single[2:] if p.default is inspect.Parameter.empty and p.name not in (name, SOURCE)]
-    if required or (len(single) < 2 and len(single) == len(parameters)):
-        needs = f"needs {', '.join(required)}" if required else "takes no time"
-        raise ValueError(
-            f"{type(net).__name__} {needs}; it is called as net(x, time), with {'/'.join(LABEL_NAMES)} if any"
-        )
-    config: Any = net.config if isinstance(net, UNet2DModel) else {}
-    if (embedded := config.get("class_embed_type")) is not None:
-        raise ValueError(
-            f"UNet2DModel with class_embed_type={embedded!r} takes numbers in place of classes, and no pipeline of "
-            "diffusers passes them: leave it out, and for classes give num_class_embeds"
-        )
-    if name is None or (isinstance(net, (UNet2DModel, MLP, MPUNet)) and net.class_embedding is None):
-        return None, False
-    must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
-    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP, MPUNet))

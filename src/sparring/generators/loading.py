@@ -24,7 +24,7 @@ from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.mlp import MLP
 from sparring.networks.wavelet import HaarWavelet
-from sparring.process import Latents, StudentT, from_scheduler, takes_variance
+from sparring.process import FlowBySize, Latents, StudentT, from_scheduler, takes_variance
 from sparring.process.space import space_of
 from sparring.runs import RunFolder
 
@@ -134,12 +134,17 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     vae = getattr(pipe, "vae", None)
     text = family_of(pipe) if "text_encoder" in pipe.components else None
     space = None if vae is None else space_of(vae)
-    check_channels(net, net.config.in_channels if text is None else text.channels(net), space, pipe.scheduler)
+    channels = (net.config.in_channels, net.config.get("out_channels")) if text is None else text.channels(net)
+    check_channels(net, channels, space, pipe.scheduler)
     process, prediction = from_scheduler(pipe.scheduler)
+    if text is not None and pipe.scheduler.config.get("use_dynamic_shifting"):
+        process = pipe.scheduler.by_size = FlowBySize(pipe.scheduler.config, text.mu, places=1)
     start = getattr(pipe, "start", None)
     if isinstance(start, StudentTStart):
         process.kernel = StudentT(dimension=start.config["dimension"])
     denoiser = Denoiser(net, process, prediction, space, text, start=start)
+    if isinstance(process, FlowBySize):
+        denoiser.see_size(denoiser.image_shape)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
     denoiser.learned_variance = takes_variance(pipe.scheduler)
@@ -233,12 +238,17 @@ def network_class(library: str, kind: str) -> Any:
     return cls if known else None
 
 
-def check_channels(net: Any, takes: int, space: Latents | None, scheduler: Any) -> None:
-    """Raises ValueError where a network that takes so many channels is not made for what is diffused, or gives others
-    back.
+def check_channels(net: Any, channels: tuple[int, int | None], space: Latents | None, scheduler: Any) -> None:
+    """Raises ValueError where a network does not take what is diffused, or gives something else back.
+
+    Args:
+        net: the network.
+        channels: that it takes and gives; None: as many.
+        space: in which it works.
+        scheduler: its own.
     """
-    kind, packed = type(net).__name__, net.config.in_channels // takes  # a place of the network holds so many latents
-    gives = (net.config.get("out_channels") or net.config.in_channels) // packed
+    kind, (takes, gives) = type(net).__name__, channels
+    gives = gives or takes
     diffused = takes if space is None else space.channels
     if takes != diffused:
         raise ValueError(

@@ -110,7 +110,7 @@ def write_pipeline(
         pipe = copy(text.pipe)
         if "steps_offset" in scheduler.config:  # these pipelines ask for 1; our spacing of the steps does not use it
             scheduler.register_to_config(steps_offset=1)
-        pipe.register_modules(**parts | {k: in_float32(part) for k, part in pipe.components.items() if k not in parts})
+        pipe.register_modules(**parts | {k: in_float32(part) for k, part in text.parts().items() if k not in parts})
     else:
         if space is not None:
             parts["vae"] = in_float32(space.vae)

@@ -130,7 +130,7 @@ class ClassifierFree(Intervention):
 
     `told` is the output with the condition, `none` that without. Both come from one pass over a joined batch; if
     gradients are on, it passes to `told` only (our choice), and `none` has a pass of its own without a graph, which
-    halves the memory of the step.
+    halves the memory of the step. The pipelines of Qwen-Image and Lumina 2 then give the result the norm of `told`.
 
     Args:
         weight: 1 is no guidance, and costs one call.
@@ -151,13 +151,20 @@ class ClassifierFree(Intervention):
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             if not within(self.interval, level):
                 return inner(x_t, level, condition)
-            return mix(*none_and_told(inner, denoiser, x_t, level, condition))
+            none, told = none_and_told(inner, denoiser, x_t, level, condition)
+            return self.finished(denoiser, mix(none, told), told)
 
         return inner if self.weight == 1 else guided
 
     def mix(self) -> Callable[[Prediction, Prediction], Prediction]:
         """From predictions without and with the condition to the guided one, for one walk."""
         return self.linear
+
+    def finished(self, denoiser: "Denoiser", guided: Prediction, told: Prediction) -> Prediction:
+        """The guided prediction, renormed if this is the plain guidance of a pipeline that does so."""
+        if denoiser.text is None or type(self) is not ClassifierFree:
+            return guided
+        return replace(guided, output=denoiser.text.renormed(guided.output, told.output))
 
     def linear(self, none: Prediction, told: Prediction) -> Prediction:
         return replace(told, output=none.output + self.weight * (told.output - none.output))

@@ -9,6 +9,7 @@ from torch import Tensor
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
+from sparring.networks.adapters.lora import ATTENTION
 from sparring.networks.frozen import frozen_tensors
 from sparring.process import Coupling
 
@@ -57,6 +58,7 @@ class Pretrained(Denoiser):
         self.path = path
         if isinstance(tuning, LoRA):
             self.net.to(dtype)
+            tuning.attention = ATTENTION if self.text is None else self.text.attention
         if tuning is not None:
             tuning.apply(self.net)
 

@@ -50,6 +50,7 @@ def checkpointed(module: nn.Module, *args: Any) -> Any:
     For diffusers' `enable_gradient_checkpointing`: a simulated sampler runs without dropout, and the network is back in
     training mode when its gradient is taken. If attention was held to its plain kernel, so it is the second time.
     """
+    module = getattr(module, "__self__", module)  # diffusers' PRX gives `block.__call__`
     kernels = torch.backends.cuda
     plain = kernels.math_sdp_enabled() and not kernels.flash_sdp_enabled()
     second = PlainAttention() if plain else nullcontext()

@@ -2,12 +2,17 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from sparring.data import ImageData
 from sparring.generators.condition import TextCondition
+from sparring.networks.adapters.lora import ATTENTION
+
+CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 
 
 class Family(ABC):
@@ -22,10 +27,14 @@ class Family(ABC):
     Attributes:
         pipelines: names of diffusers' classes of this family.
         part: what the pipeline calls the network that is trained.
+        last: its last layer, whose input a discriminator may read.
+        attention: endings of the names of its layers that get an adapter by default.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     part: ClassVar[str] = "transformer"
+    last: ClassVar[str] = "proj_out"
+    attention: ClassVar[tuple[str, ...]] = ATTENTION
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
@@ -42,9 +51,9 @@ class Family(ABC):
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         """The captions, as the pipeline embeds them; the encoders are on the device."""
 
-    @abstractmethod
     def encode_nothing(self, device: torch.device) -> TextCondition:
         """One row: no caption, as the pipeline embeds it for guidance."""
+        return self.encode([""], device)
 
     def sizes(self, n: int, size: tuple[int, int], device: torch.device) -> Tensor | None:
         """What the network takes of images of `size` (height, width), for n of them; None: nothing."""
@@ -54,6 +63,14 @@ class Family(ABC):
         """Tokens of a caption that are seen, by the name of the tokenizer."""
         names = [name for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if getattr(self.pipe, name, None)]
         return {name: getattr(self.pipe, name).model_max_length for name in names}
+
+    def default_length(self) -> int:
+        """The most tokens that `encode_prompt` takes if it is not told."""
+        return signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
+
+    def written(self, text: str) -> str:
+        """The caption as the tokenizer gets it: in a template, if there is one."""
+        return text
 
     @torch.no_grad()
     def __call__(self, texts: list[str], size: tuple[int, int], device: torch.device | str) -> TextCondition:
@@ -82,9 +99,10 @@ class Family(ABC):
 
         A caption counts if every tokenizer has more tokens of it than are seen: 77 of CLIP, 256 of SD3's T5.
         """
-        cut, limits = [True] * len(texts), self.limits()
+        cut, limits, written = [True] * len(texts), self.limits(), [self.written(text) for text in texts]
         for name, limit in limits.items():
-            lengths = [len(ids) for ids in getattr(self.pipe, name)(texts, verbose=False)["input_ids"]] if texts else []
+            tokens = getattr(self.pipe, name)(written, verbose=False)["input_ids"] if texts else []
+            lengths = [len(ids) for ids in tokens]
             cut = [before and length > limit for before, length in zip(cut, lengths, strict=True)]
         if any(cut):
             warnings.warn(
@@ -92,6 +110,22 @@ class Family(ABC):
                 "encoder takes: their ends are not seen",
                 stacklevel=2,
             )
+
+    def check(self, data: ImageData, name: str) -> None:
+        """Raises ValueError if data for the network of this name has no captions; warns of those that are cut."""
+        if not data.text:
+            raise ValueError(
+                f"{name} takes captions and `{data.name}` has none: name their column (--data.text_column), or "
+                "for a folder of images give --data.captions true"
+            )
+        self.warn_of_cut(data.captions(min(len(data), CAPTIONS_LOOKED_AT)) or [], "captions of the data")
+
+    def in_turn(self, prompts: list[str] | None, n: int) -> list[str]:
+        """n prompts, the given ones in turn; raises ValueError if there are none."""
+        if not prompts:
+            raise ValueError('`prompt`: a text-to-image pipeline needs captions: give --prompt "a red apple"')
+        self.warn_of_cut(prompts, "prompts")
+        return [prompts[i % len(prompts)] for i in range(n)]
 
     # -- the network ---------------------------------------------------------------------------------------------------
 
@@ -106,6 +140,33 @@ class Family(ABC):
             condition: of the rows, in the network's precision.
         """
 
-    def channels(self, net: Any) -> int:
-        """Channels c of the latents that the network takes."""
-        return net.config.in_channels
+    def channels(self, net: Any) -> tuple[int, int]:
+        """Channels of the latents that the network takes and gives."""
+        return net.config.in_channels, net.config.get("out_channels") or net.config.in_channels
+
+    def renormed(self, guided: Tensor, told: Tensor) -> Tensor:
+        """What the pipeline makes of outputs [B, c, h, w] after guidance, with those on the caption beside them."""
+        return guided
+
+    def parts(self) -> dict[str, Any]:
+        """The parts of the pipeline as they are shipped, by name."""
+        return self.pipe.components
+
+    # -- sizes ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def pixels(self) -> int:
+        """Side of the images, where the configuration of the network does not say."""
+        return 1024
+
+    def places(self, shape: tuple[int, int, int]) -> int:
+        """Size of latents (c, h, w) as the shift of the sampler counts it: squares of 2x2."""
+        return (shape[1] // 2) * (shape[2] // 2)
+
+    def mu(self, places: int, num_steps: int) -> float:
+        """The scheduler's `mu` for a size and a number of steps, where it has `use_dynamic_shifting`."""
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        config = self.pipe.scheduler.config
+        sizes = (config["base_image_seq_len"], config["max_image_seq_len"])
+        return calculate_shift(places, *sizes, config["base_shift"], config["max_shift"])

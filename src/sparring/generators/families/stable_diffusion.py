@@ -14,6 +14,7 @@ class StableDiffusion(Family):
 
     pipelines = ("StableDiffusionPipeline",)
     part = "unet"
+    last = "conv_out"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         return TextCondition(self._encoded(texts, device, guided=False)[0])

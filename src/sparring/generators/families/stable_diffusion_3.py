@@ -1,6 +1,5 @@
 """Stable Diffusion 3: a transformer that sees the tokens of two CLIPs and a T5, and the whole caption."""
 
-from inspect import signature
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ class StableDiffusion3(Family):
         return self.pipe.encode_prompt(prompt=texts, device=device, **settings)
 
     def limits(self) -> dict[str, int]:
-        limits, of_t5 = super().limits(), signature(self.pipe.encode_prompt).parameters["max_sequence_length"].default
-        return limits | ({"tokenizer_3": of_t5} if "tokenizer_3" in limits else {})
+        limits = super().limits()
+        return limits | ({"tokenizer_3": self.default_length()} if "tokenizer_3" in limits else {})
 
     @staticmethod
     def arguments(condition: TextCondition) -> dict[str, Any]:

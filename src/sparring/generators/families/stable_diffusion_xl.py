@@ -14,6 +14,7 @@ class StableDiffusionXL(Family):
 
     pipelines = ("StableDiffusionXLPipeline",)
     part = "unet"
+    last = "conv_out"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         tokens, _, pooled, _ = self._encoded(texts, device, guided=False)

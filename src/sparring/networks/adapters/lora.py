@@ -22,6 +22,9 @@ class LoRA(Tuning):
         alpha: scale of the adapters times rank; rank when None.
         targets: endings of the names of the linear and convolutional layers that get one, such as [to_q, to_v]. None:
             the projections of attention layers; of a network without attention, its convolutions.
+
+    Attributes:
+        attention: endings of the names of those projections.
     """
 
     def __init__(self, *, rank: int = 16, alpha: float | None = None, targets: list[str] | None = None):
@@ -32,6 +35,7 @@ class LoRA(Tuning):
         self.rank = rank
         self.alpha = alpha
         self.targets = targets
+        self.attention: tuple[str, ...] = ATTENTION
 
     def apply(self, net: nn.Module) -> None:
         from peft import LoraConfig, inject_adapter_in_model
@@ -48,7 +52,7 @@ class LoRA(Tuning):
     def layers(self, net: nn.Module) -> list[str]:
         """Names of the layers that get an adapter."""
         names = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
-        found = names_ending_in(names, self.targets or ATTENTION)
+        found = names_ending_in(names, self.targets or self.attention)
         if not found and self.targets is None:
             found = [name for name, layer in names.items() if isinstance(layer, nn.Conv2d)]
         if not found:
