@@ -95,9 +95,8 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.prx import pipeline_prx
-from diffusers.utils import is_ftfy_available
 
-if not is_ftfy_available():
+if "ftfy" not in vars(pipeline_prx):
     pipeline_prx.ftfy = SimpleNamespace(fix_text=lambda text: text)
 runs, loads, *told = sys.argv[1:]
 for kind, base, size, settings in zip(*[iter(told)] * 4):
@@ -105,8 +104,9 @@ for kind, base, size, settings in zip(*[iter(told)] * 4):
         pipe.set_progress_bar_config(disable=True)
         call = dict(num_inference_steps=3, height=int(size), width=int(size), output_type="pt")
         generator = torch.Generator().manual_seed(3)
-        call |= {"prompt": ["a red apple", "zebra"], **literal_eval(settings)}
-        return pipe(generator=generator, **call).images.numpy() * 2 - 1
+        call |= {"generator": generator, **literal_eval(settings)}
+        prompts = [["a red apple"], ["zebra"]] if kind == "prx" else [["a red apple", "zebra"]]
+        return np.concatenate([pipe(prompt=told, **call).images.numpy() for told in prompts]) * 2 - 1
     whole = DiffusionPipeline.from_pretrained(f"{runs}/{kind}/pipeline")
     if kind in ("sana", "prx"):  # which let the scheduler space its times
         stock = whole.scheduler.set_timesteps

@@ -4,7 +4,6 @@ from copy import copy
 from typing import Any
 
 import torch
-from diffusers.utils import is_ftfy_available
 from torch import Tensor, nn
 from transformers import T5GemmaConfig
 
@@ -24,7 +23,9 @@ class PRX(Family):
     attention = ("img_qkv_proj", "txt_kv_proj", "to_out.0")
 
     def __init__(self, pipe: Any):
-        if not is_ftfy_available():
+        from diffusers.pipelines.prx import pipeline_prx
+
+        if "ftfy" not in vars(pipeline_prx):
             raise ValueError("PRXPipeline cleans its captions with the package ftfy: install it (pip install ftfy)")
         super().__init__(pipe)
 
@@ -47,7 +48,7 @@ class PRX(Family):
         It puts a class of its own into transformers, and reads only the inner part of the encoder's configuration.
         """
         encoder = copy(self.pipe.text_encoder)
-        type(encoder).__module__ = "transformers"
+        encoder.__class__ = type("T5GemmaEncoder", (type(encoder),), {"__module__": "transformers"})
         if encoder.config.model_type != "t5gemma":
             encoder.config = T5GemmaConfig(encoder=encoder.config, is_encoder_decoder=False)
         return self.pipe.components | {"text_encoder": encoder}
