@@ -264,6 +264,7 @@ class FlowBySize(RectifiedFlow):
     STEPS = 20
 
     def __init__(self, config: dict[str, Any], mu: Callable[[int, int], float], places: int):
+        super().__init__()
         self.config = config
         self.mu = mu
         self.resize(places)
