@@ -1,5 +1,6 @@
 """Tiny networks, every method on them, and trainers on digits: what the tests of training share."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sparring.backbones import SmallConvNet
 from sparring.data import Digits, StoredImages
 from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Method
-from sparring.process import VP
+from sparring.process import VP, AdaptiveTimes, Uncertainty
 from sparring.recipes.compose import compose
 from sparring.runs.classes import make
 from sparring.training import AdamW, Trainer
@@ -18,14 +19,17 @@ from sparring.training import AdamW, Trainer
 # Those that train on the network here and on digits. What takes other networks or data runs in the contracts only, as
 # every recipe does: bands, codes, slopes, sources, noisy pairs, two kinds of conditions.
 METHODS = (
-    *("add", "adt", "d2o", "ddo", "diffusion", "sadm", "sadm-frozen"),
+    *("add", "adt", "d2o", "ddo", "diffusion", "diffusion-learned", "sadm", "sadm-frozen"),
     *("am_gan", "bigan", "diffusion_gan", "fastgan", "gan", "gan_em", "improved", "mine", "mmd_gan", "otm"),
     *("parallel_tempering", "projected_gan", "r3gan", "san", "slogan", "wgan", "ddgan", "rdgan"),
     *("consistency", "progressive"),
 )
 OF_DENOISERS = [name for name in METHODS if "-" not in name and "generator" not in compose(name, "tiny")]
 TUNING = [name for name in OF_DENOISERS if "latent" not in str(compose(name, "tiny"))]
-VARIANTS: dict[str, dict[str, Any]] = {"sadm-frozen": {"mode": "frozen"}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "diffusion-learned": {"times": AdaptiveTimes(bins=2), "weighting": Uncertainty()},
+    "sadm-frozen": {"mode": "frozen"},
+}
 
 
 class TinyNet(nn.Module):
@@ -57,7 +61,7 @@ def method(name: str, net: nn.Module | None = None, seed: int = 0, **settings: A
     composed = compose(name.partition("-")[0], "tiny")
     own = composed.get("generator")
     generator = make(own) if own is not None and net is None else Denoiser(net or TinyNet(), VP(), "v")
-    return method_of(composed, generator, **{**VARIANTS.get(name, {}), **settings})
+    return method_of(composed, generator, **{**deepcopy(VARIANTS.get(name, {})), **settings})
 
 
 def method_of(composed: dict[str, Any], generator: Generator, **settings: Any) -> Method:

@@ -254,17 +254,17 @@ class AdaptiveTimes(LearnedTimes):
             raise ValueError(f"`decay={decay}` must lie in [0, 1)")
         self.decay = decay
         self.register_buffer("mean", torch.zeros(bins))
-        self.register_buffer("seen", torch.zeros(bins, dtype=torch.bool))
+        self.register_buffer("seen", torch.zeros(bins, dtype=torch.long))
 
     def strength(self) -> Tensor | None:
-        return self.mean if bool(self.seen.all()) and bool(self.mean.sum() > 0) else None
+        return self.mean if bool((self.seen > 0).all()) and bool(self.mean.sum() > 0) else None
 
     def learn(self, bins: Tensor, losses: Tensor) -> None:
         count = torch.bincount(bins, minlength=self.num_bins)
         average = losses.new_zeros(self.num_bins).index_add_(0, bins, losses) / count.clamp(min=1)
-        keep = torch.where(self.seen, self.decay**count, (count == 0).to(losses))
+        keep = torch.where(self.seen > 0, self.decay**count, (count == 0).to(losses))
         self.mean.copy_(keep * self.mean + (1 - keep) * average)
-        self.seen |= count > 0
+        self.seen += count
 
 
 class LossAware(LearnedTimes):
