@@ -299,6 +299,14 @@ def test_a_mistake_on_the_command_line_is_one_line(words, message, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_gains_in_tuning_are_measured_with_the_best_sampler_and_with_many_calls():
+    """What is left of a gain there is no error of the solver. Response curves and the smoke study claim none."""
+    studies = [read_study(name) for name in shipped() if name not in ("smoke", "sadm-curves")]
+    tuned = [one for one in studies if {"adt", "ddo", "sadm"} & {arm.recipe for arm in one.arms.values()}]
+    assert len(tuned) > 10
+    assert [one.name for one in tuned if max(one.samplers.get("unipc", [0])) < 50] == []
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
     study = read_study(name)
