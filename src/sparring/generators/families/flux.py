@@ -14,7 +14,7 @@ from sparring.generators.families.packing import packed, unpacked
 class Flux(Family):
     """Tokens of the T5 and the whole caption of CLIP; no caption is the empty one.
 
-    The dev network was distilled with guidance and is told a scale of it, in training and samples the default of the
+    The dev network was distilled with guidance and takes a scale of it, in training and samples the default of the
     pipeline's `guidance_scale` (3.5). It is not the guidance that is set here, by which none + w (told - none) is
     meant, the pipeline's `true_cfg_scale`; with w = 1 there is none of it. The shift of dev follows the size.
     """

@@ -14,7 +14,7 @@ from sparring.networks.adapters.lora import ATTENTION
 class Flux2(Family):
     """Hidden states of a Qwen 3 (klein) or a Mistral 3 (dev) that is asked in its chat format: 512 tokens, no mask.
 
-    The dev network is told a scale of guidance, in training and samples the default of the pipeline's `guidance_scale`
+    The dev network takes a scale of guidance, in training and samples the default of the pipeline's `guidance_scale`
     (4). It is not the guidance that is set here, none + w (told - none): the `guidance_scale` of klein. The shift
     follows the size and the number of steps.
     """

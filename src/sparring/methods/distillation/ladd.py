@@ -2,7 +2,7 @@
 
 Status: unproven.
 
-A few-step student is told from real images, or latents, by heads on what its frozen teacher sees in them after noising:
+Heads on what a frozen teacher sees in noised images, or latents, tell those of a few-step student from real ones:
 
     x_t = alpha_t x + sigma_t eps,        D(x) = heads(teacher(x_t, t)),        t ~ p(t)
     L_D = mean sp(D(G)) + mean sp(-D(x)) + weight mean (D(x_t + alpha_t s n) - D(x_t))^2,        L_G = mean sp(-D(G))
