@@ -3,13 +3,11 @@
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
 from sparring.networks.precision import at_least_float32
-from sparring.networks.wavelet import HaarWavelet
 
 PIXELS_AT_ONCE = 2**20  # ours: one image of 1024x1024, four of 512x512, in one pass of the autoencoder
 
@@ -167,13 +165,14 @@ class Bands(Latents):
         return self.vae.decode(latents)[0]
 
 
-KINDS: dict[type, type[Latents]] = {
-    HaarWavelet: Bands,
-    AutoencoderKL: Latents,
-    AutoencoderKLFlux2: PatchedLatents,
-    AutoencoderKLQwenImage: VideoLatents,
-    AutoencoderDC: DeepLatents,
+KINDS: dict[str, type[Latents]] = {
+    "HaarWavelet": Bands,
+    "AutoencoderKL": Latents,
+    "AutoencoderKLFlux2": PatchedLatents,
+    "AutoencoderKLQwenImage": VideoLatents,
+    "AutoencoderDC": DeepLatents,
 }
+"""The space of each class of autoencoders, by name: not every version of diffusers has them all."""
 
 
 def space_of(vae: Any) -> Latents:
@@ -182,10 +181,9 @@ def space_of(vae: Any) -> Latents:
     Raises:
         ValueError: one of another kind.
     """
-    found = next((space for kind, space in KINDS.items() if isinstance(vae, kind)), None)
+    found = next((KINDS[kind.__name__] for kind in type(vae).__mro__ if kind.__name__ in KINDS), None)
     if found is None:
-        names = ", ".join(kind.__name__ for kind in KINDS)
-        raise ValueError(f"the autoencoder is a {type(vae).__name__}, which is unknown here; known: {names}")
+        raise ValueError(f"the autoencoder is a {type(vae).__name__}, which is unknown here; known: {', '.join(KINDS)}")
     return found(vae)
 
 

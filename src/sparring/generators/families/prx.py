@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import T5GemmaConfig
 
 from sparring.generators.condition import TextCondition
 from sparring.generators.families.family import Family
@@ -47,6 +46,8 @@ class PRX(Family):
 
         It puts a class of its own into transformers, and reads only the inner part of the encoder's configuration.
         """
+        from transformers import T5GemmaConfig
+
         encoder = copy(self.pipe.text_encoder)
         encoder.__class__ = type("T5GemmaEncoder", (type(encoder),), {"__module__": "transformers"})
         if encoder.config.model_type != "t5gemma":
