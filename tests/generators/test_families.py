@@ -100,9 +100,11 @@ def test_rows_do_not_see_each_other_and_captions_of_other_lengths_do_not_matter(
             alone = denoiser.embed(Batch(images[row : row + 1], texts=texts[row : row + 1], draws=Draws(0)))
             output = denoiser(batch.x_0[row : row + 1], t[:1], alone.condition).output
             torch.testing.assert_close(output, whole[row : row + 1], rtol=0, atol=2e-5)
-        joined = concatenate(denoiser.unconditional(batch.condition), batch.condition)
+        nothing = denoiser.unconditional(batch.condition)
+        joined = concatenate(nothing, batch.condition)
         both = denoiser(torch.cat([batch.x_0] * 2), torch.cat([t] * 2), joined).output
         torch.testing.assert_close(both[3:], whole, rtol=0, atol=2e-5)
+        torch.testing.assert_close(both[:3], denoiser(batch.x_0, t, nothing).output, rtol=0, atol=2e-5)  # filled up
 
 
 @pytest.mark.parametrize("kind", KINDS)
