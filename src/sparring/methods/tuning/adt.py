@@ -1,6 +1,6 @@
 """ADT: adversarial diffusion tuning (Shen et al., arXiv 2504.11423).
 
-Status: proven on small images, at 3 to 20 NFE (docs/results/adt.md).
+Status: proven on small images, at few NFE of DDIM and not over UniPC (docs/results/adt.md).
 
 Training sees noised true images in one pass; inference iterates on the model's own outputs. ADT simulates the sampler
 during training and shows the final image to a discriminator:
