@@ -103,7 +103,7 @@ def test_digits_come_apart_without_their_labels():
 
 
 def test_too_few_images_are_refused_and_labels_are_not_needed():
-    with pytest.raises(ValueError, match="20 images or more, and got 19"):
+    with pytest.raises(ValueError, match="20 images or more, a tenth of which is held out, and got 19"):
         small_net().prepare(torch.zeros(19, 1, 8, 8), None)
     with pytest.raises(ValueError, match="self-supervised"):
         SmallConvNet(in_channels=1, num_classes=3).prepare(torch.zeros(20, 1, 8, 8), None)
