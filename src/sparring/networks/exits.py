@@ -33,7 +33,8 @@ class Exits:
         if not shares or min(shares) <= 0 or max(shares) > 1:
             raise ValueError(f"`shares={list(shares)}` must be one or more numbers in (0, 1]")
         self.net: Any = net
-        self.total = len(self.net.transformer_blocks)
+        blocks: Any = net.transformer_blocks
+        self.total = len(blocks)
         self.blocks = [math.ceil(share * self.total - 1e-9) for share in shares]
 
     def at(self, t: Tensor) -> Tensor:
