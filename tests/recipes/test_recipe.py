@@ -142,7 +142,8 @@ def test_text_may_look_like_a_module_or_a_file_where_no_class_can_stand(strange,
 
 def test_every_method_may_be_used_on_every_setting(strange):
     for name, setting, tuned in product(shipped("methods"), shipped("settings"), (False, True)):
-        recipe.check_classes(compose(name, setting, tuned=tuned), [])
+        if not (tuned and decides_process(read(name))):  # which no trained start is given to
+            recipe.check_classes(compose(name, setting, tuned=tuned), [])
 
 
 def test_a_run_does_not_vouch_for_its_own_classes(strange, run, capsys):
