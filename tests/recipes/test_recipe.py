@@ -268,6 +268,7 @@ def test_a_misspelt_setting_is_answered_with_the_right_one(tmp_path, capsys, fla
         ["diffusion", "--on", "digits", "--trainer.lr=1"],
         ["wgan", "--on", "digits", "--generator.latent_dims=3"],
         ["adt", "--on", "digits", "--init", "nowhere"],
+        ["diffusion", "--on", "fashion16"],
     ],
 )
 def test_a_slip_is_refused_before_anything_heavy_is_imported(arguments):

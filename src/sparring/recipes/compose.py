@@ -23,6 +23,9 @@ KEYS = {
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
 NEEDS_START = "this recipe tunes a trained denoiser: give it with --init RUN or --init PIPELINE"
+NEEDS_IMAGES = "this setting needs images: give them with --data (a folder, a parquet file)"
+OF_FILES = ("sparring.data.HubData", "sparring.data.LowResolution")
+"""Classes of settings that leave the files to the user."""
 BESIDE = "beside"
 """`start` of a method that trains something beside a trained denoiser, which `--init` gives to it as `denoiser`."""
 HERE = Path(__file__).parent
@@ -148,6 +151,16 @@ def check_start(recipe: dict[str, Any], flags: list[str], init: str | None) -> N
             "this recipe leaves the data to you: give a word with --data (digits, a folder, a parquet file, "
             "hub:OWNER/NAME), or a class with --data.class_path; or a setting with --on (`sparring recipes`)"
         )
+    if lacks_files(recipe.get("data"), flags):
+        raise ValueError(NEEDS_IMAGES)
+
+
+def lacks_files(data: Any, flags: list[str]) -> bool:
+    """Whether the data are files and nobody says where they are."""
+    if not isinstance(data, dict) or data.get("class_path") not in OF_FILES or "path" in (data.get("init_args") or {}):
+        return False
+    said = ("--data", "--data.class_path", "--data.path", "--data.init_args.path")
+    return not any(flag.split("=")[0] in said for flag in flags)
 
 
 def chain(setting: str) -> list[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from sparring.recipes.compose import BESIDE, NEEDS_START, SECTIONS, check_start, laid_over
+from sparring.recipes.compose import BESIDE, NEEDS_IMAGES, NEEDS_START, SECTIONS, check_start, laid_over
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
 OF_IMAGES = ("LowResolution", "PairedColumns", "UnpairedColumns", "UnpairedData")
@@ -158,7 +158,7 @@ def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, A
     except Exception as error:  # jsonargparse raises many kinds
         text = one_line(error)
         if text.startswith("`data`") and "required: path" in text:
-            raise ValueError("this setting needs images: give them with --data (a folder, a parquet file)") from None
+            raise ValueError(NEEDS_IMAGES) from None
         if "missing" in recipe and "required" in text:
             raise ValueError(f"{text}: it would be {recipe['missing']}") from None
         raise ValueError(text + suggestion(text, [action.dest for action in options._actions])) from None
