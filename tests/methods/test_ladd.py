@@ -9,8 +9,9 @@ from torch.nn.functional import softplus
 
 from sparring.data import Batch, Draws
 from sparring.discriminators import DenoiserHeads, Given
-from sparring.discriminators.denoiser_heads import as_map, blocks_of
+from sparring.discriminators.denoiser_heads import blocks_of
 from sparring.generators import Denoiser
+from sparring.generators.middle import as_map
 from sparring.methods.distillation.ladd import LADD
 from sparring.networks import MLP
 from sparring.process import VP, RectifiedFlow

@@ -90,3 +90,15 @@ def test_wrong_settings_are_named():
         LogNormal(std=0)
     with pytest.raises(ValueError, match="shift=0"):
         LogitNormal(shift=0)
+
+
+def test_uniform_times_may_leave_out_both_ends():
+    process = VP()
+    t = Uniform(low=0.02, high=0.98)(process, Draws(0), 20_000)
+    assert 0.02 < t.min() < 0.022
+    assert 0.978 < t.max() <= 0.98
+    assert t.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(Uniform()(process, Draws(0), 50), process.time_from_uniform(Draws(0).uniform((50,))))
+    for low, high in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)):
+        with pytest.raises(ValueError, match="low <"):
+            Uniform(low=low, high=high)

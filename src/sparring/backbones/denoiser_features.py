@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparring.backbones.backbone import Backbone
 from sparring.generators import load_pipeline
+from sparring.generators.middle import middle_block, middle_map
 
 
 class DenoiserFeatures(Backbone):
@@ -40,7 +41,7 @@ class DenoiserFeatures(Backbone):
         self._denoiser = (denoiser,)  # in a tuple it is no part: its passes are no network calls of the training
         self.t, self.seed = t, seed
         self.name = f"middle of {type(self.net).__name__} at t={t:g}"
-        self.middle()
+        middle_block(self.net)
         config: Any = self.net.config
         self.in_channels: int = config.in_channels
         image = torch.zeros(1, *denoiser.latent_shape(denoiser.image_shape))
@@ -50,14 +51,6 @@ class DenoiserFeatures(Backbone):
         reached = torch.autograd.grad(self.features(image).sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, reached, strict=True):
             parameter.requires_grad_(gradient is not None)
-
-    def middle(self) -> nn.Module:
-        """The block whose output is taken."""
-        blocks = getattr(self.net, "transformer_blocks", None)
-        block = getattr(self.net, "mid_block", None) if blocks is None else blocks[len(blocks) // 2]
-        if block is None:
-            raise ValueError(f"{type(self.net).__name__} has neither a middle block nor transformer blocks")
-        return block
 
     def maps(self, images: Tensor) -> list[Tensor]:
         denoiser = self._denoiser[0]
@@ -73,29 +66,7 @@ class DenoiserFeatures(Backbone):
         condition = None
         if denoiser.takes_labels:
             condition = torch.full((len(images),), denoiser.null_class, device=images.device)
-        handle = self.middle().register_forward_hook(_stop)
-        try:
-            denoiser.network(denoiser.process.model_input(x_t, t), denoiser.process.model_time(t), condition)
-        except _Reached as reached:
-            output = reached.output
-        finally:
-            handle.remove()
-        if output.ndim == 3:  # tokens
-            side = round(output.shape[1] ** 0.5)
-            output = output.transpose(1, 2).unflatten(2, (side, -1))
-        return [output]
+        return [middle_map(denoiser, x_t, t, condition)]
 
     def features(self, images: Tensor) -> Tensor:
         return self.maps(images)[0].mean((2, 3))
-
-
-class _Reached(Exception):  # noqa: N818
-    """The middle of the network has been reached; the rest need not run."""
-
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
-
-
-def _stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
-    raise _Reached(output)

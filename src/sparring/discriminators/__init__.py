@@ -7,6 +7,7 @@ from sparring.discriminators.denoiser_heads import DenoiserHeads
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
+from sparring.discriminators.middle_head import DenoiserAndHead, MiddleHead
 from sparring.discriminators.pair import PairDiscriminator
 from sparring.discriminators.pixels import PixelDiscriminator
 from sparring.discriminators.plain import PlainDiscriminator
@@ -17,6 +18,7 @@ from sparring.discriminators.sliced import SlicedDiscriminator
 from sparring.discriminators.structure import StructureDiscriminator
 
 __all__ = [
+    "DenoiserAndHead",
     "DenoiserDiscriminator",
     "DenoiserHeads",
     "Augmented",
@@ -25,6 +27,7 @@ __all__ = [
     "Discriminator",
     "Features",
     "Given",
+    "MiddleHead",
     "PairDiscriminator",
     "PixelDiscriminator",
     "PlainDiscriminator",

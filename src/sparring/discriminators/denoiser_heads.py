@@ -7,8 +7,9 @@ from torch import Tensor, cat, nn
 
 from sparring.data import Draws
 from sparring.discriminators.discriminator import Discriminator, Features, Given
-from sparring.discriminators.heads import Head, SpectralConv2d
+from sparring.discriminators.heads import Head, advance_spectral_norms
 from sparring.generators import Denoiser
+from sparring.generators.middle import as_map
 from sparring.networks import MLP
 from sparring.networks.frozen import copy_of_trained
 from sparring.networks.precision import at_least_float32
@@ -64,9 +65,7 @@ class DenoiserHeads(Discriminator):
 
     def after_update(self) -> None:
         """One power iteration of the spectral norms."""
-        for layer in self.heads.modules():
-            if isinstance(layer, SpectralConv2d):
-                layer.advance()
+        advance_spectral_norms(self)
 
 
 def blocks_of(net: nn.Module) -> list[tuple[nn.Module, int]]:
@@ -88,12 +87,3 @@ def blocks_of(net: nn.Module) -> list[tuple[nn.Module, int]]:
     if isinstance(net, MLP):
         return [(of.read_out[0], of.config["width"])]
     raise ValueError(f"`discriminator`: no blocks are known of a {type(net).__name__}; give a discriminator")
-
-
-def as_map(output: Any) -> Tensor:
-    """[B, D, g, g] of what a block gives: a map, tokens [B, N, D] (of two streams, the images'), or numbers [B, D]."""
-    x: Tensor = output[-1] if isinstance(output, tuple) else output
-    if x.ndim == 3:
-        side = round(x.shape[1] ** 0.5)
-        return x.transpose(1, 2).unflatten(2, (side, -1))
-    return x[:, :, None, None] if x.ndim == 2 else x

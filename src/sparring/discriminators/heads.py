@@ -43,6 +43,13 @@ class SpectralConv2d(nn.Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
 
+def advance_spectral_norms(module: nn.Module) -> None:
+    """One power iteration of every `SpectralConv2d` in a module; to be called after each update of it."""
+    for layer in module.modules():
+        if isinstance(layer, SpectralConv2d):
+            layer.advance()
+
+
 class Head(nn.Module):
     """Map [B,D,g,g] to [B,out,g,g]: 1x1 block, residual 3x3 block, 1x1 convolution; default (ours).
 

@@ -8,7 +8,7 @@ from sparring.backbones import Backbone, freeze, images_to_learn
 from sparring.data import Draws, ImageData
 from sparring.discriminators.augment import DiffAugment, crop_or_resize
 from sparring.discriminators.discriminator import Discriminator, Features, Given
-from sparring.discriminators.heads import SpectralConv2d
+from sparring.discriminators.heads import advance_spectral_norms
 
 
 class OnFrozenBackbone(Discriminator):
@@ -54,6 +54,4 @@ class OnFrozenBackbone(Discriminator):
 
     def after_update(self) -> None:
         """One power iteration of the spectral norms."""
-        for layer in self.modules():
-            if isinstance(layer, SpectralConv2d):
-                layer.advance()
+        advance_spectral_norms(self)

@@ -21,16 +21,29 @@ from sparring.process.process import Drawn, Process, Times, positive, wide
 
 
 class Uniform(Times):
-    """Times equally likely in t (for VP: all N levels equally likely, as in DDPM)."""
+    """Times equally likely in t (for VP: all N levels equally likely, as in DDPM).
+
+    Args:
+        low: from this share of the way from clean to noise on.
+        high: up to this one.
+
+    Raises:
+        ValueError: not 0 <= low < high <= 1.
+    """
+
+    def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"`low={low}`, `high={high}`: times lie between them, so 0 <= low < high <= 1")
+        self.low, self.high = low, high
 
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
         return self.at(process, draws.uniform((n,)))
 
     def at(self, process: Process, u: Tensor) -> Tensor:
-        return process.time_from_uniform(u)
+        return process.time_from_uniform(self.low + (self.high - self.low) * u)
 
     def log_density(self, process: Process, log_snr: Tensor) -> Tensor:
-        return -_speed(process, process.t_from_log_snr(wide(log_snr))).log()
+        return -_speed(process, process.t_from_log_snr(wide(log_snr))).log() - math.log(self.high - self.low)
 
 
 class UniformLogSNR(Times):

@@ -14,6 +14,7 @@ from sparring.rollout.one_step import (
     one_step,
     standard_normal,
 )
+from sparring.rollout.own_steps import own_steps
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
 from sparring.rollout.restoration_step import RestorationStep, fidelity, restoration_step
 from sparring.rollout.simulate import (
@@ -45,6 +46,7 @@ __all__ = [
     "noise",
     "noise_at",
     "one_step",
+    "own_steps",
     "posterior_step",
     "real_and_fake",
     "restoration_step",
