@@ -13,6 +13,7 @@ from sparring.data.outliers import WithOutliers
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
 from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
+from sparring.data.voices import Voices
 
 __all__ = [
     "Batch",
@@ -37,6 +38,7 @@ __all__ = [
     "TorchData",
     "UnpairedColumns",
     "UnpairedData",
+    "Voices",
     "WithOutliers",
     "derived_seed",
     "from_spec",

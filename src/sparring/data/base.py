@@ -100,6 +100,10 @@ class ImageData(Dataset, ABC):
         """At most n images that belong and as many that are known to be outliers, or None without known outliers."""
         return None
 
+    def speech(self, images: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Who speaks [n] and at which pitch [n, frames] in images [n, C, H, W] of voices, or None without voices."""
+        return None
+
     def identity(self) -> Iterable[str]:
         """What tells these rows from others without reading a pixel: names and sizes of files, if there are any."""
         return ()

@@ -9,6 +9,7 @@ from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.stream import StreamData
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, SwissRoll
+from sparring.data.voices import Voices
 
 
 def from_spec(spec: str, **settings: Any) -> ImageData:
@@ -33,9 +34,9 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard" · a parquet
-    file or a pattern of them · tar files · a folder of images, or one that `datasets` reads (with parquet files or a
-    metadata file, or saved by it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
+    "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard", "voices" · a
+    parquet file or a pattern of them · tar files · a folder of images, or one that `datasets` reads (with parquet
+    files or a metadata file, or saved by it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
@@ -45,6 +46,7 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
         "grid25": GaussianGrid,
         "swissroll": SwissRoll,
         "checkerboard": Checkerboard,
+        "voices": Voices,
     }
     word, _, rest = spec.partition(":")
     if word == "digits":
