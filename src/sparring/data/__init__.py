@@ -3,6 +3,7 @@
 from sparring.data.adapter import TorchData
 from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
+from sparring.data.edits import Edited, UnpairedEdits
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.layouts import DigitLayouts
@@ -22,6 +23,7 @@ __all__ = [
     "DigitLayouts",
     "Digits",
     "Draws",
+    "Edited",
     "GaussianGrid",
     "GaussianMixture",
     "HubData",
@@ -38,6 +40,7 @@ __all__ = [
     "TorchData",
     "UnpairedColumns",
     "UnpairedData",
+    "UnpairedEdits",
     "Voices",
     "WithOutliers",
     "derived_seed",

@@ -10,6 +10,7 @@ from sparring.networks.layout_generator import LayoutGenerator
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
 from sparring.networks.source_unet import SourceUNet
 from sparring.networks.super_perceptron import SmallPerceptron, SuperPerceptron
+from sparring.networks.turbo_unet import TurboUNet
 from sparring.networks.wavelet import HaarWavelet
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "SourceUNet",
     "StepPerceptron",
     "SuperPerceptron",
+    "TurboUNet",
 ]

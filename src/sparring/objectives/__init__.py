@@ -39,6 +39,7 @@ from sparring.objectives.penalties import (
     penalties_of,
     r1_penalty,
 )
+from sparring.objectives.perceptual import feature_distance
 from sparring.objectives.schedule import cosine
 from sparring.objectives.structure import structure_distance
 from sparring.objectives.transport import Transport
@@ -76,6 +77,7 @@ __all__ = [
     "directional_derivatives",
     "cosine",
     "discriminator_statistics",
+    "feature_distance",
     "interpolates",
     "inverse_frequency",
     "penalties_of",

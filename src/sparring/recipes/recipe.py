@@ -17,7 +17,7 @@ import yaml
 from sparring.recipes.compose import BESIDE, NEEDS_IMAGES, NEEDS_START, SECTIONS, check_start, laid_over
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
-OF_IMAGES = ("LowResolution", "PairedColumns", "UnpairedColumns", "UnpairedData")
+OF_IMAGES = ("Edited", "LowResolution", "PairedColumns", "UnpairedColumns", "UnpairedData", "UnpairedEdits")
 WITH_SOURCES = [f"sparring.data.{name}" for name in OF_IMAGES]
 
 
