@@ -1,0 +1,106 @@
+"""ACD: faster SAR-to-optical translation by adversarial consistency distillation (arXiv 2407.06095).
+
+Status: unproven.
+
+A diffusion model that translates in many calls is distilled into one that needs one or a few. Of images x, noised to
+x_t, and their sources y,
+
+    L_G = consistency(f(x_t, t, y)) + w mean sp(-D(f(x_t, t, y), y))
+    L_D = mean sp(-D(x, y)) + mean sp(D(f(x_t, t, y), y))
+
+where the consistency loss pulls f to its own prediction, without gradient, one step of the frozen teacher further down
+(see `Consistency`). Fake: the student's prediction of the clean image, one call from any noise level. Discriminator: of
+a pair, the image and its source. From the paper, of which a summary was read: teacher and student conditioned on the
+radar image, consistency distillation, and a discriminator for clarity and against false colours. Ours: the architecture
+of both networks, D on pairs, w = 0.1 after a tenth of the run, the schedule of the jumps, speckled digits for radar.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sparring.data import Batch
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.generators import Denoiser
+from sparring.methods.distillation.consistency import Consistency, ConsistencyStep
+from sparring.methods.method import Losses, check_not_negative
+from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.process import Times
+
+DELAY = 0.1  # of the run, without the discriminator's gradient
+
+
+@dataclass
+class SeenStep:
+    """A step of consistency training, and what the discriminator sees of the student's image."""
+
+    step: ConsistencyStep
+    views: Views = field(default_factory=Views)
+
+
+class ACD(Consistency):
+    """Makes a translator of one or a few calls, from a trained one of many.
+
+    Args:
+        generator: a trained denoiser of a VP process, conditioned on a source; its state at the start is the teacher.
+        discriminator: of images, or of pairs: given x_t, in whose place it sees the source.
+        pairs: the source that it sees: the image's "own"; "shuffled", that of another row (a control); or "none".
+        adversarial_weight: w; 0 leaves the discriminator out.
+        stages: how often the jump is halved, plus one.
+        huber: c of the consistency loss, below which the distance is a squared one.
+        times: distribution of the noise level; the process's own when None.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
+    """
+
+    discriminator: Discriminator | None
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: Discriminator,
+        *,
+        pairs: Literal["own", "shuffled", "none"] = "own",
+        adversarial_weight: float = 0.1,
+        stages: int = 8,
+        huber: float = 1e-8,
+        times: Times | None = None,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
+    ):
+        check_not_negative(adversarial_weight=adversarial_weight)
+        if pairs != "none" and not generator.takes_source:
+            raise ValueError(
+                f"`pairs={pairs}`: {type(generator.net).__name__} takes no source: start from a run on digits-speckle, "
+                "or set `pairs=none`"
+            )
+        if discriminator.needs_reference != "no":
+            raise ValueError(f"{type(discriminator).__name__} compares fakes with real images: use another")
+        super().__init__(generator, stages=stages, huber=huber, times=times)
+        self.discriminator = discriminator if adversarial_weight > 0 else None
+        self.pairs, self.adversarial_weight = pairs, adversarial_weight
+        self.objective = objective or NonSaturating()
+        self.penalties = penalties_of(penalty)
+
+    def rollout(self, batch: Batch) -> SeenStep:  # type: ignore[override]
+        step = super().rollout(batch)
+        if self.discriminator is None:
+            return SeenStep(step)
+        source = None if self.pairs == "none" or batch.source is None else batch.source
+        if source is not None and self.pairs == "shuffled":
+            source = source.roll(1, 0)
+        return SeenStep(step, self.discriminator.views(batch.images, step.image, Given(x_t=source), batch.draws))
+
+    def discriminator_loss(self, batch: Batch, rollout: SeenStep) -> Losses:
+        assert self.discriminator is not None
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
+
+    def generator_loss(self, batch: Batch, rollout: SeenStep) -> Losses:  # type: ignore[override]
+        losses = super().generator_loss(batch, rollout.step)
+        if self.discriminator is not None:
+            weight = self.adversarial_weight * self.ramp(1, delay=round(DELAY * self.steps))
+            losses["adversarial"] = weight * generator_loss(self.discriminator, rollout.views, self.objective)
+        return losses
