@@ -11,6 +11,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import in_turn
 from sparring.generators.generator import Generator
 from sparring.generators.loop import drawn, rows_at_once
+from sparring.generators.merging import merged_network
 from sparring.generators.own import write_own
 from sparring.generators.prior import Prior
 from sparring.generators.sampling import Sampling, clamped
@@ -254,6 +255,9 @@ class LatentGenerator(Generator):
     # -- folders -------------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
-        """Writes generator.json, which says how to make the network again, and generator.safetensors."""
+        """Writes generator.json, which says how to make the network again, and generator.safetensors.
+
+        Adapters are multiplied into the weights.
+        """
         settings = {"latent_dim": self.latent_dim, "num_classes": self.classes, "time": self.time}
-        return write_own(folder, self.net, prior=self.prior, **settings)
+        return write_own(folder, merged_network(self.net), prior=self.prior, **settings)

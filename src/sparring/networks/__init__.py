@@ -2,6 +2,7 @@
 
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
+from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
 from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
@@ -17,6 +18,7 @@ __all__ = [
     "MLP",
     "ConvDiscriminator",
     "ConvGenerator",
+    "EditNet",
     "GrowingDiscriminator",
     "GrowingGenerator",
     "HaarWavelet",

@@ -22,12 +22,20 @@ class LoRA(Tuning):
         alpha: scale of the adapters times rank; rank when None.
         targets: endings of the names of the linear and convolutional layers that get one, such as [to_q, to_v]. None:
             the projections of attention layers; of a network without attention, its convolutions.
+        ranks: of layers by their whole names, where it is another; their scale is 1 if no alpha is given.
 
     Attributes:
         attention: endings of the names of those projections.
     """
 
-    def __init__(self, *, rank: int = 16, alpha: float | None = None, targets: list[str] | None = None):
+    def __init__(
+        self,
+        *,
+        rank: int = 16,
+        alpha: float | None = None,
+        targets: list[str] | None = None,
+        ranks: dict[str, int] | None = None,
+    ):
         if rank < 1:
             raise ValueError(f"`rank={rank}` must be at least 1")
         if alpha is not None and not alpha > 0:
@@ -36,6 +44,7 @@ class LoRA(Tuning):
         self.alpha = alpha
         self.targets = targets
         self.attention: tuple[str, ...] = ATTENTION
+        self.ranks = ranks or {}
 
     def apply(self, net: nn.Module) -> None:
         from peft import LoraConfig, inject_adapter_in_model
@@ -43,7 +52,15 @@ class LoRA(Tuning):
         net.requires_grad_(False)
         scale = self.rank if self.alpha is None else self.alpha
         layers = self.layers(net)
-        config = LoraConfig(r=self.rank, lora_alpha=scale, target_modules=layers)  # type: ignore[arg-type]
+        own = {f"^{name}$": rank for name, rank in self.ranks.items()}
+        scales = own if self.alpha is None else {}
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=scale,  # type: ignore[arg-type]
+            target_modules=layers,
+            rank_pattern=own,
+            alpha_pattern=scales,
+        )
         inject_adapter_in_model(config, net, ADAPTER)
         for parameter in net.parameters():
             if parameter.requires_grad:
