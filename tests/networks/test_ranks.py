@@ -17,6 +17,7 @@ def test_directions_are_taken_by_what_they_bring_for_each_parameter():
     """`a` costs 4 a rank and brings 9, 1; `b` costs 6 and brings 12, 12, 0.01: 2.25, 0.25 against 2, 2, 0.002."""
     gradients = {"a": diagonal(3.0, 1.0), "b": diagonal(12**0.5, 12**0.5, 0.1)}
     assert searched_ranks(gradients, 4) == {"a": 1}
+    assert searched_ranks(gradients, 6) == {"a": 1}
     assert searched_ranks(gradients, 10) == {"a": 1, "b": 1}
     assert searched_ranks(gradients, 16) == {"a": 1, "b": 2}
     assert searched_ranks(gradients, 20) == {"a": 2, "b": 2}
