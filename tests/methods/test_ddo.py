@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from method_parts import ClassNet, LatentNet, Net, batch_of, ddo, denoiser, evaluated, latent_space, play
+from method_parts import ClassNet, LatentNet, Net, batch_of, ddo, denoiser, evaluated, images_of, latent_space, play
 from torch import nn
 
+from sparring.backbones import Pixels
 from sparring.data import Batch, Digits, Draws, StoredImages
 from sparring.generators import Denoiser
 from sparring.methods.tuning.ddo import DDO
 from sparring.process import EDM, SNR, VP, LogNormal
+from sparring.training.state import changing_tensors
 
 
 def test_the_logit_is_exactly_zero_at_the_start():
@@ -33,16 +35,17 @@ def test_the_loss_starts_at_log_2_for_each_side(fake_weight):
 
 
 class OneParameter(nn.Module):
-    """The exact denoiser of N(theta, 1) in one dimension, as images [B, 1, 1, 1]: theta + k (x_t - alpha theta)."""
+    """The exact denoiser of N(theta, s^2) in one dimension, as images [B, 1, 1, 1]: theta + k (x_t - alpha theta)."""
 
-    def __init__(self, process, theta):
+    def __init__(self, process, theta, s=1.0):
         super().__init__()
-        self.process, self.theta = process, nn.Parameter(torch.tensor(theta, dtype=torch.float64))
+        self.process, self.theta, self.variance = process, nn.Parameter(torch.tensor(theta, dtype=torch.float64)), s**2
 
     def forward(self, x, time):
         t = self.process.t_from_model_time(time.double())[:, None, None, None]
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        return self.theta + alpha / (alpha**2 + sigma**2) * (x - alpha * self.theta)
+        k = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
+        return self.theta + k * (x - alpha * self.theta)
 
 
 def gaussian_ddo(reals, fakes, theta, **settings):
@@ -240,3 +243,145 @@ def test_fakes_are_clamped_in_pixel_space_only(monkeypatch):
     method.generator.space = method.reference.space = SimpleNamespace(shape=lambda image_shape: (1, 4, 4))
     method.prepare(Digits("validation"))
     assert torch.equal(method.fakes, 3 * torch.ones(4, 1, 4, 4))
+
+
+# -- rounds ------------------------------------------------------------------------------------------------------------
+
+DIGITS = StoredImages(images_of(40).float(), torch.tensor([3, 7] * 20), num_classes=10)
+
+
+def in_rounds(net=None, steps=4, **settings):
+    """DDO in two rounds that is prepared, with a model that has moved and is in the last step of the first round."""
+    method = DDO(denoiser(net), **{"num_fakes": 5, "num_steps": 3, "rounds": 2} | settings)
+    method.steps = steps
+    method.prepare(DIGITS, seed=3)
+    method.generator.net.last.bias.data += 0.2
+    method.step = steps // method.rounds - 1
+    return method
+
+
+def generated(method, network, number):
+    latents = Draws(3, phase="fakes", step=number).normal((5, 1, 4, 4))
+    return network.generate(VP().scheduler("ddim", "v"), 3, latents=latents).clamp(-1, 1)
+
+
+def test_a_round_ends_with_the_model_as_the_reference_and_fakes_of_its_own():
+    method = in_rounds()
+    first = method.fakes.clone()
+    torch.testing.assert_close(first, generated(method, method.reference.module, 0))
+    method.step -= 1
+    method.after_step()
+    assert torch.equal(method.fakes, first)
+    assert method.accepted == 0
+    method.step += 1
+    assert (method.rollout(batch_of()).real != 0).all()
+    method.after_step()
+    assert method.accepted == 1
+    torch.testing.assert_close(method.fakes, generated(method, method.generator, 1))
+    assert not torch.allclose(method.fakes, first, atol=0.05)
+    assert (method.rollout(batch_of()).real == 0).all()  # the model is the reference
+    assert not method.jumped
+    fakes = method.fakes.clone()
+    method.step = 3
+    method.after_step()  # the last round is followed by none
+    assert torch.equal(method.fakes, fakes)
+    assert method.accepted == 1
+
+
+def test_the_average_becomes_the_reference_and_the_next_round_starts_from_it():
+    """From bias b the average is at b + 0.25 * 0.2 after one step with a decay of 0.75."""
+    method = in_rounds(average=0.75, steps=2)
+    start = method.reference.module.net.last.bias.item()
+    method.after_step()
+    for network in (method.reference.module, method.generator):
+        assert network.net.last.bias.item() == pytest.approx(start + 0.05, abs=1e-12)
+    assert method.jumped
+    assert (method.rollout(batch_of()).real == 0).all()
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_self_play_ends_when_samples_come_no_nearer(better, monkeypatch):
+    method = in_rounds(validate=True)
+    before = method.reference.module.net.last.bias.clone()
+    fakes = method.fakes.clone()
+    distance = float(method.distance)
+    monkeypatch.setattr(DDO, "distance_to_held_out", lambda self, fakes: distance - 0.1 * better)
+    method.after_step()
+    if better:
+        assert method.accepted == 1
+        assert float(method.distance) == pytest.approx(distance - 0.1)
+        assert not method.over
+        return
+    assert method.over
+    assert method.jumped
+    assert torch.equal(method.fakes, fakes)
+    for network in (method.generator, method.reference.module):
+        assert torch.equal(network.net.last.bias, before)
+    assert method.generator_loss(batch_of(), method.rollout(batch_of())) == {}
+    method.step = 3
+    method.after_step()
+    assert method.measures(method.generator, DIGITS, Draws(0)) == {"rounds": 0, "energy distance": distance}
+
+
+def test_the_distance_is_the_energy_distance():
+    """Of two points a apart 2 a; images of 16 pixels of 0.1, and of 0.6: 2 * 4 * 0.5; doubled, twice that."""
+
+    class Twice(Pixels):
+        def features(self, images):
+            return 2 * super().features(images)
+
+    for features, expected in ((None, 4.0), (Twice(), 8.0)):
+        method = DDO(denoiser(), num_fakes=5, validate=True, features=features)
+        method.size_for(StoredImages(torch.full((7, 1, 4, 4), 0.1)))
+        assert method.distance_to_held_out(torch.full((5, 1, 4, 4), 0.6)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_classes_stay_with_the_fakes_from_round_to_round():
+    net = ClassNet()
+    method = in_rounds(net)
+    labels = method.fake_labels.clone()
+    assert sorted(labels.unique().tolist()) == [3, 7]
+    net.labels.clear()
+    method.after_step()
+    assert all(torch.equal(seen, labels) for seen in net.labels)
+    assert torch.equal(method.fake_labels, labels)
+
+
+def test_rounds_bring_the_model_to_the_data():
+    """From N(0, 0.1^2) to N(0.3, 0.1^2): with each round the fakes come nearer, and at the data the gradient is 0.
+
+    With a reference that stays, the fakes stay behind and push the model on past the data.
+    """
+    ends = {}
+    reals = 0.3 + 0.1 * torch.randn(256, 1, 1, 1, generator=torch.Generator().manual_seed(0)).double()
+    for rounds in (1, 20):
+        net = OneParameter(VP(), 0.0, s=0.1)
+        method = DDO(Denoiser(net, VP(), "x0"), num_fakes=256, beta=1.0, rounds=rounds)
+        method.steps = 200
+        method.prepare(StoredImages(reals.float()))
+        optimizer = torch.optim.SGD([net.theta], lr=0.05)
+        for method.step in range(200):
+            batch = Batch(reals, None, Draws(0, step=method.step, phase="rollout"))
+            optimizer.zero_grad()
+            torch.stack(list(method.generator_loss(batch, method.rollout(batch)).values())).sum().backward()
+            optimizer.step()
+            method.after_step()
+        ends[rounds] = net.theta.item() - reals.mean().item()
+    assert abs(ends[20]) < 0.03, ends
+    assert ends[1] > 0.3, ends
+
+
+def test_one_round_keeps_what_it_kept():
+    """Nothing that moves, so that its checkpoints hold the model only."""
+    assert {name for name, _ in DDO(denoiser()).named_buffers()} == set()
+    assert changing_tensors(DDO(denoiser())).keys() == {f"generator.net.{n}" for n, _ in Net().named_parameters()}
+
+
+def test_rounds_that_cannot_be_are_refused():
+    for settings in (dict(rounds=0), dict(rounds=2, average=1.0), dict(average=0.5), dict(features=Pixels())):
+        with pytest.raises(ValueError, match=f"`{list(settings)[-1]}"):
+            DDO(denoiser(), **settings)
+    method = DDO(denoiser(), rounds=3)
+    method.steps = 2
+    with pytest.raises(ValueError, match="`rounds=3`: the run has 2 steps"):
+        method.prepare(DIGITS)

@@ -41,6 +41,8 @@ class Method(nn.Module, ABC):
         steps: of the whole run; set by the trainer (schedules read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
+        jumped: `after_step` has put the generator elsewhere, and its average starts again from there; the trainer takes
+            note and sets it back.
     """
 
     generator: Generator
@@ -49,6 +51,7 @@ class Method(nn.Module, ABC):
     updates_per_rollout: int = 1
     sampler: str = "ddim"
     sample_steps: int = 10
+    jumped: bool = False
 
     def __init__(self, generator: Generator, discriminator: nn.Module | None = None):
         super().__init__()

@@ -8,11 +8,18 @@ from sparring.generators import Denoiser
 
 
 def own_samples(
-    denoiser: Denoiser, data: ImageData, n: int, *, scheduler: str, num_steps: int, draws: Draws
+    denoiser: Denoiser,
+    data: ImageData,
+    n: int,
+    *,
+    scheduler: str,
+    num_steps: int,
+    draws: Draws,
+    told: Tensor | list[str] | None = None,
 ) -> tuple[Tensor, Tensor | list[str] | None]:
     """n images [n, C, H, W] (clamped; or latents) of a denoiser, and the classes or captions that it was given.
 
-    Classes and captions are drawn from the data's own, so that they are as frequent.
+    Classes and captions, if not given, are drawn from the data's own, so that they are as frequent.
 
     Args:
         denoiser: what makes them.
@@ -21,9 +28,9 @@ def own_samples(
         scheduler: name of the sampler.
         num_steps: its steps.
         draws: of the latents and the conditions; their seed is that of stochastic schedulers.
+        told: [n] classes or n captions.
     """
-    told: Tensor | list[str] | None = None
-    if denoiser.text is not None or denoiser.takes_labels:
+    if told is None and (denoiser.text is not None or denoiser.takes_labels):
         denoiser.check_condition(data)
         of = None if len(data) <= n else n  # labels of a stream cost as much as its images
         real = data.captions(of) if denoiser.text is not None else data.labels(of)

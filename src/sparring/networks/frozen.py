@@ -85,3 +85,10 @@ class MovingCopy(nn.Module, Generic[Module]):
         theirs, ours = source.state_dict(), self.module.state_dict()
         for name in self.names:
             ours[name].copy_(theirs[name])
+
+    @torch.no_grad()
+    def put_back(self, target: Module) -> None:
+        """target <- copy, bit for bit: the inverse of `refreeze`."""
+        theirs, ours = target.state_dict(), self.module.state_dict()
+        for name in self.names:
+            theirs[name].copy_(ours[name])

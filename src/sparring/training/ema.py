@@ -65,9 +65,13 @@ class EMA:
         return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
 
     @torch.no_grad()
-    def update(self) -> None:
-        """One step of the average; to be called after every update of the network."""
-        beta = self.beta()
+    def update(self, beta: float | None = None) -> None:
+        """One step of the average; to be called after every update of the network.
+
+        Args:
+            beta: decay of this step, in place of that of the settings; 0 starts again from the network.
+        """
+        beta = self.beta() if beta is None else beta
         torch._foreach_lerp_(self.copy, [s.to(c.dtype) for s, c in zip(self.source, self.copy, strict=True)], 1 - beta)
         for source, copy in self.exact:
             copy.copy_(source)

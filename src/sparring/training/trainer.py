@@ -356,7 +356,8 @@ class Trainer:
             self.skip([name for name, value in noted if not torch.isfinite(torch.as_tensor(value)).all()])
             return
         if self.alternate.generator_learns:
-            self.ema.update()
+            self.ema.update(0.0 if self.method.jumped else None)
+            self.method.jumped = False
             self.powers.update()
         self.means.add(noted)
         self.skipped_in_a_row = 0
