@@ -231,6 +231,17 @@ def test_the_first_digits_hold_every_digit():
         Digits(limit=0)
 
 
+def test_digits_of_some_numbers_keep_their_numbers():
+    data, everything = Digits(only=[5, 7]), Digits()
+    assert data.num_classes == 10
+    assert data.labels().unique().tolist() == [5, 7]
+    assert torch.equal(data.images(), everything.images()[torch.isin(everything.labels(), torch.tensor([5, 7]))])
+    assert data.holdout().labels().unique().tolist() == [5, 7]
+    for only in ([], [10]):
+        with pytest.raises(ValueError, match="`only="):
+            Digits(only=only)
+
+
 def test_digits_of_some_classes_in_a_ratio():
     data = Digits(classes=[7, 0], ratio=[1, 9])
     held_out = data.holdout()

@@ -492,6 +492,59 @@ def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path)
     assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
 
 
+def test_a_chain_of_arms_is_measured_on_two_kinds_of_images(tmp_path):
+    """A student of digits 0 and 1 is moved to 2 and 3 and asked for both; its own images are the setting's."""
+    changes = {
+        "settings": {
+            "new": {
+                "on": "tiny",
+                "baseline_data": {"path": "digits", "settings": {"only": [0, 1]}},
+                "data": {"path": "digits", "settings": {"only": [2, 3]}},
+                "scratch": {"denoiser.net.init_args.num_class_embeds": 10},
+            },
+            "old": {"of": "new", "holdout": {"path": "digits:holdout", "settings": {"only": [0, 1]}}},
+        },
+        "seeds": [0, 1],
+        "samplers": {"lcm": [2]},
+        "features": {"pixels": "pixels"},
+        "arms": {
+            "student": {"recipe": "add", "data": "baseline"},
+            "moved": {"recipe": "diffusion", "start": "student"},
+        },
+    }
+    out = tmp_path / "runs"
+    assert main(["study", written(tmp_path, **changes), "--out", str(out)]) == 0
+    config = yaml.safe_load((out / "new" / "seed1" / "moved" / "config.yaml").read_text())
+    assert config["data"]["init_args"]["only"] == [2, 3]
+    student = yaml.safe_load((out / "new" / "seed1" / "student" / "config.yaml").read_text())
+    assert student["data"]["init_args"]["only"] == [0, 1]
+    found = {}
+    for place, asked in (("new", [2, 3]), ("old", [0, 1])):
+        for arm in ("baseline", "student", "moved"):
+            run = out / place / "seed1" / arm
+            assert json.loads((run / "images" / "lcm-2-n32.json").read_text())["classes"] == asked
+            found[place, arm] = json.loads((run / "results.json").read_text())[0]["frechet"]
+    assert len(set(found.values())) == 6
+    assert not (out / "old" / "seed1" / "moved" / "checkpoints").exists()
+    assert main(["study", written(tmp_path, **changes), "--out", str(out)]) == 0  # all there, and the same settings
+    changes["arms"]["moved"]["start"] = "baseline"
+    assert main(["study", written(tmp_path, **changes), "--out", str(out)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {"x": {"recipe": "diffusion", "start": "y"}, "y": {"recipe": "diffusion"}}}, "`start=y` must be"),
+        ({"arms": {"x": {"recipe": "diffusion", "data": "mine"}}}, "`data=mine` must be setting or baseline"),
+        ({"settings": {"a": {"of": "tiny"}, "tiny": {}}}, "`of=tiny` is no setting before it"),
+        ({"settings": {"tiny": {}, "a": {"of": "tiny", "on": "digits"}}}, "`of=tiny`: nothing is trained here"),
+    ],
+)
+def test_a_slip_in_a_chain_is_one_line(changes, message, tmp_path, capsys):
+    assert main(["study", written(tmp_path, **changes)]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arm", "message"),
     [

@@ -239,10 +239,11 @@ class Digits(StoredImages):
         limit: only the first so many of it, in which each digit has about the same share, too.
         classes: the digits that are kept, which are then numbered from 0; None: all.
         ratio: of their numbers of images, such as [9, 1]; as many are kept as it allows. None: all.
+        only: numbers of the classes whose images are kept, with these numbers and as many classes as before; None: all.
 
     Raises:
-        ValueError: an unknown split, a limit below 1, classes that are not different digits, or a ratio that does not
-            fit them.
+        ValueError: an unknown split, a limit below 1, classes that are not different digits, a ratio that does not fit
+            them, or `only` others.
     """
 
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
@@ -254,12 +255,15 @@ class Digits(StoredImages):
         limit: int | None = None,
         classes: list[int] | None = None,
         ratio: list[int] | None = None,
+        only: list[int] | None = None,
     ) -> None:
         kept = list(range(10)) if classes is None else classes
         if not kept or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
             raise ValueError(f"`classes={kept}` must be different digits")
         if ratio is not None and (len(ratio) != len(kept) or min(ratio) < 1):
             raise ValueError(f"`ratio={ratio}` must give a number from 1 on for each of `classes={kept}`")
+        if only is not None and not set() < set(only) <= set(range(len(kept))):
+            raise ValueError(f"`only={only}` must be some of the class numbers 0 to {len(kept) - 1}")
         if limit is not None and limit < 1:
             raise ValueError(f"`limit={limit}` must be at least 1; leave it out for all")
         if split not in self.parts:
@@ -268,6 +272,8 @@ class Digits(StoredImages):
         chosen = _in_ratio(_stratified_order(labels)[self.parts[split]][:limit], labels, kept, ratio)
         number = torch.full((10,), -1)
         number[kept] = torch.arange(len(kept))
+        if only is not None:
+            chosen = chosen[torch.isin(number[labels[chosen]], torch.tensor(only))]
         super().__init__(
             images[chosen],
             number[labels[chosen]],
@@ -275,10 +281,12 @@ class Digits(StoredImages):
             num_classes=len(kept),
             class_names=[str(digit) for digit in kept],
         )
-        self.split, self.classes, self.ratio = split, classes, ratio
+        self.split, self.classes, self.ratio, self.only = split, classes, ratio, only
 
     def holdout(self) -> "Digits | None":
-        return Digits("holdout", classes=self.classes, ratio=self.ratio) if self.split == "train" else None
+        if self.split != "train":
+            return None
+        return Digits("holdout", classes=self.classes, ratio=self.ratio, only=self.only)
 
 
 @cache

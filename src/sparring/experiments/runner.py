@@ -99,12 +99,16 @@ class Runner:
     def folder(self, setting: str, seed: int, arm: str) -> Path:
         return self.out / setting / f"seed{seed}" / arm
 
+    def only_samples(self, setting: str, arm: str) -> bool:
+        """Whether an arm has no run of its own on a setting, and samples that of another arm or setting."""
+        return self.study.arms[arm].of is not None or self.study.settings[setting].of is not None
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self, setting: str, seed: int, arm: str) -> int:
         """Trains a run, goes on with it if it was stopped, or keeps it; returns the steps that were made."""
         run, steps = self.folder(setting, seed, arm), self.steps(setting, arm)
-        if self.study.arms[arm].of is not None:
+        if self.only_samples(setting, arm):
             run.mkdir(parents=True, exist_ok=True)
             (run / CONFIG).write_text(
                 yaml.safe_dump(self.config(setting, arm) | {"trainer": {"seed": seed, "steps": 0}})
@@ -128,11 +132,12 @@ class Runner:
     ) -> tuple[dict[str, Any], list[str], str | None, dict[str, Any]]:
         """Recipe, flags, start and header of a run, as `sparring fit` has them."""
         chosen, place = self.study.arms[arm], self.study.settings[setting]
-        on, tuned = place.on or setting, chosen.start == "baseline"
+        on, tuned = place.on or setting, chosen.start != "scratch"
         base = self.folder(setting, seed, BASELINE).absolute()
         content = compose(chosen.recipe, on, tuned=tuned)
         recipe.check_classes(content, self.allow)
-        images = place.baseline_data if arm == BASELINE and place.baseline_data else place.data
+        as_baseline = arm == BASELINE or chosen.data == BASELINE
+        images = place.baseline_data if as_baseline and place.baseline_data else place.data
         flags = []
         if images is not None:
             if images.path is not None:
@@ -142,7 +147,7 @@ class Runner:
         steps = round(own.pop("trainer.steps", content["trainer"]["steps"]) * chosen.steps)
         fixed = {"trainer.tracker": None, "trainer.steps": steps, "trainer.seed": seed}
         flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
-        init = str(base) if tuned else None
+        init = str(self.folder(setting, seed, chosen.start).absolute()) if tuned else None
         return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
 
     def config(self, setting: str, arm: str) -> dict[str, Any]:
@@ -150,6 +155,8 @@ class Runner:
         if (chosen := self.study.arms[arm]).of is not None:
             words = [one["name"] for one in chosen.sampling.get("with", [])] or ["sampled"]
             return {"of": chosen.of, "sampling": chosen.sampling, "method": {"class_path": "+".join(words)}, **NOTHING}
+        if (of := self.study.settings[setting].of) is not None:
+            return self.config(of, arm) | {"of": arm, "sampling": chosen.sampling, **NOTHING}
         if (setting, arm) not in self._configs:
             try:
                 content, flags, init, _ = self.recipe_of(setting, arm, 0)
@@ -163,13 +170,13 @@ class Runner:
         run = self.folder(setting, seed, arm)
         if not is_run(run):
             return
-        if self.study.arms[arm].of is not None:
+        if self.only_samples(setting, arm):
             found = RunFolder(run).read_config().get("sampling")
             if found != self.study.arms[arm].sampling:
                 raise ValueError(f"{run} was sampled as {found}: remove it, or give another folder with --out")
             return
-        first, base = (str(self.folder(setting, number, BASELINE).absolute()) for number in (0, seed))
-        wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, base))
+        first, own = (f"{self.folder(setting, number, BASELINE).parent.absolute()}/" for number in (0, seed))
+        wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, own))
         wanted["trainer"]["seed"] = seed
         found = recipe.read_config(run)
         for section, settings in wanted.items():
@@ -193,7 +200,8 @@ class Runner:
         run, chosen = self.folder(setting, seed, arm), self.study.arms[arm]
         if self.makes_no_images(setting, arm):
             return 0
-        source, real, made = self.folder(setting, seed, chosen.of or arm), self.real(setting), 0
+        trained = self.study.settings[setting].of or setting
+        source, real, made = self.folder(trained, seed, chosen.of or arm), self.real(setting), 0
         sampler: Sampler | None = None
         for scheduler, nfe in [(name, n) for name, calls in self.study.samplers_of(arm).items() for n in calls]:
             there = {(one.features, one.scheduler, one.nfe) for one in read_results(run) if self.belongs(one, arm)}
@@ -207,7 +215,7 @@ class Runner:
             images = in_range(torch.from_numpy(np.load(file)))
             beside = file.with_suffix(".json")
             known = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
-            asked = None if known["classes"] is None else torch.arange(len(images)) % known["classes"]
+            asked = None if known["classes"] is None else in_turn(known["classes"], len(images))
             for space in missing:
                 result = replace(
                     space.evaluate(images, labels=asked, pairs=0),
@@ -237,8 +245,12 @@ class Runner:
     ) -> None:
         """Keeps the samples of a run as an array, and beside it what they cost and how many classes took turns."""
         guided = [one.num_classes for one in settings.get("using", ()) if one.num_classes is not None]
-        asked = reference.num_classes if sampler.generator.takes_labels or guided else None
-        own: dict[str, Any] = {"labels": None if asked is None else list(range(asked)), "sources": None}
+        asked: list[int] | None = None
+        if sampler.generator.takes_labels or guided:
+            labels = reference.labels()  # of pixels, if they have more dimensions
+            seen = None if labels is None or labels.ndim > 1 else labels.unique().tolist()
+            asked = list(range(reference.num_classes or 0)) or None if seen is None else seen
+        own: dict[str, Any] = {"labels": asked, "sources": None}
         if sampler.generator.takes_source:
             own["sources"] = sources_of(reference, self.study.n)
         drawn = sampler(self.study.n, nfe, scheduler=scheduler, seed=0, **own, **settings)
@@ -253,7 +265,8 @@ class Runner:
         said = dict(self.study.arms[arm].sampling)
         using = []
         for system in said.pop("with", []):
-            words = self.words | {"ARMS": str((self.out / setting / f"seed{seed}").absolute())}
+            trained = self.study.settings[setting].of or setting
+            words = self.words | {"ARMS": str((self.out / trained / f"seed{seed}").absolute())}
             flags = as_flags({name: value for name, value in system.items() if name != "name"}, words)
             using.append(made(class_of(system["name"]), system["name"], flags, self.allow))
         if said.get("guidance_interval") is not None:
@@ -273,7 +286,8 @@ class Runner:
         """
         if setting not in self._real:
             place, split = self.study.settings[setting], self.study.split
-            trained = [name for name, one in self.study.arms.items() if name != BASELINE and one.of is None]
+            arms = self.study.arms.items()
+            trained = [name for name, one in arms if name != BASELINE and one.of is None and one.data == "setting"]
             arm = next(iter(trained), BASELINE)
             train: ImageData = make(self.config(setting, arm)["data"], self.allow)
             chosen: DataOfStudy | None = getattr(place, split)
@@ -315,6 +329,12 @@ class Runner:
 
     def filled(self, text: str) -> str:
         return replaced(text, self.words)
+
+
+def in_turn(classes: list[int] | int, n: int) -> Tensor:
+    """[n] the classes in turn; a number stands for so many of them, as older files have it."""
+    chosen = torch.arange(classes) if isinstance(classes, int) else torch.tensor(classes)
+    return chosen[torch.arange(n) % len(chosen)]
 
 
 def encoder(real: RealImages) -> Backbone:

@@ -83,7 +83,8 @@ class ArmOfStudy(Section):
         flags: settings of `sparring fit` by which it differs. In text, DATA stands for the folder of `--data` and
             BASELINE for the run of the baseline.
         steps: its updates, in units of those that the recipe has on the setting.
-        start: "baseline", or "scratch" for the same first weights as the baseline.
+        start: "baseline", or the name of an arm before it; or "scratch" for the same first weights as the baseline.
+        data: "setting", or "baseline" to train it on the images of the baseline.
         control_of: arms to which it is a control, or "all": tables give their distance over its own, and verdicts
             compare them with it if its method is plain diffusion.
         samplers: its own, instead of those of the study.
@@ -94,7 +95,8 @@ class ArmOfStudy(Section):
     sampling: dict[str, Any] = field(default_factory=dict)
     flags: Flags = field(default_factory=dict)
     steps: float = 1.0
-    start: Literal["baseline", "scratch"] = "baseline"
+    start: str = "baseline"
+    data: Literal["setting", "baseline"] = "setting"
     control_of: list[str] | Literal["all"] = field(default_factory=list)
     samplers: Samplers | None = None
 
@@ -110,8 +112,8 @@ class ArmOfStudy(Section):
             raise ValueError(f"`sampling.with` must be a list such as [{{name: autoguidance}}], and is {systems!r}")
         if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or self.steps <= 0:
             raise ValueError(f"`steps={self.steps}` must be a factor above 0")
-        if self.start not in ("baseline", "scratch"):
-            raise ValueError(f"`start={self.start}` must be baseline or scratch")
+        if self.data not in ("setting", "baseline"):
+            raise ValueError(f"`data={self.data}` must be setting or baseline")
         if self.control_of != "all" and not isinstance(self.control_of, list):
             raise ValueError(f"`control_of={self.control_of}` must be a list of arms, or all")
         _check_flags("flags", self.flags)
@@ -149,6 +151,7 @@ class SettingOfStudy(Section):
 
     Args:
         on: setting of the recipes; None: that of the same name.
+        of: setting before it whose runs are measured here against other images, in place of runs of its own.
         data: training images, if they are not those of the recipes' setting.
         scratch: flags of the baseline and of other arms that are trained from scratch.
         tune: flags of the arms that start from the baseline.
@@ -159,6 +162,7 @@ class SettingOfStudy(Section):
     """
 
     on: str | None = None
+    of: str | None = None
     data: DataOfStudy | None = None
     scratch: Flags = field(default_factory=dict)
     tune: Flags = field(default_factory=dict)
@@ -176,6 +180,9 @@ class SettingOfStudy(Section):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, DataOfStudy.read(name, value))
+        trained = (self.on, self.data, self.baseline_data, self.scratch or None, self.tune or None)
+        if self.of is not None and trained != (None,) * 5:
+            raise ValueError(f"`of={self.of}`: nothing is trained here, so it may only say what is measured against")
 
     def texts(self) -> list[str]:
         """Values in which DATA may stand for a folder."""
@@ -227,7 +234,16 @@ class Study(Section):
             object.__setattr__(self, "arms", {BASELINE: ArmOfStudy(recipe="diffusion", start="scratch")} | self.arms)
         if self.arms[BASELINE].start != "scratch":
             raise ValueError("arms.baseline: `start` must be scratch")
+        before: list[str] = []
+        for name, place in self.settings.items():
+            if place.of is not None and (place.of not in before or self.settings[place.of].of is not None):
+                raise ValueError(f"settings.{name}: `of={place.of}` is no setting before it with runs of its own")
+            before.append(name)
+        names = list(self.arms)
         for name, arm in self.arms.items():
+            trained = [one for one in names[: names.index(name)] if self.arms[one].of is None]
+            if arm.start not in (BASELINE, "scratch", *trained):
+                raise ValueError(f"arms.{name}: `start={arm.start}` must be baseline, scratch or an arm before it")
             if arm.of is not None and (arm.of not in self.arms or self.arms[arm.of].of is not None):
                 raise ValueError(f"arms.{name}: `of={arm.of}` is no arm that is trained")
             for other in arm.control_of if arm.control_of != "all" else ():
