@@ -15,6 +15,8 @@ from sparring.rollout.one_step import (
     standard_normal,
 )
 from sparring.rollout.own_steps import own_steps
+from sparring.rollout.own_calls import Call, own_calls
+from sparring.rollout.own_image import own_image, step_from_image
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
 from sparring.rollout.restoration_step import RestorationStep, fidelity, restoration_step
 from sparring.rollout.simulate import (
@@ -27,6 +29,7 @@ from sparring.rollout.simulate import (
 )
 
 __all__ = [
+    "Call",
     "DiscriminatorInput",
     "Noised",
     "OneForAll",
@@ -47,10 +50,13 @@ __all__ = [
     "noise_at",
     "one_step",
     "own_steps",
+    "own_calls",
+    "own_image",
     "posterior_step",
     "real_and_fake",
     "restoration_step",
     "simulate",
     "standard_normal",
+    "step_from_image",
     "student_levels",
 ]
