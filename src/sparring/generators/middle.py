@@ -56,16 +56,21 @@ def freeze_after_middle(denoiser: Denoiser) -> Denoiser:
 def middle_map(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
     """The map [B, D, g, g] in the middle of the network, for images [B, c, h, w] at times t [B].
 
-    What comes after the middle is not run. Tokens are put in their places; of points, g is 1.
+    Tokens are put in their places; of points, g is 1.
     """
-    handle = middle_block(denoiser.net).register_forward_hook(_stop)
+    return as_map(output_of(middle_block(denoiser.net), denoiser, x_t, t, condition))
+
+
+def output_of(block: nn.Module, denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Condition = None) -> Any:
+    """What a block of a denoiser's network gives for noisy images [B, c, h, w]; what comes after it is not run."""
+    handle = block.register_forward_hook(_stop)
     try:
         denoiser.network(denoiser.process.model_input(x_t, t), denoiser.process.model_time(t), condition)
     except _Reached as reached:
-        output = reached.output
+        return reached.output
     finally:
         handle.remove()
-    return as_map(output)
+    raise ValueError(f"{type(denoiser.net).__name__} does not run its {type(block).__name__} for these images")
 
 
 def as_map(output: Any) -> Tensor:
@@ -78,7 +83,7 @@ def as_map(output: Any) -> Tensor:
 
 
 class _Reached(Exception):  # noqa: N818
-    """The middle of the network has been reached; the rest need not run."""
+    """The block has been reached; the rest of the network need not run."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
