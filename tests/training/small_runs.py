@@ -23,6 +23,7 @@ METHODS = (
     *("am_gan", "bigan", "diffusion_gan", "fastgan", "gan", "gan_em", "improved", "mine", "mmd_gan", "otm"),
     *("parallel_tempering", "projected_gan", "r3gan", "san", "slogan", "wgan", "ddgan", "rdgan"),
     *("consistency", "progressive"),
+    *("adt_turbo", "fail"),
 )
 OF_DENOISERS = [name for name in METHODS if "-" not in name and "generator" not in compose(name, "tiny")]
 TUNING = [name for name in OF_DENOISERS if "latent" not in str(compose(name, "tiny"))]
