@@ -9,6 +9,7 @@ from sparring.data.hub import HubData
 from sparring.data.layouts import DigitLayouts
 from sparring.data.loading import from_spec, named
 from sparring.data.low_resolution import LowResolution
+from sparring.data.navigation import Navigation
 from sparring.data.order import BatchStream, Indices
 from sparring.data.outliers import WithOutliers
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
@@ -32,6 +33,7 @@ __all__ = [
     "Indices",
     "LowResolution",
     "Mixture",
+    "Navigation",
     "PairedColumns",
     "PairedFolders",
     "StoredImages",

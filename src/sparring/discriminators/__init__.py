@@ -4,6 +4,7 @@ from sparring.discriminators.adaptive import Augmented, Diffused
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.denoiser_copy import DenoiserDiscriminator
 from sparring.discriminators.denoiser_heads import DenoiserHeads
+from sparring.discriminators.diffusion_classifier import DiffusionClassifier
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
@@ -24,6 +25,7 @@ __all__ = [
     "Augmented",
     "DiffAugment",
     "Diffused",
+    "DiffusionClassifier",
     "Discriminator",
     "Features",
     "Given",

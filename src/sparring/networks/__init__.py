@@ -4,6 +4,7 @@ from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
+from sparring.networks.gaussian_policy import GaussianPolicy
 from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
@@ -19,6 +20,7 @@ __all__ = [
     "ConvDiscriminator",
     "ConvGenerator",
     "EditNet",
+    "GaussianPolicy",
     "GrowingDiscriminator",
     "GrowingGenerator",
     "HaarWavelet",

@@ -1,11 +1,11 @@
-"""ADT-turbo: tuning a few-step student on new images without losing its few steps.
+"""ADT-turbo: a few-step student keeps its steps on new images (after ADT, Shen et al., arXiv 2504.11423).
 
 Status: unproven.
 
-There is no paper; this is ADT (Shen et al., arXiv 2504.11423) for students that were distilled (ADD, LCM, turbo
-networks). Plain tuning has the conditional mean as its optimum at high noise, so that the student's first calls turn
-from sharp images to blurred ones. Here a discriminator sees what the student really makes in k calls from noise, and
-the student is pulled to its old self on the classes or captions that it is to keep:
+There is no paper; this is ADT for students that were distilled (ADD, LCM, turbo networks). Plain tuning has the
+conditional mean as its optimum at high noise, so that the student's first calls turn from sharp images to blurred ones.
+Here a discriminator sees what the student really makes in k calls from noise, and the student is pulled to its old self
+on the classes or captions that it is to keep:
 
     x_1 = noise;   xh_i = S(x_i, t_i, c);   x_{i+1} = alpha xh_i + sigma eps      (LCM: eps new; DDIM: eps predicted)
     L_D = L_adv(sg xh_k, x_0) + penalty
