@@ -11,11 +11,9 @@ from torch.nn.functional import softplus
 from sparring.data import Batch, Draws
 from sparring.discriminators import PlainDiscriminator
 from sparring.generators import Denoiser
-from sparring.generators.start import MixtureStart
 from sparring.methods.distillation.d2o import D2O
-from sparring.networks import MLP
 from sparring.networks.adapters import FreezeConvolutions
-from sparring.process import EDM, VP, RectifiedFlow
+from sparring.process import EDM, RectifiedFlow
 
 
 class Rows(nn.Module):
@@ -203,8 +201,5 @@ def test_what_it_refuses():
         D2O(denoiser(kind="eps"), plain)
     with pytest.raises(ValueError, match="compares fakes"):
         D2O(denoiser(), siamese())
-    early = Denoiser(MLP(width=8), VP(last_time=0.3), "v", start=MixtureStart(2))
-    with pytest.raises(ValueError, match="denoiser.start=MixtureStart`: a student of one call starts from pure noise"):
-        D2O(early, plain)
     with pytest.raises(ValueError, match="lcm"):
         D2O(denoiser(process=RectifiedFlow(), kind="flow"), plain, num_steps=2)

@@ -6,6 +6,8 @@ from rollout_parts import Tiny
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
+from sparring.generators.start import MixtureStart
+from sparring.networks import MLP
 from sparring.process import EDM, VP, RectifiedFlow
 from sparring.rollout import from_noise, student_levels
 
@@ -27,7 +29,7 @@ def test_one_call_is_a_step_of_the_sampler_from_the_same_noise(case):
     """sigma(1) z in training and the scheduler's z differ by less than 1e-4 of z."""
     process, kind = CASES[case]
     denoiser = Denoiser(Tiny(), process, kind)
-    name, levels = student_levels(process, 1, kind)
+    name, levels = student_levels(denoiser, 1)
     made = from_noise(denoiser, batch(), levels)
     latents = (made.x_t / process.sigma(made.t).view(-1, 1, 1, 1)).detach()
     assert latents.std().item() == pytest.approx(1, abs=0.2)
@@ -39,7 +41,7 @@ def test_one_call_is_a_step_of_the_sampler_from_the_same_noise(case):
 def test_at_the_noisiest_level_nothing_is_left_of_the_images_and_at_others_they_are():
     process = VP()  # alpha is 0.006 at its noisiest level
     denoiser = Denoiser(Tiny(), process, "v")
-    name, levels = student_levels(process, 2, "v")
+    name, levels = student_levels(denoiser, 2)
     assert name == "lcm"
     images = torch.full((400, 1, 4, 4), 1e6, dtype=torch.float64)
     made = from_noise(denoiser, batch(images), levels)
@@ -54,7 +56,7 @@ def test_the_levels_are_those_at_which_the_sampler_calls_the_network():
     process = VP(schedule="cosine")
     denoiser = Denoiser(Tiny(), process, "v")
     for steps in (1, 2, 4):
-        name, levels = student_levels(process, steps, "v")
+        name, levels = student_levels(denoiser, steps)
         denoiser.net.calls.clear()
         denoiser.generate(process.scheduler(name, "v"), steps, latents=torch.zeros(2, 1, 4, 4, dtype=torch.float64))
         times = torch.stack([call[1][0] for call in denoiser.net.calls])
@@ -63,4 +65,10 @@ def test_the_levels_are_those_at_which_the_sampler_calls_the_network():
 
 def test_several_calls_of_a_flow_are_refused():
     with pytest.raises(ValueError, match="scheduler='lcm' does not exist for RectifiedFlow"):
-        student_levels(RectifiedFlow(), 2, "flow")
+        student_levels(Denoiser(Tiny(), RectifiedFlow(), "flow"), 2)
+
+
+def test_a_denoiser_that_starts_from_another_density_is_refused():
+    early = Denoiser(MLP(width=8), VP(last_time=0.3), "v", start=MixtureStart(2))
+    with pytest.raises(ValueError, match="denoiser.start=MixtureStart`: a student of a few calls starts from pure"):
+        student_levels(early, 1)

@@ -36,8 +36,8 @@ class AdversarialStudent(Method):
         discriminator_input: what it sees of a denoiser of latents.
 
     Raises:
-        ValueError: a discriminator that compares, a denoiser with a start of its own, an eps network on a schedule
-            that ends in noise only, or several steps of a process that has no LCM scheduler.
+        ValueError: a discriminator that compares, an eps network on a schedule that ends in noise only; what
+            `student_levels` refuses.
     """
 
     generator: Denoiser
@@ -58,13 +58,8 @@ class AdversarialStudent(Method):
                 f"{type(discriminator).__name__} compares fakes with the images they were made from, and these are "
                 "made from noise: use another"
             )
-        if generator.start is not None:
-            raise ValueError(
-                f"`denoiser.start={type(generator.start).__name__}`: a student of one call starts from pure noise; "
-                "take a denoiser without it"
-            )
         super().__init__(generator, discriminator)
-        self.sampler, self.levels = student_levels(generator.process, num_steps, generator.prediction)
+        self.sampler, self.levels = student_levels(generator, num_steps)
         alpha = float(generator.process.alpha(self.levels.max()))
         if generator.prediction == "eps" and alpha < FAINT:
             raise ValueError(

@@ -59,7 +59,7 @@ class ScoreStudent(Method):
             )
         super().__init__(generator, DenoiserAndHead(copy_of_trained(generator)))
         self.teacher = frozen_copy(generator)
-        self.sampler, self.levels = student_levels(generator.process, num_student_steps, generator.prediction)
+        self.sampler, self.levels = student_levels(generator, num_student_steps)
         self.sample_steps = num_student_steps
         self.simulate = simulate
         self.guidance = guidance

@@ -14,9 +14,9 @@ from sparring.rollout.one_step import (
     one_step,
     standard_normal,
 )
-from sparring.rollout.own_steps import own_steps
 from sparring.rollout.own_calls import Call, own_calls
 from sparring.rollout.own_image import own_image, step_from_image
+from sparring.rollout.own_steps import own_steps
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
 from sparring.rollout.restoration_step import RestorationStep, fidelity, restoration_step
 from sparring.rollout.simulate import (

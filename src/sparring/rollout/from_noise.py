@@ -5,21 +5,26 @@ from torch import Tensor
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Prediction
-from sparring.process import Process, per_image
+from sparring.process import per_image
 from sparring.rollout.flow_map import sampler_levels
 from sparring.rollout.one_step import standard_normal
 
 
-def student_levels(process: Process, num_steps: int, prediction: str) -> tuple[str, Tensor]:
+def student_levels(denoiser: Denoiser, num_steps: int) -> tuple[str, Tensor]:
     """The scheduler by which a student of so many calls is sampled, and the times [num_steps], rising, of its calls.
 
     One call is DDIM's (of a flow or EDM, Euler's): the predicted image. Several are LCM's: predict, noise, predict.
 
     Raises:
-        ValueError: several steps of a process for which there is no LCM scheduler.
+        ValueError: several steps of a process for which there is no LCM scheduler; a denoiser with a start of its own.
     """
+    if denoiser.start is not None:
+        raise ValueError(
+            f"`denoiser.start={type(denoiser.start).__name__}`: a student of a few calls starts from pure noise; take "
+            "a denoiser without it"
+        )
     scheduler = "ddim" if num_steps == 1 else "lcm"
-    return scheduler, sampler_levels(process, scheduler, num_steps, prediction)[1:]
+    return scheduler, sampler_levels(denoiser.process, scheduler, num_steps, denoiser.prediction)[1:]
 
 
 def from_noise(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Prediction:

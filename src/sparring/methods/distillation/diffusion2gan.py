@@ -97,7 +97,7 @@ class Diffusion2GAN(Method):
         deterministic_scheduler(generator, scheduler, num_steps, 1)  # can it walk them?
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
-        self.level = student_levels(generator.process, 1, generator.prediction)[1]
+        self.level = student_levels(generator, 1)[1]
         self.num_pairs, self.scheduler, self.num_steps = num_pairs, scheduler, num_steps
         self.distance_weight = distance_weight
         self.adversarial_weight = adversarial_weight
