@@ -207,7 +207,7 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fit", "sdam"], ["did you mean sadm"]),
+        (["fit", "sadmm"], ["did you mean sadm"]),
         (["fit", "nowhere.yaml"], ["nowhere.yaml does not exist"]),
         (["fit", "adt", "--on", "digits", "--out", "{new}"], ["--init RUN"]),
         (["fit", "sadm-digits"], ["did you mean sadm --on digits"]),

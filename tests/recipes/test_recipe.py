@@ -382,3 +382,11 @@ def test_a_setting_without_the_networks_of_a_gan_says_so(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "latent_generator" in line
     assert "the setting sd15 does not have" in line
+
+
+@pytest.mark.parametrize(("setting", "own"), [("emoji32", {"size": 16}), ("grid25", {"path": "grid25"})])
+def test_data_of_a_methods_own_keeps_nothing_of_what_settings_say_of_theirs(setting, own):
+    data = compose("asbm", setting)["data"]
+    assert data["class_path"] == "sparring.data.UnpairedData"
+    assert own.items() <= data["init_args"].items()
+    assert not {"group_column", "pad", "side"} & set(data["init_args"])

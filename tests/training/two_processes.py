@@ -73,8 +73,8 @@ def drift(folder: Path) -> None:
         return
     inner = run.ema.update
 
-    def update() -> None:
-        inner()
+    def update(decay: float | None) -> None:
+        inner(decay)
         with torch.no_grad():
             run.method.discriminator.encoder.stages[0].conv.bias[1] += 1e-12 * run.rank
 

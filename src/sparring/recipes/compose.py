@@ -111,9 +111,14 @@ def compose(
         )
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
+    own_data = False
     for number, (place, content) in enumerate(chain(setting or OWN)):
         special = [content.pop(key, None) or {} for key in ("scratch", "tune")]
         of_data = suited or {} if number == 0 else {}
+        own_data = own_data and "class_path" not in (content.get("data") or {})
+        if own_data:  # the method's; what the setting says is of other data
+            content.pop("data", None)
+        own_data = own_data or "class_path" in ((needs.get(place) or {}).get("data") or {})
         for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needs.get(place) or {}):
             made = laid_over(made, layer)
     parts = {"process": (made.get("denoiser") or {}).get("process")} | made.pop("parts", {})

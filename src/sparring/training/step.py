@@ -17,6 +17,7 @@ from sparring.process import LearnedTimes
 from sparring.training import processes
 from sparring.training.batches import Micro
 from sparring.training.optimizer import Player
+from sparring.training.sharding import local_shard
 from sparring.training.state import changing_tensors
 from sparring.training.watch import Balance, Noted
 
@@ -299,7 +300,8 @@ class Snapshot:
     def take(self) -> None:
         moments = {parameter: state for player in self.players for parameter, state in player.optimizer.state.items()}
         self.had_moments = set(moments)
-        self.live = self.fixed + [tensor for state in moments.values() for tensor in state.values()]
+        live = self.fixed + [tensor for state in moments.values() for tensor in state.values()]
+        self.live = [local_shard(tensor) for tensor in live]
         if len(self.copies) != len(self.live):
             self.copies = [torch.empty_like(tensor) for tensor in self.live]
         if self.live:

@@ -34,7 +34,7 @@ class DiffGANVC(DDGAN):
 
     Args:
         generator: a denoiser of a VP process, whose network takes a source (`SourceUNet`).
-        discriminator: of a step, told the speaker: one that is given labels, t and x_t.
+        discriminator: of a step, conditioned on the speaker: one that is given labels, t and x_t.
         num_steps: T, the steps of the chain, and network calls of a voice.
         reconstruction_weight: a, of the mean absolute error to the true voice.
         content_weight: b, of the mean absolute error to its content.

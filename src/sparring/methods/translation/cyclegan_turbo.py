@@ -3,7 +3,7 @@
 Status: unproven.
 
 Two translators of one call, both made of a trained diffusion network as in pix2pix-turbo: G from sources y to images x,
-F back. Each is told right from wrong by a discriminator of its domain, and by the way there and back:
+F back. Each learns from a discriminator of its domain, and from the way there and back:
 
     cycle     |F(G(y)) - y| + |G(F(x)) - x| + p d(both)
     identity  |G(x) - x| + |F(y) - y| + q d(both)
