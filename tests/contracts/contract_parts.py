@@ -33,20 +33,24 @@ class Case:
         trainer = build(name, start, out, *flags, tuned=tuned)
         trainer.method.prepare(trainer.data)
         self.method: Method = trainer.method.double().train()
+        device = trainer.device
         random = torch.Generator().manual_seed(0)
         for parameter in self.method.generator.parameters():
             if parameter.requires_grad:
-                parameter.data += 0.02 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
-        images, self.labels = trainer.data[list(range(ROWS))]
-        self.images = images.double()
-        self.sources = trainer.data.sources(list(range(ROWS)))
+                noise = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+                parameter.data += 0.02 * noise.to(device)
+        images, labels = trainer.data[list(range(ROWS))]
+        self.images = images.double().to(device)
+        self.labels = None if labels is None else labels.to(device)
+        sources = trainer.data.sources(list(range(ROWS)))
+        self.sources = None if sources is None else sources.double().to(device)
         self.paired = trainer.data.paired
 
     def batch(self, phase: str, draws: Draws | None = None, rows: Tensor | slice = slice(None)) -> Batch:
         """The same images every time, with the draws of one phase of step 0."""
         labels = None if self.labels is None else self.labels[rows]
-        index = torch.arange(ROWS)[rows]
-        source = None if self.sources is None else self.sources[rows].double()
+        index = torch.arange(ROWS, device=self.images.device)[rows]
+        source = None if self.sources is None else self.sources[rows]
         batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase), index=index, source=source)
         return self.method.generator.embed(batch)
 

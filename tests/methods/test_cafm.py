@@ -42,7 +42,7 @@ class Quadratic(Discriminator):
     def logits(self, features, given):
         x, y = features[0].flatten(1).unbind(1)
         monomials = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y])
-        powers = torch.stack([given.t**n for n in range(4)])
+        powers = torch.stack([given.t.double() ** n for n in range(4)])
         return torch.einsum("ib,jb,ij->b", monomials, powers, self.weights.view(6, 4))
 
 

@@ -24,6 +24,7 @@ from sparring.training.players import trained_by
 from sparring.training.power_ema import PowerAverages
 from sparring.training.progress import Progress
 from sparring.training.publisher import EmaPublisher
+from sparring.training.repeatable import repeatable
 from sparring.training.sharding import gather, shard
 from sparring.training.state import (
     changing_tensors,
@@ -84,6 +85,8 @@ class Trainer:
         discriminator_accuracy: let the discriminator rest in steps in which it is right more often than this.
         gradient_checkpointing: compute the generator's activations twice instead of keeping them; less memory.
         compile: run the generators through `torch.compile`; faster after a minute.
+        deterministic: on a GPU, run kernels that give the same result every time, so that the same seed gives the same
+            weights and a resumed run those of the whole one. PyTorch warns of those that have no such form.
         sharding: "fsdp2" spreads the generator, its moments and its average over the processes.
     """
 
@@ -121,6 +124,7 @@ class Trainer:
         discriminator_accuracy: float | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
+        deterministic: bool = True,
         sharding: Literal["none", "fsdp2"] = "none",
     ):
         if not isinstance(data, ImageData):
@@ -165,6 +169,7 @@ class Trainer:
         self.log_every = log_every
         self.max_skipped = max_skipped
         self.data_workers = data_workers
+        self.deterministic = deterministic
         self.folder = RunFolder(out)
         self.tracking = Tracking(self.accelerator, self.folder.path)
         self.config = config or {"method": {"class_path": f"{type(method).__module__}.{type(method).__qualname__}"}}
@@ -257,12 +262,13 @@ class Trainer:
             Interrupted: a signal asked to stop; the checkpoint is written.
         """
         try:
-            if resume or resume_step is not None:
-                self.resume(resume_step)
-            else:
-                self.start()
-            with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
-                self.loop()
+            with repeatable(self.deterministic and self.device.type == "cuda"):
+                if resume or resume_step is not None:
+                    self.resume(resume_step)
+                else:
+                    self.start()
+                with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
+                    self.loop()
         except (ValueError, RuntimeError) as error:
             told = worker_error(error)
             if told is None:

@@ -36,6 +36,8 @@ class Means:
 
     def add(self, noted: Noted) -> None:
         for name, value in noted:
+            if isinstance(value, Tensor) and value.device.type == "cpu":  # beside others on a GPU, or without one
+                value = float(value.detach().float())
             self.values.setdefault(name, []).append(value)
 
     def line(self) -> dict[str, float]:
