@@ -48,10 +48,13 @@ class Case:
 
     def batch(self, phase: str, draws: Draws | None = None, rows: Tensor | slice = slice(None)) -> Batch:
         """The same images every time, with the draws of one phase of step 0."""
+        device = self.images.device
         labels = None if self.labels is None else self.labels[rows]
-        index = torch.arange(ROWS, device=self.images.device)[rows]
+        index = torch.arange(ROWS, device=device)[rows]
         source = None if self.sources is None else self.sources[rows]
-        batch = Batch(self.images[rows], labels, draws or Draws(0, phase=phase), index=index, source=source)
+        batch = Batch(
+            self.images[rows], labels, draws or Draws(0, phase=phase, device=device), index=index, source=source
+        )
         return self.method.generator.embed(batch)
 
     def losses(self, *batches: Batch) -> dict[str, Tensor]:
@@ -69,8 +72,8 @@ class Case:
 class PermutedDraws(Draws):
     """Draws whose rows come in another order."""
 
-    def __init__(self, order: Tensor, phase: str):
-        super().__init__(0, phase=phase)
+    def __init__(self, order: Tensor, phase: str, device: torch.device):
+        super().__init__(0, phase=phase, device=device)
         self.order = order
 
     def _local(self, full: Tensor) -> Tensor:

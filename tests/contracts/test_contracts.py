@@ -23,7 +23,7 @@ def test_equal_draws_give_equal_steps_and_others_do_not(name, start, tmp_path):
     assert first
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(x.dtype == torch.float64 for x in first if x.ndim == 4)
-    draws = Draws(1, phase="rollout")
+    draws = Draws(1, phase="rollout", device=case.images.device)
     other = tensors_in(case.method.rollout(case.batch("rollout", draws)))
     used = {"_per_row", "_shared"} & vars(draws).keys()  # GLO draws nothing
     assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True)) == (not used)
@@ -71,7 +71,9 @@ def test_a_common_permutation_of_rows_and_draws_changes_no_loss(name, start, tmp
     case = Case(name, start, tmp_path)
     expected = case.losses(*map(case.batch, PHASES))
     order = torch.tensor([3, 2, 4, 5, 0, 1])
-    losses = case.losses(*(case.batch(phase, PermutedDraws(order, phase), order) for phase in PHASES))
+    losses = case.losses(
+        *(case.batch(phase, PermutedDraws(order, phase, case.images.device), order) for phase in PHASES)
+    )
     for key, loss in expected.items():
         torch.testing.assert_close(losses[key], loss, rtol=1e-9, atol=1e-9)
 

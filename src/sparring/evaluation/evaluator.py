@@ -16,6 +16,7 @@ from sparring.evaluation.points import with_points
 from sparring.evaluation.real import RealImages, data_of
 from sparring.metrics import Reference
 from sparring.metrics.extract import ImageBatches
+from sparring.networks.device import default_device
 from sparring.runs.pictures import POINTS, image_grid, to_uint8
 from sparring.runs.results import Result
 from sparring.samplers import Sampler, save_images
@@ -36,7 +37,7 @@ class Evaluator:
         self.real = real
         self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
         name = features or default_features(real.reference, real.train)
-        network = feature_network(name, real.reference, real.train, features_seed)
+        network = feature_network(name, real.reference, real.train, features_seed).to(default_device())
         train = None if real.train is None else ImageBatches(real.train)
         self.reference = Reference(ImageBatches(real.reference), network, train=train, cache=cache_folder())
 

@@ -27,6 +27,7 @@ from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, replaced
 from sparring.metrics import Reference
+from sparring.networks.device import default_device
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 from sparring.recipes.with_systems import class_of, made
@@ -318,7 +319,9 @@ class Runner:
                 )
                 network.name = network.name if network.name.startswith(name) else name
                 train = None if real.train is None else real.train.images()
-                made.append(Reference(real.reference.images(), network, train=train, cache=cache_folder()))
+                made.append(
+                    Reference(real.reference.images(), network.to(default_device()), train=train, cache=cache_folder())
+                )
             self._references[setting] = made
         return self._references[setting]
 
@@ -347,7 +350,7 @@ def encoder(real: RealImages) -> Backbone:
     if real.train is None or labels is None:
         raise ValueError("`features=encoder` needs images with labels: name a file of weights instead")
     net = SmallConvNet(in_channels=real.train.image_shape[0], num_classes=real.train.num_classes)
-    net.prepare(real.train.images(), labels)
+    net.to(default_device()).prepare(real.train.images(), labels)
     return freeze(net)
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from sparring.backbones import SmallConvNet, Standardised
 from sparring.metrics import cache as store
+from sparring.metrics.classes import class_accuracy
 from sparring.metrics.extract import extract
+from sparring.networks.device import default_device
 
 SEEDS = {"classifier": 1000, "self-supervised": 2000}
 
@@ -58,7 +60,7 @@ def learned_features(
     key = store.fingerprint(*data, str(list(widths)), epochs, chosen)
     state = None if cache is None else store.load(cache, kind, key)
     if state is None:
-        net.prepare(images, labels)
+        net.to(default_device()).prepare(images, labels)
         accuracy = net.accuracy if labels is None or holdout is None else _accuracy(net, *holdout)
         features = extract(net, images)
         state = {f"net.{name}": value for name, value in net.state_dict().items()}
@@ -72,5 +74,4 @@ def learned_features(
 
 @torch.no_grad()
 def _accuracy(net: SmallConvNet, images: Tensor, labels: Tensor) -> float:
-    right = [net.logits(x).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
-    return float(torch.cat(right).double().mean())
+    return class_accuracy(torch.cat([net.logits(x.to(default_device())) for x in images.split(500)]), labels)

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sparring.generators import Generator, Sampling, load_generator
+from sparring.networks.device import default_device
 from sparring.runs.pictures import POINTS, image_grid, save_gif, to_uint8
 
 
@@ -83,7 +84,7 @@ class Sampler:
 
     Args:
         source: run of sparring, pipeline folder, or a generator.
-        device: where to run.
+        device: where to run; None: the GPU if there is one.
         size: width and height of the images, if the network can make others than its configuration says.
         allow: further packages whose networks a folder may name.
 
@@ -98,7 +99,7 @@ class Sampler:
         size: int | None = None,
         allow: Sequence[str] = (),
     ):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device())
         self.generator = source if isinstance(source, Generator) else load_generator(source, allow)
         self.generator.to(self.device).eval()
         if size is not None:

@@ -12,7 +12,7 @@ from torch.utils import deterministic
 def repeatable(on: bool) -> Iterator[None]:
     """Inside, PyTorch takes deterministic kernels and warns of operations that have none; afterwards, as before.
 
-    Without it, backward passes of convolutions on a GPU add up in any order, and two equal runs differ in the last bits.
+    Without it, backward passes of convolutions on a GPU add up in any order, and equal runs differ in the last bits.
     If the variable CUBLAS_WORKSPACE_CONFIG is unset, it is set; cuBLAS reads it at its first call.
 
     Args:
