@@ -129,6 +129,9 @@ OF_LATENTS = {"hubness"}
 OF_NETWORKS = {"early_exit", "todo"}
 """Systems that change how a network of some kind is called, tested with such networks in files of their own."""
 
+OF_SIZES = {"diffuse_high"}
+"""Systems whose images are larger than those of the network, tested in files of their own."""
+
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),
     "cheap": Case(cheap, {"weight": 0.0}, {"weight": 2.0, "stride": 2}),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import CASES, OF_LATENTS, OF_NETWORKS, pair, sampled
+from cases import CASES, OF_LATENTS, OF_NETWORKS, OF_SIZES, pair, sampled
 
 from sparring.process import EDM, VP, RectifiedFlow
 from sparring.recipes.with_systems import sampling_systems
@@ -12,7 +12,7 @@ PROCESSES = [(VP(), "v", "ddim"), (EDM(), "edm", "euler"), (RectifiedFlow(), "fl
 
 
 def test_every_system_has_a_case():
-    assert set(CASES) | OF_LATENTS | OF_NETWORKS == set(sampling_systems())
+    assert set(CASES) | OF_LATENTS | OF_NETWORKS | OF_SIZES == set(sampling_systems())
 
 
 @EACH

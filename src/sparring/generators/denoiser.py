@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.waiting import Told
+from sparring.generators.again import WalkAgain
 from sparring.generators.condition import Condition, TextCondition, in_turn, select_rows
 from sparring.generators.families import Family
 from sparring.generators.generator import Generator
@@ -563,7 +564,7 @@ class Denoiser(Generator):
             if sampling.watch is not None:
                 sampling.watch(self.decode(state))
             if sampling.progress is not None:
-                sampling.progress(seen / states)
+                sampling.progress(min(seen / states, 1.0))  # a system may walk on from the end
 
         return walked
 
@@ -648,7 +649,7 @@ class Denoiser(Generator):
 
         Returns:
             [n, C, H, W] images, nominally in [-1, 1] (not clamped), or latents of images; in the precision of `latents`
-            (at least float32).
+            (at least float32). They are larger if something in `using` enlarges them.
         """
         using = [*using] if guidance == 1 else [ClassifierFree(guidance), *using]
         for one in using:
@@ -674,7 +675,12 @@ class Denoiser(Generator):
                 begin = walk.noise(latents[rows])
                 if self.start is not None:
                     begin = self.begin(walk, latents[rows], draws(rows, 0, "start"))
-                finished.append(walk.run(begin, output, move=move, generator=noise, watch=watch))
+                x_0 = walk.run(begin, output, move=move, generator=noise, watch=watch)
+                if any(one.enlarges > 1 for one in using):
+                    again = WalkAgain(self, scheduler, num_steps, given, using, partial(draws, rows), watch)
+                    for one in using:
+                        x_0 = one.finish(x_0, again, self)
+                finished.append(x_0)
         return torch.cat(finished)
 
     def begin(self, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:

@@ -39,11 +39,13 @@ class Intervention:
             into one), "edit" (the clean estimate replaced), "gradient" (of a number, added to the score).
         moves: it edits the state at a level (`move`), which multistep schedulers do not allow.
         needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
+        enlarges: images come out so many times as wide and as high as those of the network.
     """
 
     place: Literal["call", "mix", "edit", "gradient"] = "call"
     needs_none: bool = False
     moves: bool = False
+    enlarges: int = 1
 
     @property
     def label(self) -> str:
@@ -96,6 +98,21 @@ class Intervention:
             draws: random numbers for these rows.
         """
         return x_t
+
+    def finish(self, x_0: Tensor, again: "Again", denoiser: "Denoiser") -> Tensor:
+        """What becomes of finished images [B, C, H, W] at the end of a walk; by default nothing.
+
+        Args:
+            x_0: the images.
+            again: walks anew, from noised images.
+            denoiser: what is sampled.
+        """
+        return x_0
+
+
+Again = Callable[[Tensor, float, Sequence[Intervention]], Tensor]
+"""Noises images [B, C, H, W] and walks the last steps of the sampler from there: the images, the share of the steps in
+(0, 1] (rounded up), and what is added to all that is laid around the denoiser."""
 
 
 def wrapped(denoiser: "Denoiser", using: Sequence[Intervention]) -> Predictor:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from sparring.generators import Generator, Sampling, load_generator
 from sparring.networks.device import default_device
@@ -219,7 +220,8 @@ def save_animation(states: list[Tensor], out: Path, *, scale: int = 1, real: Ten
     """
     if len(states) < 2:
         raise ValueError(f"`out={out}`: a generator that makes images in one call has no path to show: give a .png")
-    shown = [state / state.std().clamp(min=1.0) for state in states[:-1]] + [states[-1]]
+    size = states[-1].shape[-2:]  # which a system may have enlarged on the way
+    shown = [interpolate(state / state.std().clamp(min=1.0), size=size) for state in states[:-1]] + [states[-1]]
     frames = [image_grid(state, scale=scale, real=real) for state in shown]
     try:
         save_gif(frames, out)

@@ -1,0 +1,1 @@
+"""Larger images than a network was trained for; a system a file."""
