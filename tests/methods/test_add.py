@@ -38,7 +38,7 @@ class TimedNet(Net):
 @pytest.mark.parametrize(("num_steps", "expected"), [(1, [999]), (2, [999, 499]), (4, [999, 749, 499, 249])])
 def test_the_students_levels_are_those_at_which_it_is_sampled(num_steps, expected):
     net = TimedNet()
-    method = ADD(denoiser(net), projected(), num_student_steps=num_steps)
+    method = ADD(denoiser(net), projected(), num_steps=num_steps)
     lcm = LCMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, original_inference_steps=1000)
     lcm.set_timesteps(num_steps)
     assert VP().model_time(method.levels).tolist() == expected == lcm.timesteps.tolist()
@@ -174,7 +174,7 @@ def test_a_conditional_discriminator_gets_the_classes_of_the_batch():
 def test_student_steps_and_processes_that_cannot_work_are_refused():
     for num_steps in (0, 2000):
         with pytest.raises(ValueError, match=f"num_steps={num_steps}"):
-            ADD(denoiser(), projected(), num_student_steps=num_steps)
+            ADD(denoiser(), projected(), num_steps=num_steps)
     for process, kind in ((EDM(), "edm"), (RectifiedFlow(), "flow")):
         with pytest.raises(ValueError, match="'lcm' does not exist"):
             ADD(denoiser(process=process, kind=kind), projected())

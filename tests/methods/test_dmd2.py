@@ -144,7 +144,7 @@ def test_guidance_is_of_the_teacher_only():
 
 
 def test_it_is_sampled_as_it_was_trained():
-    one, four = DMD2(mlp()), DMD2(mlp(), num_student_steps=4)
+    one, four = DMD2(mlp()), DMD2(mlp(), num_steps=4)
     assert (one.sampler, one.sample_steps, one.levels.tolist()) == ("ddim", 1, [1.0])
     assert (four.sampler, four.sample_steps) == ("lcm", 4)
     assert four.levels.tolist() == pytest.approx([0.25, 0.5, 0.75, 1.0])
@@ -160,12 +160,12 @@ def test_what_it_refuses():
         (dict(score_weight=0.0, adversarial_weight=0.0), "nothing would teach"),
         (dict(features="pixels"), "features=pixels"),
         (dict(guidance=2.0), "guidance=2.0.*cannot be asked"),
-        (dict(num_student_steps=0), "num_steps=0"),
+        (dict(num_steps=0), "num_steps=0"),
     ]:
         with pytest.raises(ValueError, match=message):
             DMD2(mlp(), **settings)
     with pytest.raises(ValueError, match="lcm.*RectifiedFlow"):
-        DMD2(mlp(process=RectifiedFlow(), kind="flow"), num_student_steps=2)
+        DMD2(mlp(process=RectifiedFlow(), kind="flow"), num_steps=2)
     with pytest.raises(ValueError, match="Net has neither a middle"):
         DMD2(denoiser())
     with pytest.raises(ValueError, match="latent z"):

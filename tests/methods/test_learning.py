@@ -149,7 +149,7 @@ def test_add_makes_a_one_step_student_and_the_adversary_does_the_work(baseline):
     for weight in (0.5, 0.0):
         torch.manual_seed(SEED)
         discriminator = ProjectedDiscriminator(backbone=backbone(), width=16, augment="")
-        settings = dict(num_student_steps=1, adversarial_weight=weight, distillation_weight=1.0, times=TIMES)
+        settings = dict(num_steps=1, adversarial_weight=weight, distillation_weight=1.0, times=TIMES)
         student = tuned(ADD(deepcopy(baseline), discriminator, **settings), 100, lr=2e-3)
         shares[weight] = good_share(samples(student, 1, "lcm"), DATA.centres, 0.3)
         if weight > 0:

@@ -141,5 +141,5 @@ def test_order_levels_and_what_is_refused():
     with pytest.raises(ValueError, match="class_weight=-1"):
         sida(class_weight=-1.0)
     with pytest.raises(ValueError, match="lcm.*RectifiedFlow"):
-        SiD(flow(MLP(width=16)), num_student_steps=2)
+        SiD(flow(MLP(width=16)), num_steps=2)
     assert isinstance(flow(MLP(width=16)).process, RectifiedFlow)

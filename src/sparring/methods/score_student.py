@@ -31,7 +31,7 @@ class ScoreStudent(Method):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_student_steps: network calls of the student at sampling time.
+        num_steps: network calls of the student at sampling time.
         simulate: calls at cleaner levels start from the student's own calls before them, and not from noised images.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         score_times: levels at which the two scores are compared.
@@ -45,7 +45,7 @@ class ScoreStudent(Method):
         self,
         generator: Denoiser,
         *,
-        num_student_steps: int,
+        num_steps: int,
         simulate: bool,
         guidance: float,
         score_times: Times | None,
@@ -59,8 +59,8 @@ class ScoreStudent(Method):
             )
         super().__init__(generator, DenoiserAndHead(copy_of_trained(generator)))
         self.teacher = frozen_copy(generator)
-        self.sampler, self.levels = student_levels(generator, num_student_steps)
-        self.sample_steps = num_student_steps
+        self.sampler, self.levels = student_levels(generator, num_steps)
+        self.sample_steps = num_steps
         self.simulate = simulate
         self.guidance = guidance
         self.score_times = score_times or Uniform(low=0.02, high=0.98)

@@ -9,7 +9,7 @@ one-step prediction of a frozen teacher:
     L_D = L_adv(sg xhat, x_0) + gamma/2 R1 on the head inputs,        x_t = alpha_t sg xhat + sigma_t eps
 
 Fake: one student prediction `xhat` from a real image noised to one of the student's levels. Those levels are the
-timesteps that diffusers' LCMScheduler visits in `num_student_steps` calls, which is also how the student is sampled:
+timesteps that diffusers' LCMScheduler visits in `num_steps` calls, which is also how the student is sampled:
 predict, noise again, predict. c(t) = alpha_t is one of the paper's forms; feature networks, weights and R1 strength are
 settings (see docs/methods/add.md).
 """
@@ -43,7 +43,7 @@ class ADD(Method):
         generator: a trained denoiser; its state at the start is the teacher.
         discriminator: the projected discriminator on frozen features, or any other; one that compares gets the real
             image from which the prediction was made.
-        num_student_steps: network calls of the student at sampling time.
+        num_steps: network calls of the student at sampling time.
         adversarial_weight: weight of the adversarial term; 0 leaves only distillation (the control).
         distillation_weight: weight lambda of the teacher's term.
         r1_gamma: strength of R1 on the inputs of the discriminator's heads, each step; 0 switches it off.
@@ -64,7 +64,7 @@ class ADD(Method):
         generator: Denoiser,
         discriminator: Discriminator,
         *,
-        num_student_steps: int = 4,
+        num_steps: int = 4,
         adversarial_weight: float = 1.0,
         distillation_weight: float = 2.5,
         r1_gamma: float = 0.0,
@@ -81,9 +81,9 @@ class ADD(Method):
         check_not_negative(r1_gamma=r1_gamma)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
-        self.sample_steps = num_student_steps
+        self.sample_steps = num_steps
         scheduler = generator.process.scheduler("lcm", generator.prediction)
-        set_timesteps(scheduler, num_student_steps)
+        set_timesteps(scheduler, num_steps)
         self.levels = generator.process.t_from_model_time(scheduler.timesteps.float())
         self.adversarial_weight = adversarial_weight
         self.distillation_weight = distillation_weight

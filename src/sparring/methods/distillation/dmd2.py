@@ -38,7 +38,7 @@ class DMD2(ScoreStudent):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_student_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
         simulate: train cleaner calls from the student's own calls before them; False noises real images instead.
         score_weight: weight of the difference of scores; 0 leaves a GAN.
         adversarial_weight: weight of the adversarial term; 0 leaves plain distribution matching, without discriminator.
@@ -60,7 +60,7 @@ class DMD2(ScoreStudent):
         self,
         generator: Denoiser,
         *,
-        num_student_steps: int = 1,
+        num_steps: int = 1,
         simulate: bool = True,
         score_weight: float = 1.0,
         adversarial_weight: float = 3e-3,
@@ -77,7 +77,7 @@ class DMD2(ScoreStudent):
         if features not in ("fake score", "teacher"):
             raise ValueError(f"`features={features}` must be 'fake score' or 'teacher'")
         common = dict(guidance=guidance, score_times=score_times, times=times)
-        super().__init__(generator, num_student_steps=num_student_steps, simulate=simulate, **common)  # type: ignore[arg-type]
+        super().__init__(generator, num_steps=num_steps, simulate=simulate, **common)  # type: ignore[arg-type]
         self.score_weight = score_weight
         self.adversarial_weight = adversarial_weight
         self.class_weight = class_weight

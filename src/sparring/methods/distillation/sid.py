@@ -31,7 +31,7 @@ class SiD(ScoreStudent):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_student_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
         alpha: a, how much of the squared difference is taken off.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         score_times: levels at which the scores are compared; uniform up to 80% of the way to noise when None.
@@ -45,7 +45,7 @@ class SiD(ScoreStudent):
         self,
         generator: Denoiser,
         *,
-        num_student_steps: int = 1,
+        num_steps: int = 1,
         alpha: float = 1.2,
         guidance: float = 1.0,
         score_times: Times | None = None,
@@ -53,7 +53,7 @@ class SiD(ScoreStudent):
     ):
         super().__init__(
             generator,
-            num_student_steps=num_student_steps,
+            num_steps=num_steps,
             simulate=True,
             guidance=guidance,
             score_times=score_times or Uniform(high=0.8),

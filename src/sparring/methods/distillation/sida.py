@@ -35,7 +35,7 @@ class SiDA(SiD):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_student_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
         alpha: a, how much of the squared difference is taken off.
         adversarial_weight: weight of the adversarial term beside the distance of scores.
         class_weight: weight of the discriminator's loss beside that of the fake score, whose network it is.
@@ -51,7 +51,7 @@ class SiDA(SiD):
         self,
         generator: Denoiser,
         *,
-        num_student_steps: int = 1,
+        num_steps: int = 1,
         alpha: float = 1.0,
         adversarial_weight: float = 0.01,
         class_weight: float = 0.01,
@@ -62,7 +62,7 @@ class SiDA(SiD):
         check_not_negative(adversarial_weight=adversarial_weight, class_weight=class_weight)
         super().__init__(
             generator,
-            num_student_steps=num_student_steps,
+            num_steps=num_steps,
             alpha=alpha,
             guidance=guidance,
             score_times=score_times,
