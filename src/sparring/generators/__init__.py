@@ -10,7 +10,7 @@ from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
-from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, Uniform
+from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, Tempered, Uniform
 from sparring.generators.sampling import Sampling
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Pretrained",
     "Prior",
     "Sampling",
+    "Tempered",
     "TextCondition",
     "Uniform",
     "family_of",

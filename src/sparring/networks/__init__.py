@@ -5,6 +5,7 @@ from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
 from sparring.networks.gaussian_policy import GaussianPolicy
+from sparring.networks.glow import GlowNet
 from sparring.networks.growing import GrowingDiscriminator, GrowingGenerator
 from sparring.networks.half_unet import HalfUNet
 from sparring.networks.latent_slot import LatentSlot
@@ -21,6 +22,7 @@ __all__ = [
     "ConvGenerator",
     "EditNet",
     "GaussianPolicy",
+    "GlowNet",
     "GrowingDiscriminator",
     "GrowingGenerator",
     "HaarWavelet",

@@ -1,0 +1,1 @@
+"""Training by likelihood: the probability that a generator gives to the images themselves."""
