@@ -20,7 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import Progress, add_reading, add_sampling, check_sampling, settings_of, sweep_of
+from sparring.cli.sampling import (
+    Progress,
+    add_push_to_hub,
+    add_reading,
+    add_sampling,
+    check_sampling,
+    settings_of,
+    sweep_of,
+)
 from sparring.cli.terminal import path, place, quiet
 
 if TYPE_CHECKING:
@@ -65,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text_column", help="captions of the data sets, which a text-to-image pipeline is given")
     add_reading(parser)
     parser.add_argument("--out", type=path, help="folder for the results of a pipeline (default: the pipeline's own)")
+    add_push_to_hub(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON; a list if there are several")
 
 
@@ -81,6 +90,12 @@ def run(options: argparse.Namespace) -> int:
     from sparring.generators import holds_generator
     from sparring.runs import is_run
 
+    if options.push_to_hub is not None:
+        from sparring.report.hub import check_hub, push_to_hub
+
+        if len(options.sources) > 1 or not is_run(options.sources[0]):
+            raise ValueError(f"`push_to_hub={options.push_to_hub}` takes one run: measure it by itself")
+        check_hub(options.push_to_hub)
     settings = {name: value for name in SETTINGS if (value := getattr(options, name)) is not None}
     folders = [source for source in options.sources if not is_run(source) and not holds_generator(source)]
     if options.out is not None and folders:
@@ -111,6 +126,8 @@ def run(options: argparse.Namespace) -> int:
             print_result(str(found[0][0]), found[0][1])
         else:
             print_results(found)
+    if options.push_to_hub is not None:
+        print(f"on the hub: {push_to_hub(options.sources[0], options.push_to_hub)}", file=sys.stderr)
     return 0
 
 

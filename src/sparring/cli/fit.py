@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sparring.cli.sampling import add_allow
+from sparring.cli.sampling import add_allow, add_push_to_hub
 from sparring.cli.terminal import check_there, path, place, quiet
 from sparring.recipes.compose import SECTIONS, check_start, compose
 from sparring.recipes.spelling import check_flags
@@ -50,12 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say what each setting of the recipe means and stop (--method.help: of one class)",
     )
+    add_push_to_hub(parser)
     parser.add_argument("--dry_run", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--json", action="store_true", help="print the run's row of `compare` when done")
 
 
 def run(options: argparse.Namespace) -> int:
     check_order(options.rest)
+    if options.push_to_hub is not None and not options.dry_run and os.environ.get("RANK", "0") == "0":
+        from sparring.report.hub import check_hub
+
+        check_hub(options.push_to_hub)
     parts = [Path(name).stem for name in (options.recipe, options.on) if name is not None]
     options.out = options.out or Path("runs") / "-".join(parts)
     return resume(options) if options.resume or options.resume_step is not None else start(options)
@@ -183,6 +188,10 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
             print(f"run: {folder}\npage: {page}")
             if holds_generator(folder / "pipeline") and trainer.method.generator.makes_images:
                 print(f"next: {shlex.join(next_command(trainer, folder, options.allow))}")
+        if options.push_to_hub is not None:
+            from sparring.report.hub import push_to_hub
+
+            print(f"on the hub: {push_to_hub(folder, options.push_to_hub)}", file=sys.stderr)
     return 0
 
 

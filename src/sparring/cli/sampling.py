@@ -49,6 +49,15 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_push_to_hub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--push_to_hub",
+        metavar="OWNER/NAME",
+        help="upload the run's pipeline with a card to the Hugging Face hub when done (default: nothing leaves this "
+        "machine)",
+    )
+
+
 def check_sampling(options: argparse.Namespace) -> None:
     """Fills in what was not said; refuses numbers below 1, and slips behind `--with`."""
     from sparring.recipes.with_systems import groups
