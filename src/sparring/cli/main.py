@@ -6,10 +6,10 @@ import sys
 from importlib.metadata import version
 from typing import NoReturn
 
-from sparring.cli import compare, demo, ema, encoder, evaluate, fit, recipes, sample, study, systems
+from sparring.cli import compare, demo, ema, encoder, evaluate, fit, recipes, sample, search, study, systems
 from sparring.cli.terminal import fail
 
-COMMANDS = (systems, recipes, fit, ema, encoder, sample, evaluate, compare, study, demo)
+COMMANDS = (systems, recipes, fit, ema, encoder, sample, evaluate, compare, search, study, demo)
 DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 

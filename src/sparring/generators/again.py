@@ -48,7 +48,8 @@ class WalkAgain:
         """See `predictor.Again`."""
         self.rounds += 1
         start = self.num_steps - math.ceil(share * self.num_steps - 1e-9)
-        walk = Walk(self.scheduler, self.num_steps, x_0.device, start)
+        times = self.denoiser.model_times(self.using)
+        walk = Walk(self.scheduler, self.num_steps, x_0.device, start, times)
         walk.draws = partial(self.numbers, self.rounds)
         using, noise = [*self.using, *more], generator_of(walk.draws(0, "noise"))
         predict = wrapped(self.denoiser, using)

@@ -28,7 +28,7 @@ from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
-from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, wrapped
+from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, times_of, wrapped
 from sparring.generators.sampling import Sampling, clamped
 from sparring.generators.start import Start, StudentTStart
 from sparring.networks.edm2 import MPConv
@@ -666,7 +666,7 @@ class Denoiser(Generator):
             for first in range(0, len(latents), size):
                 rows = slice(first, min(first + size, len(latents)))
                 given = self.condition(None if condition is None else condition[rows], latents[rows])
-                walk = Walk(scheduler, num_steps, latents.device)
+                walk = Walk(scheduler, num_steps, latents.device, model_times=self.model_times(using))
                 walk.draws = partial(draws, rows) if using else None
                 noise = generator[rows] if isinstance(generator, list) else generator
                 predict = wrapped(self, using)
@@ -682,6 +682,11 @@ class Denoiser(Generator):
                         x_0 = one.finish(x_0, again, self)
                 finished.append(x_0)
         return torch.cat(finished)
+
+    def model_times(self, using: Sequence[Intervention]) -> Tensor | None:
+        """The network's times [steps] of the levels that something has chosen; None: those of the scheduler."""
+        times = times_of(using)
+        return self.process.model_time(torch.tensor(times, dtype=torch.float64)) if times else None
 
     def begin(self, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
         """The state that a walk begins from by the start density, made of standard normal latents [B, c, h, w]."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparring.data import Draws
 from sparring.generators.level import Level
-from sparring.process import Process, initial_sample, set_timesteps
+from sparring.process import Process, initial_sample, set_model_times, set_timesteps
 
 
 class Walk:
@@ -26,6 +26,7 @@ class Walk:
         num_steps: sampler steps from pure noise; one network call each (Heun: two, but for the last step).
         device: where the samples are.
         start: the step to begin at, from a noised image; None: the first, from pure noise.
+        model_times: the network's times of the steps, falling; None: those of the scheduler.
 
     Attributes:
         first: number of the first network call.
@@ -36,13 +37,22 @@ class Walk:
     """
 
     def __init__(
-        self, scheduler: Any, num_steps: int, device: torch.device | str | None = None, start: int | None = None
+        self,
+        scheduler: Any,
+        num_steps: int,
+        device: torch.device | str | None = None,
+        start: int | None = None,
+        model_times: Tensor | None = None,
     ):
         if start is not None and not 0 <= start < num_steps:
             raise ValueError(f"`start={start}` must lie on the path of `num_steps={num_steps}`: 0 to {num_steps - 1}")
         self.draws: Callable[[int, str], Draws] | None = None
         self.scheduler = copy(scheduler)
         set_timesteps(self.scheduler, num_steps, device)
+        if model_times is not None:
+            if len(model_times) != num_steps:
+                raise ValueError(f"`steps={num_steps}`: {len(model_times)} levels were chosen for as many steps")
+            set_model_times(self.scheduler, model_times, device)
         self.first = (start or 0) * self.scheduler.order  # Heun: two calls a step, but for the last
         if start is not None and hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(self.first)

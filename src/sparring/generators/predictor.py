@@ -40,12 +40,14 @@ class Intervention:
         moves: it edits the state at a level (`move`), which multistep schedulers do not allow.
         needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
         enlarges: images come out so many times as wide and as high as those of the network.
+        times: t of the process, falling, for each step of the sampler; none: those of the scheduler.
     """
 
     place: Literal["call", "mix", "edit", "gradient"] = "call"
     needs_none: bool = False
     moves: bool = False
     enlarges: int = 1
+    times: Sequence[float] = ()
 
     @property
     def label(self) -> str:
@@ -121,6 +123,18 @@ def wrapped(denoiser: "Denoiser", using: Sequence[Intervention]) -> Predictor:
     for intervention in sorted(using, key=lambda one: PLACES.index(one.place)):
         predict = intervention.wrap(predict, denoiser)
     return predict
+
+
+def times_of(using: Sequence[Intervention]) -> Sequence[float]:
+    """The levels that one of them has chosen; none: those of the scheduler.
+
+    Raises:
+        ValueError: several have.
+    """
+    chosen = [one for one in using if one.times]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(one.label for one in chosen)} both choose the levels: take one")
+    return chosen[0].times if chosen else ()
 
 
 SINGLE_STEP = (

@@ -9,6 +9,7 @@ from sparring.process.schedulers import (
     initial_sample,
     scheduler_input,
     scheduler_name,
+    set_model_times,
     set_timesteps,
     takes_variance,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "per_image",
     "scheduler_input",
     "scheduler_name",
+    "set_model_times",
     "set_timesteps",
     "takes_variance",
     "AdaptiveTimes",

@@ -252,6 +252,32 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
         raise ValueError(f"num_steps={num_steps}: LCMScheduler does nothing at timestep 0, its last; use fewer steps")
 
 
+def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | None = None) -> None:
+    """Put a scheduler on chosen levels, the last step of which ends at the clean image; after `set_timesteps`.
+
+    Args:
+        scheduler: "euler", "dpm", "ddpm" or "lcm" for VP, "euler" for a flow.
+        times: [steps] the network's times, falling; for VP the nearest whole ones are taken.
+        device: of the scheduler's numbers.
+
+    Raises:
+        ValueError: another scheduler, or two times that are the same level.
+    """
+    name = type(scheduler).__name__
+    if name == "FlowMatchEulerDiscreteScheduler":
+        scheduler.timesteps = times.to(device, torch.float32)
+        scheduler.sigmas = torch.cat([scheduler.timesteps / 1000, torch.zeros(1, device=device)])
+        return
+    if name not in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler", "LCMScheduler"):
+        raise ValueError(f"{name} takes no levels of its own: take scheduler euler, or dpm or ddpm of a VP process")
+    if scheduler.config.get("use_flow_sigmas"):
+        raise ValueError(f"{name} takes no levels of its own for a flow: take scheduler euler")
+    whole = times.round().long().tolist()
+    if len(set(whole)) < len(whole):
+        raise ValueError(f"two of the chosen levels are the same of {scheduler.config['num_train_timesteps']}: {whole}")
+    scheduler.set_timesteps(timesteps=whole, device=device)
+
+
 def shifted(scheduler: Any, num_steps: int) -> dict[str, float]:
     """Puts a shift that follows the images' size where a scheduler reads it; what `set_timesteps` wants of it beside.
 
