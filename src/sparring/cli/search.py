@@ -65,12 +65,9 @@ def run(options: argparse.Namespace) -> int:
     network = feature_network(features, data, data)
     images = data.images(min(len(data), 10_000))
     labels = {"labels": list(range(data.num_classes))} if denoiser.takes_labels and data.num_classes else {}
-    common: dict[str, Any] = dict(
-        sampler=sampler, features=network, n=options.n, scheduler=options.scheduler, grid=options.grid
-    )
-    scorer, again = (
-        Scorer(real=images[half::2], seed=options.seed + half, settings=labels, **common) for half in (0, 1)
-    )
+    common: dict[str, Any] = dict(sampler=sampler, features=network, scheduler=options.scheduler, settings=labels)
+    common |= {"n": options.n, "grid": options.grid}
+    scorer, again = (Scorer(real=images[half::2], seed=options.seed + half, **common) for half in (0, 1))
     with Progress(1) as progress:
         progress.next(f"searching {options.steps} steps of {options.source}")
         found = search(evolution, scorer, again, progress.show)
