@@ -90,6 +90,7 @@ def test_again_keeps_what_is_there_goes_on_where_it_stopped_and_refuses_other_se
     assert again == pytest.approx(first)
     assert all(f"{name} " in said.out for name in METHODS)
     assert "one seed" in said.out
+    assert "the studies of several seeds say: add proven, adt proven, ddo no gain" in said.out
     page = (tiny.out / "report.html").read_text()
     assert all(name in page for name in ("baseline", "plain", *METHODS))
 

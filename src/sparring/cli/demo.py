@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from sparring.cli.tables import print_comparison
     from sparring.evaluation import Comparison, verdicts
     from sparring.experiments.demo import Demo
+    from sparring.recipes.systems import systems
     from sparring.report import write_comparison, write_run_report
     from sparring.runs import is_run, summarise
     from sparring.training import Interrupted
@@ -47,5 +48,7 @@ def run(options: argparse.Namespace) -> int:
         + (f" --seed {options.seed}" if options.seed else ""),
     )
     print_comparison(comparison, found)
+    known = [f"{one.recipe} {one.status}" for one in systems() if one.recipe in {folder.name for folder in folders}]
+    print(f"One seed each; the studies of several seeds say: {', '.join(known)} (sparring systems).")
     print(f"page: {page}   time: {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
