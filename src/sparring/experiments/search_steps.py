@@ -64,7 +64,7 @@ def search(evolution: Evolution, scorer: Scorer, again: Scorer, done: Callable[[
         evolution: of the schedules.
         scorer: during the search.
         again: afterwards, since the lowest of many noisy scores is too low.
-        done: told the share of the work that is done.
+        done: takes the share of the work that is done.
     """
     total, scored = evolution.population * evolution.generations + evolution.kept, 0
 

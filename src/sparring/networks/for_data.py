@@ -14,7 +14,7 @@ def network_settings(image_shape: tuple[int, int, int], num_classes: int | None 
 
     Points (C, 1, 1) have an `MLP`, and images of 4 to 64 pixels a side a UNet2DModel without attention, of 0.1 to 4
     million parameters. With classes it has one embedding more, for "none", which guidance needs. The classes of points
-    are their modes, which the network has to find by itself, so an MLP is not told them.
+    are their modes, which the network has to find by itself, so an MLP does not get them.
 
     Raises:
         ValueError: images of another size, or of a size that cannot be halved.
