@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo baseline study test test-all lint mutants clean
+.PHONY: demo baseline study test test-all lint mutants docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,6 +40,12 @@ test-all: .venv/.installed lint
 # One-line changes of the source, each of which the tests listed with it must notice.
 mutants: .venv/.installed
 	$(BIN)/python tests/mutants/run.py
+
+# The documentation as a site, with each broken link an error, and llms.txt.
+docs: .venv/.installed
+	$(BIN)/python docs/llms.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
