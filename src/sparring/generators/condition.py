@@ -1,7 +1,7 @@
 """What a network is conditioned on: class labels as they are, captions as embeddings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class TextCondition:
         """The same with every tensor changed."""
         further = (None if x is None else change(x) for x in (self.pooled, self.sizes, self.mask))
         return TextCondition(change(self.tokens), *further)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        return {part.name: value for part in fields(self) if (value := getattr(self, part.name)) is not None}
 
     def to(self, dtype: torch.dtype) -> "TextCondition":
         """The same with its embeddings in another precision."""

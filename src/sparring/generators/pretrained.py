@@ -25,11 +25,14 @@ class Pretrained(Denoiser):
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
         latent_dim: numbers in a latent z that the network is conditioned on; 0: as in the folder.
+        cache: folder in which what frozen encoders make of images and captions is kept, and read again by their
+            content instead of being made; the run is the same bit for bit. None: it is made in every step.
         coupling: which noise goes to which image of a batch in training; independent noise when None.
         allow: further packages whose networks the folder may name.
 
     Raises:
-        ValueError: another `latent_dim` than that of the folder; and what `load_denoiser` refuses.
+        ValueError: another `latent_dim` than that of the folder; a `cache` if nothing is encoded; and what
+            `load_denoiser` refuses.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Pretrained(Denoiser):
         latent_dim: int = 0,
         allow: Sequence[str] = (),
         coupling: Coupling | None = None,
+        cache: str | None = None,
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         loaded = load_denoiser(path, dtype, allow)
@@ -56,11 +60,23 @@ class Pretrained(Denoiser):
         super().__init__(*given, start=loaded.start)
         self.slot = loaded.slot or self.slot
         self.path = path
+        if cache is not None:
+            self.keep(cache)
         if isinstance(tuning, LoRA):
             self.net.to(dtype)
             tuning.attention = ATTENTION if self.text is None else self.text.attention
         if tuning is not None:
             tuning.apply(self.net)
+
+    def keep(self, folder: str) -> None:
+        if self.space is None and self.text is None:
+            raise ValueError(
+                f"`cache={folder}`: {type(self.net).__name__} takes images as they are and no captions, so that there "
+                "is nothing to keep; leave it out"
+            )
+        for part in (self.space, self.text):
+            if part is not None:
+                part.keep(folder)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what is frozen stays in eval mode."""

@@ -1,5 +1,6 @@
 """Where diffusion happens when it is not the pixels: the latents of a frozen autoencoder."""
 
+import json
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
+from sparring.networks.kept import Kept, content
 from sparring.networks.precision import at_least_float32
 
 PIXELS_AT_ONCE = 2**20  # ours: one image of 1024x1024, four of 512x512, in one pass of the autoencoder
@@ -27,6 +29,7 @@ class Latents:
         vae.eval().requires_grad_(False)
         self.image_channels, self.channels, self.factor = self._sizes()
         self.shift, self.scale = self._shift_and_scale()
+        self.kept: Kept | None = None
 
     def _sizes(self) -> tuple[int, int, int]:
         """Channels of images and latents, and pixels per latent along one side."""
@@ -64,15 +67,32 @@ class Latents:
     @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """Latents [B, c, h, w], at least float32: a sample of the encoder's Gaussian by the standard normal `noise`."""
-        self.vae.to(images.device)
-        with torch.autocast(images.device.type, enabled=False):
-            parts = [self._encoded(images[rows].to(self.vae.dtype), noise[rows]) for rows in self._parts(images)]
-        latents = torch.cat(parts)
+        if self.kept is None:
+            encoded = self._encoded(images)
+        else:
+            contents = [f"{row.dtype} {tuple(row.shape)}\0".encode() + content(row) for row in images.cpu()]
+            encoded = self.kept(contents, lambda: {"encoded": self._encoded(images)}, images.device)["encoded"]
+        latents = self._sample(encoded, noise)
         return (latents - self.shift.to(latents)) * self.scale.to(latents)
 
-    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
+    def keep(self, folder: str) -> None:
+        """Keeps what the autoencoder makes of images in a folder, and reads it there the next time."""
+        self.kept = Kept(folder, json.dumps(dict(self.vae.config), default=str), self.vae)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        """What the autoencoder makes of images, and a latent is sampled from."""
+        self.vae.to(images.device)
+        with torch.autocast(images.device.type, enabled=False):
+            return torch.cat([self._of_part(images[rows].to(self.vae.dtype)) for rows in self._parts(images)])
+
+    def _of_part(self, images: Tensor) -> Tensor:
+        """Mean and standard deviation of a Gaussian, one channel behind the other."""
         distribution = self.vae.encode(images).latent_dist
-        return distribution.mean.to(noise.dtype) + distribution.std.to(noise.dtype) * noise
+        return torch.cat([distribution.mean, distribution.std], dim=1)
+
+    def _sample(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        mean, std = encoded.to(noise.dtype).chunk(2, dim=1)
+        return mean + std * noise
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, C, H, W], nominally in [-1, 1], at least float32.
@@ -113,8 +133,8 @@ class PatchedLatents(Latents):
         ).sqrt()  # in the precision in which the pipeline has it
         return norm.running_mean.double().view(1, -1, 1, 1), 1 / std.double().view(1, -1, 1, 1)
 
-    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
-        return pixel_unshuffle(super()._encoded(images, pixel_shuffle(noise, 2)), 2)
+    def _sample(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        return pixel_unshuffle(super()._sample(encoded, pixel_shuffle(noise, 2)), 2)
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return super()._decoded(pixel_shuffle(latents, 2))
@@ -127,8 +147,8 @@ class VideoLatents(Latents):
         config = self.vae.config
         return config.input_channels, config.z_dim, 2 ** len(config.temperal_downsample)
 
-    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
-        return super()._encoded(images[:, :, None], noise[:, :, None])[:, :, 0]
+    def _of_part(self, images: Tensor) -> Tensor:
+        return super()._of_part(images[:, :, None])[:, :, 0]
 
     def _decoded(self, latents: Tensor) -> Tensor:
         return super()._decoded(latents[:, :, None])[:, :, 0]
@@ -141,8 +161,11 @@ class DeepLatents(Latents):
         config = self.vae.config
         return config.in_channels, config.latent_channels, 2 ** (len(config.encoder_block_out_channels) - 1)
 
-    def _encoded(self, images: Tensor, noise: Tensor) -> Tensor:
-        return self.vae.encode(images).latent.to(noise.dtype)
+    def _of_part(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images).latent
+
+    def _sample(self, encoded: Tensor, noise: Tensor) -> Tensor:
+        return encoded.to(noise.dtype)
 
 
 class Bands(Latents):
@@ -159,6 +182,9 @@ class Bands(Latents):
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """Bands [B, c, h, w], in the precision of the images; there is nothing random in them."""
         return self.vae.encode(images)
+
+    def keep(self, folder: str) -> None:
+        """Keeps nothing: the transform is faster than a file."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, C, H, W], nominally in [-1, 1]; gradient passes."""

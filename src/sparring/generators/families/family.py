@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sparring.data import ImageData
 from sparring.generators.condition import TextCondition
 from sparring.networks.adapters.lora import ATTENTION
+from sparring.networks.kept import Kept
 
 CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 
@@ -29,18 +30,21 @@ class Family(ABC):
         part: what the pipeline calls the network that is trained.
         last: its last layer, whose input a discriminator may read.
         attention: endings of the names of its layers that get an adapter by default.
+        alone: whether a caption is embedded the same whatever other captions are in its batch, and can be kept.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     part: ClassVar[str] = "transformer"
     last: ClassVar[str] = "proj_out"
     attention: ClassVar[tuple[str, ...]] = ATTENTION
+    alone: ClassVar[bool] = True
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
         encoders = [getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2", "text_encoder_3")]
         self.encoders: list[Any] = [encoder.eval().requires_grad_(False) for encoder in encoders if encoder is not None]
         self._empty: TextCondition | None = None
+        self.kept: Kept | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
@@ -75,10 +79,27 @@ class Family(ABC):
     @torch.no_grad()
     def __call__(self, texts: list[str], size: tuple[int, int], device: torch.device | str) -> TextCondition:
         """The condition of captions for images of `size` (height, width), which are whole and not crops."""
-        device = self._moved(device)
-        with torch.autocast(device.type, enabled=False):
-            told = self.encode([*texts], device)
+        device = torch.device(device)
+        if self.kept is None:
+            told = self._embedded(texts, device)
+        else:
+            make = lambda: self._embedded(texts, device).tensors()  # noqa: E731
+            told = TextCondition(**self.kept([text.encode() for text in texts], make, device))
         return told.with_sizes(self.sizes(len(texts), size, device))
+
+    def _embedded(self, texts: list[str], device: torch.device) -> TextCondition:
+        with torch.autocast(device.type, enabled=False):
+            return self.encode([*texts], self._moved(device))
+
+    def keep(self, folder: str) -> None:
+        """Keeps embedded captions in a folder, and reads them there the next time; not those of a family that does not
+        embed each one `alone`.
+        """
+        if self.alone:
+            names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+            tokenizers = [part for name in names if (part := getattr(self.pipe, name, None)) is not None]
+            words = [f"{part} {sorted(getattr(part, 'tokenizer', part).get_vocab().items())}" for part in tokenizers]
+            self.kept = Kept(folder, type(self.pipe).__name__, *words, *self.encoders)
 
     @torch.no_grad()
     def empty(self, like: TextCondition) -> TextCondition:

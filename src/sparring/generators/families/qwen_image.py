@@ -16,6 +16,7 @@ class QwenImage(Family):
     Guidance is the pipeline's `true_cfg_scale` with the negative prompt " " or "": the latter here.
     """
 
+    alone = False  # filled up to the longest of the batch
     pipelines = ("QwenImagePipeline",)
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:

@@ -17,6 +17,7 @@ class ZImage(Family):
     w (told - none); the pipeline's `guidance_scale` is w - 1.
     """
 
+    alone = False  # filled up to the longest of the batch
     pipelines = ("ZImagePipeline",)
     last = "all_final_layer.2-1.linear"
 
