@@ -69,6 +69,19 @@ def test_the_first_fakes_of_a_trained_network_are_the_mean_of_the_data():
     assert fake.std().item() == pytest.approx(0.25 / 80, rel=0.05)
 
 
+@pytest.mark.parametrize("simulate", [True, False])
+def test_of_several_calls_the_cleaner_ones_start_from_the_students_own(simulate):
+    """Then nothing of the images is in a fake, at whatever level it was made."""
+    method = linear(num_steps=4, simulate=simulate)
+    images = images_of()
+    for seed in range(4):
+        fakes = [method.rollout(Batch(x, draws=Draws(seed))).fake for x in (images, -images)]
+        if not torch.equal(*fakes):
+            assert not simulate
+            return
+    assert simulate
+
+
 def test_both_losses_are_those_of_the_equations():
     method = linear(r1_gamma=0.0)
     rollout = method.rollout(batch_of())

@@ -10,7 +10,7 @@ from sparring.discriminators import Discriminator, Given, Views, discriminator_l
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
-from sparring.rollout import DiscriminatorInput, from_noise, real_and_fake, student_levels
+from sparring.rollout import DiscriminatorInput, from_noise, own_steps, real_and_fake, student_levels
 
 FAINT = 0.02  # an alpha by which the errors of an eps network must not be divided; that of Stable Diffusion 1 is 0.07
 
@@ -34,6 +34,8 @@ class AdversarialStudent(Method):
         objective: adversarial loss.
         penalty: one penalty or several on the discriminator.
         discriminator_input: what it sees of a denoiser of latents.
+        simulate: of several calls, train the cleaner ones from the student's own calls before them, and not from noised
+            images.
 
     Raises:
         ValueError: a discriminator that compares, an eps network on a schedule that ends in noise only; what
@@ -52,6 +54,7 @@ class AdversarialStudent(Method):
         objective: Objective,
         penalty: Penalty | list[Penalty] | None,
         discriminator_input: DiscriminatorInput,
+        simulate: bool = False,
     ):
         if discriminator.needs_reference != "no":
             raise ValueError(
@@ -67,6 +70,7 @@ class AdversarialStudent(Method):
                 "start from a network that predicts v, x0, flow or edm"
             )
         self.sample_steps = num_steps
+        self.predict = own_steps if simulate and num_steps > 1 else from_noise
         self.objective, self.penalties = objective, penalties_of(penalty)
         self.discriminator_input: DiscriminatorInput = discriminator_input
 
@@ -75,7 +79,7 @@ class AdversarialStudent(Method):
         return Given(labels=batch.labels, condition=batch.condition)
 
     def rollout(self, batch: Batch) -> StudentRollout:
-        made = from_noise(self.generator, batch, self.levels).x0
+        made = self.predict(self.generator, batch, self.levels).x0
         real, fake = real_and_fake(self.generator, batch, made, self.discriminator_input)
         return StudentRollout(real, fake, self.discriminator.views(real, fake, self.given(batch), batch.draws))
 

@@ -12,7 +12,7 @@ step, 16 times as strong, through the backbone down to the pixels. D2O-F freezes
 `--denoiser.tuning FreezeConvolutions`; the rule is that of the official program.
 
 Ours: one backbone (the paper has two); R1 of the mean logit; the discriminator goes first and both see the same noise;
-several calls, predicted from noised images and sampled with LCM; rates and sizes. The networks of the paper are EDM's.
+several calls, each from where the student's own have led, sampled with LCM; rates and sizes. The networks of the paper are EDM's.
 """
 
 import torch
@@ -35,6 +35,8 @@ class D2O(AdversarialStudent):
         generator: a trained denoiser.
         discriminator: heads on frozen features, or any other that looks at single images.
         num_steps: network calls of an image.
+        simulate: of several calls, train the cleaner ones from the student's own calls before them; False noises real
+            images instead.
         r1_gamma: strength of R1 at the pixels; 0 switches it off.
         r1_every: steps from one computation to the next, each of which counts as often.
         discriminator_input: what the discriminator sees if the denoiser works on latents: "decoded" latents, real ones
@@ -49,6 +51,7 @@ class D2O(AdversarialStudent):
         discriminator: Discriminator,
         *,
         num_steps: int = 1,
+        simulate: bool = True,
         r1_gamma: float = 1e-4,
         r1_every: int = 16,
         discriminator_input: DiscriminatorInput = "decoded",
@@ -62,6 +65,7 @@ class D2O(AdversarialStudent):
             generator,
             discriminator,
             num_steps=num_steps,
+            simulate=simulate,
             objective=objective or NonSaturating(),
             penalty=penalty,
             discriminator_input=discriminator_input,
