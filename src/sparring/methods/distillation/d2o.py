@@ -12,7 +12,8 @@ step, 16 times as strong, through the backbone down to the pixels. D2O-F freezes
 `--denoiser.tuning FreezeConvolutions`; the rule is that of the official program.
 
 Ours: one backbone (the paper has two); R1 of the mean logit; the discriminator goes first and both see the same noise;
-several calls, each from where the student's own have led, sampled with LCM; rates and sizes. The networks of the paper are EDM's.
+several calls, each from where the student's own have led, sampled with LCM; rates and sizes. The paper's networks are
+EDM's.
 """
 
 import torch
