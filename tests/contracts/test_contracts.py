@@ -7,7 +7,7 @@ import torch
 from contract_parts import PHASES, ROWS, Case, PermutedDraws, build, tensors_in, total
 
 from sparring.data import Draws
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, JointDenoiser
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose, decides_process, read, shipped
 from sparring.runs.checkpoint import read_checkpoint
@@ -94,7 +94,7 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
     made = compose(name, "tiny")
     if "generator" in made:
         pytest.skip("of another kind")
-    if made["denoiser"]["net"]["class_path"].endswith(".SourceUNet"):
+    if made["denoiser"]["net"]["class_path"].endswith((".SourceUNet", ".CodeUNet", ".GraphTransformer")):
         pytest.skip("conditioned on a source instead: see the next one")
     sizes = made["denoiser"]["net"]["init_args"]
     stock = sizes.get("in_channels", 1) == sizes.get("out_channels", 1) == 1
@@ -178,7 +178,9 @@ def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path
     images = sampler(3, 2, **given).images
     assert images.shape == (3, *data.image_shape)
     assert images.isfinite().all()
-    if isinstance(sampler.generator, Denoiser) and not sampler.generator.takes_source:  # for which there is no pipeline
+    generator = sampler.generator
+    own = isinstance(generator, JointDenoiser) or generator.takes_source  # these have no pipeline
+    if isinstance(generator, Denoiser) and not own and generator.own_source is None:
         from diffusers import DiffusionPipeline
 
         pipe = DiffusionPipeline.from_pretrained(whole / "pipeline", trust_remote_code=True)

@@ -10,7 +10,7 @@ import yaml
 
 from sparring.cli.main import main
 from sparring.recipes import recipe
-from sparring.recipes.compose import SECTIONS, compose, decides_process, filled, read, shipped
+from sparring.recipes.compose import SECTIONS, compose, decides_process, filled, names_network, read, shipped
 from sparring.recipes.spelling import check_flags
 from sparring.training import Trainer
 
@@ -282,6 +282,10 @@ def test_a_slip_is_refused_before_anything_heavy_is_imported(arguments):
 @pytest.mark.parametrize("name", shipped("methods"))
 @pytest.mark.parametrize("setting", shipped("settings"))
 def test_what_a_recipe_says_itself_is_never_taken_for_a_slip(name, setting):
+    if names_network(read(name)) and "tuning" in compose("diffusion", setting).get("denoiser", {}):
+        with pytest.raises(ValueError, match=f"{name} names its own network, and {setting} tunes that of a pipeline"):
+            compose(name, setting)
+        return
     for tuned in (False,) if decides_process(read(name)) else (False, True):
         composed = compose(name, setting, tuned=tuned)
         if "net" not in composed.get("denoiser", {"net": None}) and not tuned:

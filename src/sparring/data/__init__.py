@@ -14,6 +14,7 @@ from sparring.data.order import BatchStream, Indices
 from sparring.data.outliers import WithOutliers
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
 from sparring.data.stream import StreamData
+from sparring.data.sudoku import Sudoku
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
 from sparring.data.voices import Voices
 
@@ -38,6 +39,7 @@ __all__ = [
     "PairedFolders",
     "StoredImages",
     "StreamData",
+    "Sudoku",
     "SwissRoll",
     "TorchData",
     "UnpairedColumns",

@@ -8,6 +8,7 @@ from sparring.data.base import Digits, ImageData
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.stream import StreamData
+from sparring.data.sudoku import Sudoku
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, SwissRoll
 from sparring.data.voices import Voices
 
@@ -34,9 +35,9 @@ def from_spec(spec: str, **settings: Any) -> ImageData:
 def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
-    "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard", "voices" · a
-    parquet file or a pattern of them · tar files · a folder of images, or one that `datasets` reads (with parquet
-    files or a metadata file, or saved by it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
+    "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard", "voices",
+    "sudoku" · a parquet file or a pattern of them · tar files · a folder of images, or one that `datasets` reads (with
+    parquet files or a metadata file, or saved by it) · "hub:OWNER/NAME" or "hub:OWNER/NAME:SPLIT".
 
     Raises:
         ValueError: nothing of that name.
@@ -47,6 +48,7 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
         "swissroll": SwissRoll,
         "checkerboard": Checkerboard,
         "voices": Voices,
+        "sudoku": Sudoku,
     }
     word, _, rest = spec.partition(":")
     if word == "digits":

@@ -6,8 +6,10 @@ from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import Family, family_of
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
+from sparring.generators.joint import JointDenoiser
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
+from sparring.generators.own_source import Coder, Drafts, Memory, OwnSource
 from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
 from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, Tempered, Uniform
@@ -16,14 +18,19 @@ from sparring.generators.sampling import Sampling
 __all__ = [
     "Bridge",
     "Classes",
+    "Coder",
     "Condition",
     "Denoiser",
+    "Drafts",
     "Family",
     "FittedGaussian",
     "Generator",
     "Guide",
+    "JointDenoiser",
     "LatentGenerator",
+    "Memory",
     "Mixture",
+    "OwnSource",
     "Prediction",
     "Pretrained",
     "Prior",

@@ -15,7 +15,7 @@ from diffusers.models.embeddings import LabelEmbedding
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from sparring.data import Batch, Draws, ImageData
+from sparring.data import Batch, Draws, ImageData, derived_seed
 from sparring.data.waiting import Told
 from sparring.generators.again import WalkAgain
 from sparring.generators.condition import Condition, TextCondition, in_turn, select_rows
@@ -26,6 +26,7 @@ from sparring.generators.level import Level
 from sparring.generators.loop import Noise, Walk, drawn, own_draws, rows_at_once
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
+from sparring.generators.own_source import OwnSource
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, times_of, wrapped
@@ -77,6 +78,8 @@ class Denoiser(Generator):
             `LatentSlot`; 0: none.
         time_blind: the network is not conditioned on the noise level; it has to see it.
         start: density that a sampler begins from; None: the noise of the process.
+        own_source: what a network that takes a source is conditioned on if no data has it: drawn before a sampler
+            starts. None: sources come with the images.
 
     Attributes:
         own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
@@ -96,6 +99,7 @@ class Denoiser(Generator):
         latent_dim: int = 0,
         time_blind: bool = False,
         start: Start | None = None,
+        own_source: OwnSource | None = None,
     ) -> None:
         super().__init__()
         if prediction not in get_args(Kind):
@@ -146,6 +150,11 @@ class Denoiser(Generator):
         self._takes_source = text is None and SOURCE in inspect.signature(net.forward).parameters
         if self._takes_source and self._label_name is not None:
             raise ValueError(f"{type(net).__name__} takes a source and classes: a network has one condition here")
+        if own_source is not None and not self._takes_source:
+            raise ValueError(
+                f"`own_source`: {type(net).__name__} takes no source; sparring.networks.SourceUNet and CodeUNet do"
+            )
+        self.own_source: Any = own_source
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
         for module in own_dropout:
@@ -186,8 +195,8 @@ class Denoiser(Generator):
 
     @property
     def takes_source(self) -> bool:
-        """Whether the network takes another image beside the noisy one."""
-        return self._takes_source
+        """Whether it is given another image beside the noisy one."""
+        return self._takes_source and self.own_source is None
 
     @property
     def num_classes(self) -> int | None:
@@ -215,17 +224,19 @@ class Denoiser(Generator):
     def embed(self, batch: Batch) -> Batch:
         """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
 
-        A network that takes a source is conditioned on the batch's. Latents are a sample of the encoder's Gaussian, by
-        noise from `batch.draws`.
+        A network that takes a source is conditioned on the batch's, or on the denoiser's own of its images. Latents are
+        a sample of the encoder's Gaussian, by noise from `batch.draws`.
         """
+        if self.own_source is not None:
+            batch = replace(batch, source=self.own_source.of_batch(batch, self.training))
         if self.space is None and self.text is None:
-            return replace(batch, condition=batch.source) if self.takes_source else batch
+            return replace(batch, condition=batch.source) if self._takes_source else batch
         x_0 = batch.images
         if self.space is not None:
             channels, height, width = batch.images.shape[1:]
             noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
             x_0 = self.space.encode(batch.images, noise.to(batch.images))
-        given = batch.source if self.takes_source else batch.labels if self.text is None else batch.texts
+        given = batch.source if self._takes_source else batch.labels if self.text is None else batch.texts
         return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
 
     def condition(self, given: Tensor | list[str] | None, x_0: Tensor) -> Condition:
@@ -315,7 +326,7 @@ class Denoiser(Generator):
         number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
         in float32. `images_seen` grows by B. With `variance`, a variance that the network learned is kept: 2C channels.
         """
-        if condition is None and self.takes_source:
+        if condition is None and self._takes_source:
             raise ValueError(f"{type(self.net).__name__} is conditioned on a source image, and none was given")
         if condition is None and self._needs_labels:
             raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
@@ -334,7 +345,7 @@ class Denoiser(Generator):
             assert self.text is not None
             output = self.text.output(self.net, x_in.to(dtype), time, condition.to(dtype))
         else:
-            name = SOURCE if self.takes_source else self._label_name
+            name = SOURCE if self._takes_source else self._label_name
             kwargs = {} if condition is None or name is None else {name: condition}
             with nullcontext() if self.slot is None or z is None else self.slot.given(z):
                 output = self.net(x_in.to(dtype), time, **kwargs)
@@ -382,6 +393,8 @@ class Denoiser(Generator):
     def check(self, data: ImageData) -> None:
         """Raises ValueError if the network cannot be trained on these images, labels or captions."""
         self.check_condition(data)
+        if self.own_source is not None:
+            self.own_source.size_for(len(data), data.image_shape)
         self.check_shape(data.image_shape)
 
     def check_batch(self, batch_size: int) -> None:
@@ -390,6 +403,8 @@ class Denoiser(Generator):
 
     @torch.no_grad()
     def prepare(self, data: ImageData, seed: int = 0) -> None:
+        if self.own_source is not None:
+            self.own_source.fit(data.images(min(len(data), IMAGES_TO_FIT)).to(self.device), seed)
         if self.start is None:
             return
         n = min(len(data), IMAGES_TO_FIT)
@@ -427,7 +442,9 @@ class Denoiser(Generator):
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
         x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
         condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.takes_labels else None
-        if self.takes_source:
+        if self.own_source is not None:
+            condition = torch.zeros(1, *self.own_source.shape, device=device)
+        elif self._takes_source:
             condition = torch.zeros(1, config.get("source_channels") or shape[0], *shape[1:], device=device)
         if self.text is not None:
             condition = self.text([""], (image_shape[1], image_shape[2]), device)
@@ -493,6 +510,8 @@ class Denoiser(Generator):
     def network_to_shard(self) -> nn.Module:
         if self.slot is not None:
             raise ValueError("`sharding`: a network with a latent z cannot be spread over processes; leave it out")
+        if self.own_source is not None:
+            raise ValueError("`sharding`: a network with an own source cannot be spread over processes; leave it out")
         return self.net
 
     # -- samples -------------------------------------------------------------------------------------------------------
@@ -586,6 +605,9 @@ class Denoiser(Generator):
             words = " ".join(one.label for one in sampling.interventions if one.needs_none)
             words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
             raise ValueError(f"`{words}`: {name} takes neither classes nor captions")
+        if self.own_source is not None and labels is None:
+            noise = [part for _, part, _ in drawn(n, (self.own_source.noise_dim,), n, self._source_seed(sampling.seed))]
+            return self.own_source(torch.cat(noise).to(self.device))
         classes = next((one.num_classes for one in sampling.using if one.num_classes is not None), None)
         if classes is not None:  # of a guide; the network is not given them
             return in_turn(labels, classes, n, self.device)
@@ -593,12 +615,22 @@ class Denoiser(Generator):
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         return None
 
+    @staticmethod
+    def _source_seed(seed: int | Sequence[int]) -> int | list[int]:
+        """Of the noise of own sources, which is not that of the images."""
+        return (
+            derived_seed(seed, "own source") if isinstance(seed, int) else [derived_seed(s, "own source") for s in seed]
+        )
+
     @torch.no_grad()
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         condition: Tensor | list[str] | None = None
         if self.text is not None:
             captions = data.captions(min(n, len(data)), seed) or [""]
             condition = [captions[i % len(captions)] for i in range(n)]
+        elif self.own_source is not None:
+            draws = Draws(seed, phase="sources", device=self.device)
+            condition = self.own_source(draws.normal((n, self.own_source.noise_dim)))
         elif self.takes_source:
             sources = data.source_images(min(n, len(data)), seed)
             assert sources is not None
@@ -748,7 +780,8 @@ class Denoiser(Generator):
         if self.space is not None or self.text is not None or self.start is not None:
             return False
         settings: dict[str, Any] = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
-        return write_own(folder, net, scheduler=json.loads(stock_scheduler(scheduler).to_json_string()), **settings)
+        settings["scheduler"] = json.loads(stock_scheduler(scheduler).to_json_string())
+        return write_own(folder, net, prior=self.own_source, **settings)
 
     def adapters(self) -> dict[str, Tensor]:
         return lora_weights(self.net)

@@ -6,8 +6,13 @@ from typing import Any
 from diffusers import DiTTransformer2DModel, UNet2DModel
 from torch import nn
 
+from sparring.networks.block_unet import BlockUNet
 from sparring.networks.edm2 import MPUNet
 from sparring.networks.mlp import MLP
+from sparring.networks.skip_vit import SkipViT
+
+OWN_NETWORKS = (MLP, MPUNet, BlockUNet, SkipViT)
+"""Networks of ours that stand in pipelines as diffusers' do: they have a `class_embedding`, or None."""
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")
 SOURCE = "source"
@@ -31,10 +36,10 @@ def label_argument(net: nn.Module) -> tuple[str | None, bool]:
             f"UNet2DModel with class_embed_type={embedded!r} takes numbers in place of classes, and no pipeline of "
             "diffusers passes them: leave it out, and for classes give num_class_embeds"
         )
-    if name is None or (isinstance(net, (UNet2DModel, MLP, MPUNet)) and net.class_embedding is None):
+    if name is None or (isinstance(net, (UNet2DModel, *OWN_NETWORKS)) and net.class_embedding is None):
         return None, False
     must = next(p for p in single if p.name == name).default is inspect.Parameter.empty
-    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP, MPUNet))
+    return name, must or isinstance(net, (UNet2DModel, DiTTransformer2DModel, *OWN_NETWORKS))
 
 
 def num_classes_of(net: nn.Module) -> int | None:

@@ -15,14 +15,14 @@ from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import family_of, family_of_class
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
+from sparring.generators.joint import JointDenoiser
+from sparring.generators.labels import OWN_NETWORKS
 from sparring.generators.latent import LatentGenerator
 from sparring.generators.own import CONFIG, read_own
 from sparring.generators.pipeline import OWN
 from sparring.generators.start import Start, StudentTStart
-from sparring.networks.edm2 import MPUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
-from sparring.networks.mlp import MLP
 from sparring.networks.wavelet import HaarWavelet
 from sparring.process import FlowBySize, Latents, StudentT, from_scheduler, takes_variance
 from sparring.process.space import space_of
@@ -57,7 +57,11 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
             guide = Guide(net, process)
             guide.check_shape(tuple(settings["image_shape"]))
             return guide
-        denoiser = Denoiser(net, process, prediction, condition_dropout=settings["condition_dropout"])
+        if settings.get("joint"):
+            denoiser: Denoiser = JointDenoiser(net, process)  # type: ignore[arg-type]
+        else:
+            dropout, own_source = settings["condition_dropout"], settings.get("prior")
+            denoiser = Denoiser(net, process, prediction, condition_dropout=dropout, own_source=own_source)
         denoiser.own_scheduler, denoiser.classes_of_data = scheduler, classes_of_data(folder)
         if settings["image_shape"] is not None:
             denoiser.check_shape(tuple(settings["image_shape"]))
@@ -232,7 +236,8 @@ def network_class(library: str, kind: str) -> Any:
     import transformers
 
     homes = {"diffusers": diffusers, "transformers": transformers}
-    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in (MLP, MPUNet, LatentSlot, HaarWavelet, Start)}
+    own = (*OWN_NETWORKS, LatentSlot, HaarWavelet, Start)
+    homes |= {ours.__module__: sys.modules[ours.__module__] for ours in own}
     cls = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), kind, None)
     known = isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel))
     return cls if known else None

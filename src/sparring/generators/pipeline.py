@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from sparring.generators.families import Family
+from sparring.generators.labels import OWN_NETWORKS
 from sparring.generators.start import Start
-from sparring.networks.edm2 import MPUNet
 from sparring.networks.latent_slot import LatentSlot
-from sparring.networks.mlp import MLP
 from sparring.process import Latents
 from sparring.runs.checkpoint import let_read
 
@@ -44,7 +43,7 @@ def pipeline_class(
 
     if text is not None:
         return type(text.pipe), text.part
-    if not isinstance(net, (UNet2DModel, DiTTransformer2DModel, MLP, MPUNet)):
+    if not isinstance(net, (UNet2DModel, DiTTransformer2DModel, *OWN_NETWORKS)):
         return None
     is_flow = type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
     scales = "Euler" in type(scheduler).__name__ or type(scheduler).__name__.startswith(("EDM", "Heun"))

@@ -11,9 +11,11 @@ from typing import Any
 from diffusers import DiTTransformer2DModel, UNet2DModel
 from torch import Tensor, nn
 
+from sparring.networks.code_unet import CodeUNet
+
 
 class Tap:
-    """Keeps the features of one block, with gradient: of a UNet2DModel its middle, of a DiT block number `depth`.
+    """Keeps the features of one block, with gradient: of a U-Net its middle, of a DiT block number `depth`.
 
     Args:
         net: the network.
@@ -26,19 +28,21 @@ class Tap:
         ValueError: another network, or no such block.
     """
 
-    def __init__(self, net: nn.Module, depth: int | None = None) -> None:
+    def __init__(self, net: Any, depth: int | None = None) -> None:
+        net = net.net if isinstance(net, CodeUNet) else net
         config: Any = getattr(net, "config", {})
+        inside: Any = net
         if isinstance(net, UNet2DModel):
             if depth is not None:
                 raise ValueError(f"`depth={depth}`: a UNet2DModel is tapped in its middle; leave it out")
-            block: Any = net.mid_block
+            block: Any = inside.mid_block
             self.channels = config["block_out_channels"][-1]
         elif isinstance(net, DiTTransformer2DModel):
-            blocks: Any = net.transformer_blocks
+            blocks: Any = inside.transformer_blocks
             depth = max(1, round(0.4 * len(blocks))) if depth is None else depth
             if not 1 <= depth <= len(blocks):
                 raise ValueError(f"`depth={depth}` must lie in 1 to {len(blocks)}, the blocks of the network")
-            block, self.channels = blocks[depth - 1], net.inner_dim
+            block, self.channels = blocks[depth - 1], inside.inner_dim
         else:
             raise ValueError(f"the blocks of a {type(net).__name__} are not known: take a UNet2DModel or a DiT")
         self.open = False

@@ -97,7 +97,7 @@ def compose(
 
     Raises:
         ValueError: what `read` refuses; a whole recipe with a setting; settings that are like each other in a circle; a
-            trained start of a recipe that decides the process.
+            trained start of a recipe that decides the process; a network of the recipe's on a setting of pipelines.
     """
     recipe = read(name)
     if "data" in recipe:
@@ -107,11 +107,11 @@ def compose(
     tuned = (tuned or recipe.get("start") == "trained") and recipe.get("start") != BESIDE
     if tuned and decides_process(recipe):
         raise ValueError(
-            f"{name} decides how a network is noised and what it predicts: train it from scratch, no --init"
+            f"{name} decides how a network is noised, conditioned and read: train it from scratch, no --init"
         )
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
-    own_data = False
+    own_data, own_net = False, names_network(recipe)
     for number, (place, content) in enumerate(chain(setting or OWN)):
         special = [content.pop(key, None) or {} for key in ("scratch", "tune")]
         of_data = suited or {} if number == 0 else {}
@@ -119,8 +119,13 @@ def compose(
         if own_data:  # the method's; what the setting says is of other data
             content.pop("data", None)
         own_data = own_data or "class_path" in ((needs.get(place) or {}).get("data") or {})
+        if own_net and number > 0:  # the method's, too
+            (content.get("denoiser") or {}).pop("net", None)
+        own_net = own_net or names_network(needs.get(place) or {})
         for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needs.get(place) or {}):
             made = laid_over(made, layer)
+    if names_network(recipe) and not tuned and "tuning" in made["denoiser"]:
+        raise ValueError(f"{name} names its own network, and {setting} tunes that of a pipeline: take another setting")
     parts = {"process": (made.get("denoiser") or {}).get("process")} | made.pop("parts", {})
     parts = {part: content for part, content in parts.items() if part != "process" or content is not None}
     missing: list[str] = []
@@ -136,9 +141,15 @@ def compose(
 
 
 def decides_process(recipe: dict[str, Any]) -> bool:
-    """Whether a method's file names the process or the prediction, which a trained denoiser has already."""
+    """Whether a method's file names network, process, prediction or own source, which a trained denoiser has."""
     own = recipe.get("denoiser") or {}
-    return "prediction" in own or "class_path" in (own.get("process") or {})
+    has = "prediction" in own or "own_source" in own or "class_path" in (own.get("process") or {})
+    return has or names_network(recipe)
+
+
+def names_network(recipe: dict[str, Any]) -> bool:
+    """Whether a method's file, or what it says of a setting, names the class of the denoiser's network."""
+    return "class_path" in ((recipe.get("denoiser") or {}).get("net") or {})
 
 
 def names_data(recipe: dict[str, Any], flags: list[str]) -> bool:

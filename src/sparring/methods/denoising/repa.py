@@ -87,7 +87,7 @@ class REPA(Method):
             self.mean = nn.Parameter(torch.zeros(target, 1, 1), requires_grad=False)
 
     def parts(self) -> list[nn.Module]:
-        return super().parts() + ([] if self.encoder is None else [self.projector])
+        return super().parts() + ([self.projector] if self.weight > 0 else [])
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Trains the encoder if it needs that, and takes the mean of its features."""
@@ -102,7 +102,7 @@ class REPA(Method):
         self.mean.data = maps.mean((0, 2, 3)).view_as(self.mean).to(self.mean)
 
     def rollout(self, batch: Batch) -> Aligned:
-        if self.encoder is None:
+        if self.weight == 0:
             return Aligned(one_step(self.generator, batch, self.times))
         with self.tap.listening() as kept:
             step = one_step(self.generator, batch, self.times)
