@@ -6,6 +6,7 @@ from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
+from sparring.networks.equilibrium import EquilibriumTransformer
 from sparring.networks.gaussian_policy import GaussianPolicy
 from sparring.networks.glow import GlowNet
 from sparring.networks.graph_transformer import GraphTransformer
@@ -28,6 +29,7 @@ __all__ = [
     "ConvDiscriminator",
     "ConvGenerator",
     "EditNet",
+    "EquilibriumTransformer",
     "GaussianPolicy",
     "GlowNet",
     "GraphTransformer",

@@ -25,14 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sparring.data import Batch, Draws, ImageData
+from sparring.data import Batch
 from sparring.discriminators import DiffAugment, Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.middle import middle_block, middle_map
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.method import Losses, check_not_negative
+from sparring.methods.on_pairs import OnPairs
 from sparring.objectives import R1, NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import per_image
-from sparring.rollout import deterministic_scheduler, student_levels
+from sparring.rollout import student_levels
 
 
 @dataclass
@@ -44,7 +45,7 @@ class PairRollout:
     views: Views = field(default_factory=Views)
 
 
-class Diffusion2GAN(Method):
+class Diffusion2GAN(OnPairs):
     """Distils a trained denoiser into a generator of one call that imitates its sampler on a bank of pairs.
 
     Args:
@@ -67,7 +68,6 @@ class Diffusion2GAN(Method):
 
     generator: Denoiser
     discriminator: Discriminator | None
-    sample_steps = 1
 
     def __init__(
         self,
@@ -87,53 +87,22 @@ class Diffusion2GAN(Method):
         check_not_negative(distance_weight=distance_weight, adversarial_weight=adversarial_weight)
         if distance_weight == adversarial_weight == 0:
             raise ValueError("`distance_weight=0`, `adversarial_weight=0`: nothing would teach the student")
-        if num_pairs < 1:
-            raise ValueError(f"`num_pairs={num_pairs}` must be at least 1: it learns from the teacher's own images")
-        if generator.text is not None or generator.takes_source:
-            raise ValueError("Diffusion2GAN keeps pairs of classes or of nothing: start from a denoiser of these")
         if "color" in augment:
             raise ValueError(f"`augment={augment}`: a change of colour is no distance; use translation and cutout")
         middle_block(generator.net)
-        deterministic_scheduler(generator, scheduler, num_steps, 1)  # can it walk them?
-        super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        self.teacher = frozen_copy(generator)
+        opponent = discriminator if adversarial_weight > 0 else None
+        bank = dict(num_pairs=num_pairs, scheduler=scheduler, num_steps=num_steps)
+        super().__init__(generator, generator, opponent, **bank)  # type: ignore[arg-type]
         self.level = student_levels(generator, 1)[1]
-        self.num_pairs, self.scheduler, self.num_steps = num_pairs, scheduler, num_steps
         self.distance_weight = distance_weight
         self.adversarial_weight = adversarial_weight
         self.augment = DiffAugment(policy=augment)
         self.shuffled = shuffled
         self.objective = objective or NonSaturating()
         self.penalties = [R1(weight=0.1, every=16)] if penalty is None else penalties_of(penalty)
-        self.noises = torch.nn.Parameter(torch.empty(0), requires_grad=False)  # of the bank, class after class
-        self.images = torch.nn.Parameter(torch.empty(0), requires_grad=False)
-
-    def prepare(self, data: ImageData, seed: int = 0) -> None:
-        super().prepare(data, seed)
-        teacher, told, n = self.teacher, None, self.num_pairs
-        device = self.noises.device
-        if teacher.takes_labels:
-            self.generator.check_condition(data)
-            classes = self.generator.classes_of_data
-            each = n // classes
-            if each == 0:
-                raise ValueError(f"`num_pairs={n}`: give one at least for each of {classes} classes")
-            told = torch.arange(classes, device=device).repeat_interleave(each)
-            n = len(told)
-        noises = Draws(seed, phase="pairs", device=device).normal((n, *teacher.latent_shape(data.image_shape)))
-        sampler = teacher.process.scheduler(self.scheduler, teacher.prediction)
-        self.images.data = teacher.generate(sampler, self.num_steps, latents=noises, condition=told)
-        self.noises.data = noises
 
     def rollout(self, batch: Batch) -> PairRollout:
-        if not len(self.noises):
-            raise ValueError("Diffusion2GAN has no pairs yet: call `prepare(data)` before the first step")
-        if self.generator.takes_labels:
-            each = len(self.noises) // self.generator.classes_of_data
-            index = batch.condition * each + batch.draws.integers(each, (len(batch),))
-        else:
-            index = batch.draws.integers(len(self.noises), (len(batch),))
-        z, y = self.noises[index].to(batch.x_0), self.images[index].to(batch.x_0)
+        z, y = self.pairs(batch)
         t = self.level.to(z.device).expand(len(z))
         x = self.generator(per_image(self.generator.process.sigma(t), z) * z, t, batch.condition).x0
         if self.discriminator is None:
