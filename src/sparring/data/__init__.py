@@ -3,6 +3,7 @@
 from sparring.data.adapter import TorchData
 from sparring.data.base import Digits, ImageData, StoredImages
 from sparring.data.draws import Batch, Draws, derived_seed
+from sparring.data.drifting import DriftingDigits
 from sparring.data.edits import Edited, UnpairedEdits
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
@@ -25,6 +26,7 @@ __all__ = [
     "DigitLayouts",
     "Digits",
     "Draws",
+    "DriftingDigits",
     "Edited",
     "GaussianGrid",
     "GaussianMixture",
