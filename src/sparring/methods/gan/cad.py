@@ -1,4 +1,4 @@
-"""CAD: photorealistic 3D generation via adversarial distillation (arXiv 2312.06663), in the plane.
+"""CAD: photorealistic 3D generation via adversarial distillation (arXiv 2312.06663).
 
 Status: unproven.
 
