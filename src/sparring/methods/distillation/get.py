@@ -92,8 +92,8 @@ class GET(OnPairs):
         net, labels = self.net[0], batch.labels if self.generator.takes_labels else None
         self.generator.images_seen += len(z)
         solved = net.solve(z.flatten(1), labels)
-        images = [at_least_float32(x) for x in (solved.image, solved.early)]
-        return SolvedPairs(*images, y.roll(1, 0) if self.shuffled else y, solved.residual)
+        x, early = at_least_float32(solved.image), at_least_float32(solved.early)
+        return SolvedPairs(x, early, y.roll(1, 0) if self.shuffled else y, solved.residual)
 
     def generator_loss(self, batch: Batch, rollout: SolvedPairs) -> Losses:
         self.log(residual=rollout.residual.mean(), pair_error=(rollout.x - rollout.y).square().mean())
