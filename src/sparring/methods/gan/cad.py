@@ -56,8 +56,8 @@ class CAD(GAN):
         penalty: one penalty or several on the discriminator; R1 of weight 1 every 16 steps when None.
 
     Raises:
-        ValueError: a setting out of range, a generator with classes or of images that are not square, a discriminator of
-            other views.
+        ValueError: a setting out of range, a generator with classes or of images that are not square, a discriminator
+            of other views.
     """
 
     def __init__(
