@@ -80,7 +80,7 @@ def test_images_that_are_not_numbers_are_said_and_no_black_grid_is_written(copie
 
 
 def test_a_folder_of_the_fp16_variant_is_read(tiny, tmp_path):
-    pipe = DiffusionPipeline.from_pretrained(tiny("sd15"), torch_dtype=torch.float16)
+    pipe = DiffusionPipeline.from_pretrained(tiny("sd15"), dtype=torch.float16)
     pipe.save_pretrained(tmp_path / "half", variant="fp16")
     assert (tmp_path / "half" / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     assert not (tmp_path / "half" / "unet" / WEIGHTS["unet"]).exists()
