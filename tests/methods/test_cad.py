@@ -60,8 +60,8 @@ def test_both_losses_are_those_of_a_gan_of_views():
 def test_what_looks_like_another_pose_disagrees():
     """The model's errors stand for themselves: as pose 1 they are 1, as any other 2; the mean of three is 5/3."""
     method = cad(prepared=False)
-    method.teacher.output_error = lambda prediction, x, eps: torch.where(prediction == 1, 1.0, 2.0)
-    method.teacher.forward = lambda x_t, t, told: told
+    method.model.denoiser.output_error = lambda prediction, x, eps: torch.where(prediction == 1, 1.0, 2.0)
+    method.model.denoiser.forward = lambda x_t, t, told: told
     poses = torch.tensor([0, 1, 2, 1])
     found = method.disagreement(torch.zeros(4, 4, 1, 1), poses, Draws(0, phase="x"))
     torch.testing.assert_close(found, torch.tensor([6 / 5, 3 / 5, 6 / 5, 3 / 5]))
@@ -89,7 +89,7 @@ def test_pruning_keeps_the_share_of_each_pose_that_agrees_best(monkeypatch):
 
 def test_the_model_of_views_learns_what_the_data_look_like_from_each_pose():
     method = cad(teacher_steps=400, num_views=60, num_steps=10, num_poses=2, kept=1.0)
-    assert not any(p.requires_grad for p in method.teacher.parameters())
+    assert not any(p.requires_grad for p in method.model.denoiser.parameters())
     expected = torch.stack([views(BARS, angle_of(torch.full((20,), pose), 2), 4.0).mean(0) for pose in (0, 1)])
     assert (method.reals.mean(1) - expected).abs().max() < 0.3
     assert (expected[0] - expected[1]).abs().max() > 0.5

@@ -16,6 +16,7 @@ from sparring.networks.joint_unet import JointUNet
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.layout_generator import LayoutGenerator
 from sparring.networks.mlp import MLP, Perceptron, StepPerceptron
+from sparring.networks.one_image import OneImage
 from sparring.networks.skip_vit import SkipViT
 from sparring.networks.source_unet import SourceUNet
 from sparring.networks.super_perceptron import SmallPerceptron, SuperPerceptron
@@ -41,6 +42,7 @@ __all__ = [
     "LatentSlot",
     "LayoutGenerator",
     "MPUNet",
+    "OneImage",
     "Perceptron",
     "SkipViT",
     "SmallPerceptron",

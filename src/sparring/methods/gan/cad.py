@@ -25,14 +25,10 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Given, Views
-from sparring.generators import Denoiser, LatentGenerator
-from sparring.methods.fitted_denoiser import BATCH, fit_denoiser
+from sparring.generators import LatentGenerator
 from sparring.methods.gan.gan import GAN
-from sparring.methods.method import frozen_copy
-from sparring.networks import MLP
+from sparring.methods.view_model import ViewModel
 from sparring.objectives import R1, Objective, Penalty
-from sparring.process import VP
-from sparring.rollout.views import angle_of, views
 
 ASKED = 4  # noise levels at which a sample's pose is judged
 
@@ -77,94 +73,62 @@ class CAD(GAN):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        if min(num_poses, num_steps) < 1 or teacher_steps < 0 or density <= 0:
-            raise ValueError(
-                f"`num_poses={num_poses}`, `num_steps={num_steps}` must be at least 1, and `density={density}` above 0"
-            )
-        if not 0 < kept <= 1 or int(kept * (num_views // num_poses)) < 1:
+        if num_steps < 1 or teacher_steps < 0:
+            raise ValueError(f"`num_steps={num_steps}` must be at least 1, and `teacher_steps={teacher_steps}` 0")
+        if not 0 < kept <= 1 or int(kept * (num_views // max(num_poses, 1))) < 1:
             raise ValueError(
                 f"`kept={kept}`, `num_views={num_views}`: keep a share in (0, 1], and a view of each of {num_poses}"
             )
         if poses not in ("own", "shuffled"):
             raise ValueError(f"`poses={poses}` must be own or shuffled")
-        channels, height, width = generator.image_shape
-        if generator.takes_labels or height != width:
-            raise ValueError("`generator`: CAD makes square images without classes")
         if penalty is None:
             penalty = R1(weight=1.0, every=16)
         super().__init__(generator, discriminator, objective=objective, penalty=penalty)
-        check_takes(discriminator, channels * width, num_poses)
-        net = MLP(in_channels=channels * width, width=teacher_width, frequencies=0, num_class_embeds=num_poses)
-        self.teacher = frozen_copy(Denoiser(net, VP(), "v"))
-        self.num_poses, self.density, self.teacher_steps = num_poses, density, teacher_steps
+        self.model = ViewModel(generator, discriminator, num_poses, density, teacher_width)
+        self.teacher_steps = teacher_steps
         self.num_views, self.kept, self.scheduler, self.num_steps = num_views, kept, scheduler, num_steps
         self.shuffled = poses == "shuffled"
         self.reals = torch.nn.Parameter(torch.empty(0), requires_grad=False)  # [poses, kept of each, C n, 1, 1]
-
-    def seen(self, images: Tensor, poses: Tensor) -> Tensor:
-        """Views [B, C n, 1, 1] of images [B, C, n, n] from poses [B]."""
-        return views(images, angle_of(poses, self.num_poses), self.density)
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Trains the diffusion model of views, and draws and prunes the views that count as real."""
         super().prepare(data, seed)
         device = self.reals.device
-        images = data.images(min(len(data), 10_000)).to(device)
-
-        def batch_of(draws: Draws) -> Batch:
-            poses = draws.integers(self.num_poses, (BATCH,))
-            return Batch(self.seen(images[draws.integers(len(images), (BATCH,))], poses), poses, draws)
-
-        self.teacher.requires_grad_(True).train()
-        fit_denoiser(self.teacher, batch_of, self.teacher_steps, seed, "the diffusion model of views")
-        self.teacher.requires_grad_(False).eval()
-        each = self.num_views // self.num_poses
-        poses = torch.arange(self.num_poses, device=device).repeat_interleave(each)
+        self.model.fit(data, self.teacher_steps, seed)
+        teacher, num_poses = self.model.denoiser, self.model.num_poses
+        each = self.num_views // num_poses
+        poses = torch.arange(num_poses, device=device).repeat_interleave(each)
         draws = Draws(seed, phase="views", device=device)
-        latents = draws.normal((len(poses), *batch_of(draws).images.shape[1:]))
-        made = self.teacher.generate(
-            self.teacher.process.scheduler(self.scheduler, "v"), self.num_steps, latents=latents, condition=poses
-        ).clamp(-1, 1)
-        order = self.disagreement(made, poses, draws).view(self.num_poses, each).argsort(1)
+        latents = draws.normal((len(poses), self.model.numbers, 1, 1))
+        sampler = teacher.process.scheduler(self.scheduler, teacher.prediction)
+        made = teacher.generate(sampler, self.num_steps, latents=latents, condition=poses).clamp(-1, 1)
+        order = self.disagreement(made, poses, draws).view(num_poses, each).argsort(1)
         chosen = order[:, : int(self.kept * each)]
-        made = made.view(self.num_poses, each, *made.shape[1:])
-        self.reals.data = made[torch.arange(self.num_poses, device=device)[:, None], chosen]
+        made = made.view(num_poses, each, *made.shape[1:])
+        self.reals.data = made[torch.arange(num_poses, device=device)[:, None], chosen]
 
     @torch.no_grad()
     def disagreement(self, seen: Tensor, poses: Tensor, draws: Draws) -> Tensor:
         """[B] denoising error of views [B, C n, 1, 1] as of their poses, over the mean of that as of any pose."""
         own, mean = torch.zeros(len(seen), device=seen.device), torch.zeros(len(seen), device=seen.device)
-        process = self.teacher.process
+        teacher, num_poses = self.model.denoiser, self.model.num_poses
+        process = teacher.process
         for level in range(ASKED):
             t = torch.full((len(seen),), (level + 1) / (ASKED + 1), device=seen.device)
             eps = draws.normal(tuple(seen.shape)).to(seen)
             x_t = process.add_noise(seen, eps, t)
-            for pose in range(self.num_poses):
+            for pose in range(num_poses):
                 told = torch.full_like(poses, pose)
-                error = self.teacher.output_error(self.teacher(x_t, t, told), seen, eps)
-                mean += error / self.num_poses
+                error = teacher.output_error(teacher(x_t, t, told), seen, eps)
+                mean += error / num_poses
                 own += torch.where(poses == pose, error, 0.0)
         return own / mean.clamp_min(1e-12)
 
     def rollout(self, batch: Batch) -> Views:
         if not len(self.reals):
             raise ValueError("CAD has no views yet: call `prepare(data)` before the first step")
-        poses = batch.draws.integers(self.num_poses, (len(batch),))
+        poses = batch.draws.integers(self.model.num_poses, (len(batch),))
         real = self.reals[poses, batch.draws.integers(self.reals.shape[1], (len(batch),))].to(batch.images)
-        fake = self.seen(self.generator(self.generator.latents(batch)), poses)
+        fake = self.model.seen(self.generator(self.generator.latents(batch)), poses)
         given = Given(labels=poses.roll(1, 0) if self.shuffled else poses)
         return self.discriminator.views(real, fake, given, batch.draws)
-
-
-@torch.no_grad()
-def check_takes(discriminator: Discriminator, numbers: int, num_poses: int) -> None:
-    """Raises ValueError for a discriminator that does not take views of so many numbers, from so many poses."""
-    given = Given(labels=torch.full((1,), num_poses - 1))
-    like = next(discriminator.parameters(), torch.zeros(0))
-    try:
-        discriminator(like.new_zeros(1, numbers, 1, 1), given, Draws(0, phase="check"))
-    except RuntimeError:
-        raise ValueError(
-            f"`discriminator`: it does not take views of {numbers} numbers from {num_poses} poses; set "
-            "--method.discriminator.net.in_features and --method.discriminator.net.num_classes"
-        ) from None
