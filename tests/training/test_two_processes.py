@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import two_processes
-from small_runs import METHODS, TUNING, TinyNet, checkpoint
+from small_runs import METHODS, TUNING, TinyNet, assert_same_checkpoint, checkpoint
 
 from sparring.runs.checkpoint import steps_in
 
@@ -78,6 +78,9 @@ def test_two_processes_equal_one(tiny, tmp_path, launcher, accumulation):
         shares = [int((tmp_path / f"two/diffusion+fsdp2/{rank}.txt").read_text()) for rank in (0, 1)]
         assert sum(shares) == total
         assert min(shares) > 0.3 * total
+        for step in (2, 3):  # stopped and resumed under sharding, opponent included: bit for bit
+            assert_same_checkpoint(tmp_path / "two/adt+fsdp2", tmp_path / "two/resumed", step)
+        assert (tmp_path / "two/resumed/checkpoints/000003/discriminator.safetensors").is_file()
     told = [(tmp_path / f"two/stopped/{rank}.txt").read_text() for rank in (0, 1)]
     assert told == [f"stopped by {name} after step 2; go on with --resume" for name in ("SIGTERM", "SIGINT")]
     assert steps_in(tmp_path / "two/stopped/checkpoints") == [2]

@@ -6,7 +6,9 @@ python -m torch.distributed.run --nproc_per_node 2 two_processes.py FOLDER ACCUM
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import captioned_runs
 import torch
@@ -36,6 +38,8 @@ def run(folder: Path, accumulation: int, names: list[str], rank: int = 0) -> Non
         if sharding:
             shares = sum(parameter.to_local().numel() for parameter in run.generator.parameters)
             (folder / name / f"{rank}.txt").write_text(str(shares))
+        if name == "adt+fsdp2":
+            stop_and_go_on(folder / "resumed", rank, accumulation=accumulation, sharding=sharding)
         drift(folder / name)
     if (folder / "moved").is_dir():  # a run that was started by another number of processes
         go_on(folder / "moved", sharding="fsdp2")
@@ -56,6 +60,20 @@ def stop_one(folder: Path) -> None:
         run.fit()
     except Interrupted as stopped:
         (folder / f"stopped/{run.rank}.txt").write_text(str(stopped))
+
+
+def stop_and_go_on(folder: Path, rank: int, **settings: Any) -> None:
+    """An ADT run that is stopped after its first step, and goes on from its checkpoint in new objects."""
+    for resume in (False, True):
+        made = method("adt", seed=rank + 2 * resume).double()
+        run = trainer(folder, method=made, data=ExactDigits(), **settings, **SETTINGS)
+        if resume:
+            run.fit(resume=True)
+            continue
+        run.alternate.stop_asked = True
+        with suppress(Interrupted):
+            run.fit()
+        assert run.step == 1
 
 
 def go_on(folder: Path, **settings: str) -> None:
