@@ -126,7 +126,7 @@ def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
 OF_LATENTS = {"hubness"}
 """Systems that choose latents of a generator of one call, tested in test_latents.py."""
 
-OF_NETWORKS = {"auto_diffusion", "early_exit", "todo"}
+OF_NETWORKS = {"auto_diffusion", "early_exit", "lacon", "todo"}
 """Systems that change how a network of some kind is called, tested with such networks in files of their own."""
 
 OF_SIZES = {"diffuse_high"}

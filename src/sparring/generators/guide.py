@@ -27,6 +27,7 @@ class Guide(Generator):
         net: called as `net(x, time)` with what the process shows to networks; gives [B, outputs], or [B, outputs, 1, 1]
             as a denoising network of points does.
         process: how its images are noised; that of the denoiser that it is to guide.
+        channels: of what it sees in place of the images, at their size, such as features of a denoiser; None: images.
 
     Attributes:
         outputs: how many numbers it gives of an image; 0 before `check_shape`.
@@ -34,10 +35,11 @@ class Guide(Generator):
 
     makes_images = False
 
-    def __init__(self, net: nn.Module, process: Process):
+    def __init__(self, net: nn.Module, process: Process, channels: int | None = None):
         super().__init__()
         self.net = net
         self.process = process
+        self.channels = channels
         self.outputs = 0
         self._image_shape: tuple[int, int, int] | None = None
 
@@ -71,7 +73,8 @@ class Guide(Generator):
         seen, name = self.images_seen, type(self.net).__name__
         try:
             with torch.no_grad(), eval_mode(self.net):
-                output = self(torch.zeros(1, *image_shape, device=device), torch.full((1,), 0.5, device=device))
+                shown = (self.channels or image_shape[0], *image_shape[1:])
+                output = self(torch.zeros(1, *shown, device=device), torch.full((1,), 0.5, device=device))
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
@@ -106,4 +109,5 @@ class Guide(Generator):
             "edm" if isinstance(self.process, EDM) else "flow" if isinstance(self.process, RectifiedFlow) else "v"
         )
         scheduler = json.loads(stock_scheduler(self.process.scheduler("euler", kind)).to_json_string())
-        return write_own(folder, self.net, guide=True, image_shape=self._image_shape, scheduler=scheduler)
+        settings = {"image_shape": self._image_shape, "channels": self.channels, "scheduler": scheduler}
+        return write_own(folder, self.net, guide=True, **settings)

@@ -54,7 +54,7 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
         process, prediction = from_scheduler(scheduler)
         if settings.get("guide"):
-            guide = Guide(net, process)
+            guide = Guide(net, process, settings.get("channels"))
             guide.check_shape(tuple(settings["image_shape"]))
             return guide
         if settings.get("joint"):

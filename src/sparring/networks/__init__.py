@@ -1,5 +1,6 @@
 """Networks and layers that no library ships, and adapters of stock networks."""
 
+from sparring.networks.aligner import Aligner
 from sparring.networks.block_unet import BlockUNet
 from sparring.networks.code_unet import CodeUNet
 from sparring.networks.conv_discriminator import ConvDiscriminator
@@ -25,6 +26,7 @@ from sparring.networks.wavelet import HaarWavelet
 
 __all__ = [
     "MLP",
+    "Aligner",
     "BlockUNet",
     "CodeUNet",
     "ConvDiscriminator",

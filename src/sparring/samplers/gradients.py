@@ -96,12 +96,21 @@ def opened_guide(source: str | Path | Guide, name: str, allow: Sequence[str] = (
     return guide.eval().requires_grad_(False)
 
 
-def check_guide(guide: Guide, denoiser: Denoiser, name: str) -> None:
+def check_guide(guide: Guide, denoiser: Denoiser, name: str, channels: int | None = None) -> None:
     """Moves the guide to the device of the denoiser.
 
+    Args:
+        guide: what guides.
+        denoiser: what is sampled.
+        name: of the setting that gives the guide.
+        channels: of what the guide is shown in place of images; None: images.
+
     Raises:
-        ValueError: it is for other images or another noising process.
+        ValueError: it is for other images, sees something else, or was trained on another noising process.
     """
+    if guide.channels != channels:
+        seen = ["images" if one is None else f"features of {one} channels" for one in (guide.channels, channels)]
+        raise ValueError(f"`{name}` was trained on {seen[0]}, and {seen[1]} are needed here")
     if denoiser.space is not None:
         raise ValueError(f"`{name}`: guides see pixels, and this model diffuses latents")
     if guide.image_shape != denoiser.image_shape:
