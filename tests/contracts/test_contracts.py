@@ -102,7 +102,7 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
         case = Case(name, start_with_classes, tmp_path)
     elif stock and not decides_process(read(name)):
         case = Case(name, start_with_classes, tmp_path, tuned=True)
-    else:  # its network does not take the images themselves, as the start's does
+    else:  # its network does not take the images themselves, or has another process than the start
         case = Case(name, start_with_classes, tmp_path, "--denoiser.net.init_args.num_class_embeds=11")
     denoisers = case.method.generators()
     if not hasattr(denoisers[0].net, "class_embedding"):

@@ -100,7 +100,7 @@ def test_a_latent_is_asked_for_and_nowhere_else_taken():
         denoiser()(x, t)
     with pytest.raises(ValueError, match="takes no latent z"):
         Denoiser(unet(), VP(), "v")(x, t, z=torch.randn(2, 5))
-    with pytest.raises(ValueError, match="no place for z is known in a Conv2d"):
+    with pytest.raises(ValueError, match="no place for it is known in a Conv2d"):
         LatentSlot.on(nn.Conv2d(1, 1, 1), 5)
     with pytest.raises(ValueError, match="gradient_checkpointing"):
         denoiser().enable_gradient_checkpointing()

@@ -4,7 +4,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from sparring.generators.predictor import ClassifierFree, Intervention, Predicto
 from sparring.generators.sampling import Sampling, clamped
 from sparring.generators.start import Start, StudentTStart
 from sparring.networks.edm2 import MPConv
-from sparring.networks.latent_slot import LatentSlot
+from sparring.networks.latent_slot import LatentSlot, TimeSlot
 from sparring.networks.modes import checkpointed, eval_mode
 from sparring.networks.precision import at_least_float32
 from sparring.networks.time_blind import blind_to_time, keep_blind
@@ -76,6 +76,8 @@ class Denoiser(Generator):
             (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
         latent_dim: numbers in a latent z, normal and new for each call, that the network is conditioned on through a
             `LatentSlot`; 0: none.
+        second_time: it takes the length of a step, from t to an earlier time, through a `TimeSlot`: what makes it a
+            map between any two times. A sampler tells it the time of its next call.
         time_blind: the network is not conditioned on the noise level; it has to see it.
         start: density that a sampler begins from; None: the noise of the process.
         own_source: what a network that takes a source is conditioned on if no data has it: drawn before a sampler
@@ -97,6 +99,7 @@ class Denoiser(Generator):
         text: Family | None = None,
         condition_dropout: float | None = None,
         latent_dim: int = 0,
+        second_time: bool = False,
         time_blind: bool = False,
         start: Start | None = None,
         own_source: OwnSource | None = None,
@@ -141,7 +144,11 @@ class Denoiser(Generator):
         self.condition_dropout = condition_dropout
         if latent_dim and text is not None:
             raise ValueError(f"`latent_dim={latent_dim}`: a text-to-image network takes no latent z; leave it out")
+        if second_time and (text is not None or isinstance(process, EDM)):
+            kind = "text-to-image networks" if text is not None else "the EDM process"
+            raise ValueError(f"`second_time=True` is not there for {kind}; leave it out")
         self.slot = LatentSlot.on(net, latent_dim) if latent_dim else None
+        self.time_slot = TimeSlot.on(net) if second_time else None
         self.own_scheduler: Any = None
         self._image_shape: tuple[int, int, int] | None = None
         self.classes_of_data = 0
@@ -294,14 +301,16 @@ class Denoiser(Generator):
         t: Tensor,
         condition: Condition = None,
         z: Tensor | None = None,
+        length: Tensor | None = None,
         *,
         variance: bool = False,
     ) -> Prediction:
-        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions, and
-        latents z [B, latent_dim]. With `variance`, the variance that a network learned is in it, too.
+        """The prediction for noisy x_t [B, C, H, W] at times t [B], with its class labels [B] or embedded captions,
+        latents z [B, latent_dim], and lengths [B] of the steps that start at t. With `variance`, the variance that a
+        network learned is in it, too.
         """
         x_in, time = self.process.model_input(x_t, t), self.process.model_time(t)
-        output = at_least_float32(self.network(x_in, time, condition, z, variance=variance))
+        output = at_least_float32(self.network(x_in, time, condition, z, length, variance=variance))
         return self._read(output, x_t, t)
 
     def _read(self, output: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
@@ -317,6 +326,7 @@ class Denoiser(Generator):
         model_time: Tensor | float,
         condition: Condition = None,
         z: Tensor | None = None,
+        length: Tensor | None = None,
         *,
         variance: bool = False,
     ) -> Tensor:
@@ -325,6 +335,7 @@ class Denoiser(Generator):
         What a diffusers sampling loop calls: `x_in = scheduler.scale_model_input(x, time)`, `model_time = time` (one
         number or [B]), and the output goes to `scheduler.step`. Images are cast to the network's precision, times stay
         in float32. `images_seen` grows by B. With `variance`, a variance that the network learned is kept: 2C channels.
+        A network with a second time that gets no `length` of the step makes one of length 0, an ordinary prediction.
         """
         if condition is None and self._takes_source:
             raise ValueError(f"{type(self.net).__name__} is conditioned on a source image, and none was given")
@@ -337,6 +348,8 @@ class Denoiser(Generator):
                 "is conditioned on a latent z, and none was given" if z is None else "takes no latent z (`latent_dim`)"
             )
             raise ValueError(f"{type(self.net).__name__} {has}")
+        if length is not None and self.time_slot is None:
+            raise ValueError(f"{type(self.net).__name__} takes no second time: give `denoiser.second_time` true")
         self.images_seen += len(x_in)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -347,7 +360,13 @@ class Denoiser(Generator):
         else:
             name = SOURCE if self._takes_source else self._label_name
             kwargs = {} if condition is None or name is None else {name: condition}
-            with nullcontext() if self.slot is None or z is None else self.slot.given(z):
+            with ExitStack() as stack:
+                if self.slot is not None and z is not None:
+                    stack.enter_context(self.slot.given(z))
+                if self.time_slot is not None:
+                    t = self.process.t_from_model_time(time)
+                    both = torch.stack([t, torch.zeros_like(t) if length is None else length.to(t)], dim=1)
+                    stack.enter_context(self.time_slot.given(both))
                 output = self.net(x_in.to(dtype), time, **kwargs)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
@@ -499,8 +518,9 @@ class Denoiser(Generator):
         return [self.net]
 
     def enable_gradient_checkpointing(self) -> None:
-        if self.slot is not None:
-            raise ValueError("`gradient_checkpointing`: a network with a latent z has none; leave it out")
+        if self.slot is not None or self.time_slot is not None:
+            what = "a latent z" if self.slot is not None else "a second time"
+            raise ValueError(f"`gradient_checkpointing`: a network with {what} has none; leave it out")
         try:
             self.net.enable_gradient_checkpointing(checkpointed)  # type: ignore[operator]
         except (AttributeError, ValueError):
@@ -508,10 +528,10 @@ class Denoiser(Generator):
             raise ValueError(f"`gradient_checkpointing`: {name} has none; leave it out") from None
 
     def network_to_shard(self) -> nn.Module:
-        if self.slot is not None:
-            raise ValueError("`sharding`: a network with a latent z cannot be spread over processes; leave it out")
-        if self.own_source is not None:
-            raise ValueError("`sharding`: a network with an own source cannot be spread over processes; leave it out")
+        extra = {"a latent z": self.slot, "a second time": self.time_slot, "an own source": self.own_source}
+        for what, part in extra.items():
+            if part is not None:
+                raise ValueError(f"`sharding`: a network with {what} cannot be spread over processes; leave it out")
         return self.net
 
     # -- samples -------------------------------------------------------------------------------------------------------
@@ -764,7 +784,9 @@ class Denoiser(Generator):
     def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:
         """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""
         z = None if self.slot is None or level.z is None else level.z.repeat(len(x_t) // len(level.z), 1)
-        output = at_least_float32(self.network(level.network_input(x_t), level.model_time, condition, z, variance=True))
+        length = None if self.time_slot is None else level.length.to(x_t).expand(len(x_t))
+        x_in = level.network_input(x_t)
+        output = at_least_float32(self.network(x_in, level.model_time, condition, z, length, variance=True))
         return self._read(output, x_t, level.times(len(x_t)))
 
     # -- folders -------------------------------------------------------------------------------------------------------
@@ -775,7 +797,8 @@ class Denoiser(Generator):
         A network of another kind is written as its class, arguments and weights, if those make it again.
         """
         scheduler, net = self._scheduler(sampler), merged_network(self.net)
-        if write_pipeline(folder, net, scheduler, self.space, self.text, self.slot, self.start):
+        parts = (self.space, self.text, self.slot, self.time_slot, self.start)
+        if write_pipeline(folder, net, scheduler, *parts):
             return True
         if self.space is not None or self.text is not None or self.start is not None:
             return False

@@ -6,7 +6,7 @@ It draws what `sparring sample` draws. Open its folder with
     image = pipe(class_labels=[3], num_inference_steps=20, guidance_scale=2.0).images[0]
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from inspect import signature
 from typing import Any
 
@@ -25,6 +25,7 @@ class DenoiserPipeline(DiffusionPipeline):
         transformer: a DiT, or None.
         vae: the autoencoder of its latents; None: it works on pixels.
         latent_slot: through which it is conditioned on a latent z, new for each step; None: it takes none.
+        time_slot: through which it takes the start and the length of a step, as shares of all times; None: it does not.
         start: density that it begins from; None: standard normal noise.
     """
 
@@ -33,9 +34,10 @@ class DenoiserPipeline(DiffusionPipeline):
     transformer: Any
     vae: Any
     latent_slot: Any
+    time_slot: Any
     start: Any
-    _optional_components = ["unet", "transformer", "vae", "latent_slot", "start"]
-    model_cpu_offload_seq: Any = "start->latent_slot->unet->transformer->vae"
+    _optional_components = ["unet", "transformer", "vae", "latent_slot", "time_slot", "start"]
+    model_cpu_offload_seq: Any = "start->latent_slot->time_slot->unet->transformer->vae"
 
     def __init__(
         self,
@@ -44,13 +46,16 @@ class DenoiserPipeline(DiffusionPipeline):
         transformer: Any = None,
         vae: Any = None,
         latent_slot: Any = None,
+        time_slot: Any = None,
         start: Any = None,
     ):
         super().__init__()
-        parts = {"unet": unet, "transformer": transformer, "vae": vae, "latent_slot": latent_slot, "start": start}
-        self.register_modules(scheduler=scheduler, **parts)
-        if latent_slot is not None:
-            latent_slot.attach(unet or transformer)
+        slots = {"latent_slot": latent_slot, "time_slot": time_slot}
+        parts = {"unet": unet, "transformer": transformer, "vae": vae, "start": start}
+        self.register_modules(scheduler=scheduler, **parts, **slots)
+        for slot in slots.values():
+            if slot is not None:
+                slot.attach(unet or transformer)
 
     @torch.no_grad()
     def __call__(
@@ -87,13 +92,15 @@ class DenoiserPipeline(DiffusionPipeline):
         x = randn_tensor(shape, generator=generator, device=device, dtype=net.dtype)
         x = x * getattr(scheduler, "init_noise_sigma", 1.0) if self.start is None else self.begin(x, generator)
         extra = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
-        for time in self.progress_bar(scheduler.timesteps):
+        for call, time in enumerate(self.progress_bar(scheduler.timesteps)):
             x_in = scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x
-            latent = nullcontext()
-            if self.latent_slot is not None:
-                z_shape = (n, self.latent_slot.config.latent_dim)
-                latent = self.latent_slot.given(randn_tensor(z_shape, generator, device, net.dtype))
-            with latent:
+            with ExitStack() as slots:
+                if self.latent_slot is not None:
+                    z_shape = (n, self.latent_slot.config.latent_dim)
+                    z = randn_tensor(z_shape, generator, device, net.dtype)
+                    slots.enter_context(self.latent_slot.given(z))
+                if self.time_slot is not None:
+                    slots.enter_context(self.time_slot.given(self.times()[call].expand(n, 2)))
                 output = self.output(x_in, time, labels)
                 if guidance_scale != 1 and labels is not None:
                     none = self.output(x_in, time, torch.full_like(labels, null))
@@ -143,6 +150,13 @@ class DenoiserPipeline(DiffusionPipeline):
             scheduler.set_timesteps(num_steps, device=device)
         if flow_sigmas:
             scheduler.timesteps = scheduler.sigmas[:-1].to(device) * 1000.0
+
+    def times(self) -> torch.Tensor:
+        """Where each step starts and how far it goes [calls, 2], as shares of all times; the last one goes to 0."""
+        times, config = self.scheduler.timesteps.double(), self.scheduler.config
+        is_flow = type(self.scheduler).__name__.startswith("FlowMatch") or bool(config.get("use_flow_sigmas"))
+        shares = (times if is_flow else times + 1) / config.num_train_timesteps
+        return torch.stack([shares, shares - torch.cat([shares[1:], shares.new_zeros(1)])], dim=1)
 
     def decoded(self, x: torch.Tensor) -> torch.Tensor:
         """Images of latents, or the images themselves."""

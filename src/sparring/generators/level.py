@@ -66,6 +66,11 @@ class Level:
         """sigma / alpha: EDM's noise level, in which levels of different processes can be compared."""
         return float(self.sigma / self.alpha)
 
+    @cached_property
+    def length(self) -> Tensor:
+        """How far the step from here goes, of shape []: to the time of the next call, or to 0."""
+        return self.t if self.after is None else self.t - self.after.t
+
     def times(self, n: int) -> Tensor:
         """[n] times of the process."""
         return self.t.expand(n)

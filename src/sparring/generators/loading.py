@@ -150,6 +150,7 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
     if isinstance(process, FlowBySize):
         denoiser.see_size(denoiser.image_shape)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
+    denoiser.time_slot = getattr(pipe, "time_slot", None)
     denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
     denoiser.learned_variance = takes_variance(pipe.scheduler)
     return denoiser, pipe.scheduler

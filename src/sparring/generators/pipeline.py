@@ -15,7 +15,7 @@ from torch import nn
 from sparring.generators.families import Family
 from sparring.generators.labels import OWN_NETWORKS
 from sparring.generators.start import Start
-from sparring.networks.latent_slot import LatentSlot
+from sparring.networks.latent_slot import LatentSlot, Slot, TimeSlot
 from sparring.process import Latents
 from sparring.runs.checkpoint import let_read
 
@@ -28,7 +28,7 @@ def pipeline_class(
     scheduler: Any,
     space: Latents | None,
     text: Family | None,
-    slot: LatentSlot | None = None,
+    slot: Slot | None = None,
     start: Start | None = None,
 ) -> tuple[type, str] | None:
     """The pipeline that draws with this network what we draw, and the name it gives the network; None if there is none.
@@ -69,6 +69,7 @@ def write_pipeline(
     space: Latents | None = None,
     text: Family | None = None,
     slot: LatentSlot | None = None,
+    time_slot: TimeSlot | None = None,
     start: Start | None = None,
 ) -> bool:
     """Writes a folder that `DiffusionPipeline.from_pretrained` opens.
@@ -84,17 +85,19 @@ def write_pipeline(
         space: the autoencoder that is written beside it.
         text: the text encoders that are written beside it.
         slot: through which it is conditioned on a latent z.
+        time_slot: through which it takes the length of a step.
         start: density that its samples begin from.
 
     Returns:
         False if the network is no diffusers model, so that there is no pipeline for it.
     """
     scheduler = stock_scheduler(scheduler)
-    found = pipeline_class(net, scheduler, space, text, slot, start)
+    found = pipeline_class(net, scheduler, space, text, slot or time_slot, start)
     if found is None:
         return False
     cls, name = found
-    trained: dict[str, Any] = {name: net} | ({} if slot is None else {"latent_slot": slot})
+    slots = {"latent_slot": slot, "time_slot": time_slot}
+    trained: dict[str, Any] = {name: net} | {part: one for part, one in slots.items() if one is not None}
     if (folder / "model_index.json").is_file():
         for part, network in trained.items():
             draft = folder / f".{part}"

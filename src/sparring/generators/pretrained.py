@@ -25,6 +25,7 @@ class Pretrained(Denoiser):
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
         latent_dim: numbers in a latent z that the network is conditioned on; 0: as in the folder.
+        second_time: it takes the length of a step, too, if it does not yet.
         cache: folder in which what frozen encoders make of images and captions is kept, and read again by their
             content instead of being made; the run is the same bit for bit. None: it is made in every step.
         coupling: which noise goes to which image of a batch in training; independent noise when None.
@@ -42,6 +43,7 @@ class Pretrained(Denoiser):
         frozen: Literal["fp32", "bf16"] = "fp32",
         condition_dropout: float | None = None,
         latent_dim: int = 0,
+        second_time: bool = False,
         allow: Sequence[str] = (),
         coupling: Coupling | None = None,
         cache: str | None = None,
@@ -57,8 +59,9 @@ class Pretrained(Denoiser):
         new = 0 if known else latent_dim
         loaded.process.coupling = coupling or loaded.process.coupling
         given = (loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout, new)
-        super().__init__(*given, start=loaded.start)
+        super().__init__(*given, second_time and loaded.time_slot is None, start=loaded.start)
         self.slot = loaded.slot or self.slot
+        self.time_slot = loaded.time_slot or self.time_slot
         self.path = path
         if cache is not None:
             self.keep(cache)

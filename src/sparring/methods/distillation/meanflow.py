@@ -1,0 +1,107 @@
+"""MeanFlow: the mean velocity between two times, for one call or a few (Geng et al., arXiv 2505.13447).
+
+Status: unproven.
+
+On the straight path x_t = (1 - t) x_0 + t eps, with v = eps - x_0, the network takes two times r <= t and gives the
+mean velocity u between them, so that x_r = x_t - (t - r) u. What u is follows from its derivative along the path:
+
+    target = sg[ v - (t - r) du/dt ],        du/dt = d_x u . v + d_t u        (r stays)
+    L = |u - target|^2 / sg(|u - target|^2 + c)^p
+
+With r = t it is flow matching. An image is x_1 - u(x_1, 1, 0); with more calls, Euler's steps, each with its end.
+
+There is no fake, no discriminator and no teacher. Times, c, p and the share of r < t are the paper's for small images,
+as a public implementation has them. The network takes t and t - r through a `TimeSlot`, which is ours; stock networks
+take 1000 t, whose derivative is noise, and are blind to it (`time_blind`). Guidance inside the target is left out.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparring.data import Batch
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, Method
+from sparring.networks.derivatives import jvp
+from sparring.networks.modes import same_dropout
+from sparring.process import LogitNormal, RectifiedFlow, Times, per_image
+from sparring.rollout import noise
+
+
+@dataclass
+class MeanFlowStep:
+    """The mean velocity and what it should be, both [B, C, H, W]."""
+
+    velocity: Tensor
+    target: Tensor
+
+
+class MeanFlow(Method):
+    """Learns the mean velocity of a flow between any two times, from scratch.
+
+    Args:
+        generator: a denoiser of a rectified flow that predicts the flow, with `second_time`.
+        share: of the rows that have r < t; the others are ordinary flow matching.
+        power: p.
+        offset: c.
+        derivative: how du/dt is computed; "difference" is for networks that cannot be differentiated.
+        times: of the one time; logit-normal (-0.6, 1.6) when None. The later of both is t.
+        other_times: of the other; logit-normal (-4, 1.6) when None.
+    """
+
+    generator: Denoiser
+    sample_steps = 1
+
+    def __init__(
+        self,
+        generator: Denoiser,
+        *,
+        share: float = 0.75,
+        power: float = 0.75,
+        offset: float = 1e-3,
+        derivative: Literal["forward", "reverse", "difference"] = "forward",
+        times: Times | None = None,
+        other_times: Times | None = None,
+    ):
+        process, kind = type(generator.process).__name__, generator.prediction
+        if not isinstance(generator.process, RectifiedFlow) or kind != "flow":
+            raise ValueError(
+                f"`process={process}`, `prediction={kind}`: MeanFlow is a flow: give RectifiedFlow and flow"
+            )
+        if generator.time_slot is None:
+            raise ValueError("MeanFlow needs `denoiser.second_time` true")
+        if not 0 <= share <= 1 or power < 0 or offset <= 0:
+            raise ValueError(
+                f"`share={share}` must lie in [0, 1], `power={power}` be 0 or more, `offset={offset}` above 0"
+            )
+        super().__init__(generator)
+        self.share, self.power, self.offset, self.derivative = share, power, offset, derivative
+        self.times = times or LogitNormal(mean=-0.6, std=1.6)
+        self.other_times = other_times or LogitNormal(mean=-4.0, std=1.6)
+
+    def rollout(self, batch: Batch) -> MeanFlowStep:
+        denoiser, process = self.generator, self.generator.process
+        one, other = (times(process, batch.draws, len(batch)) for times in (self.times, self.other_times))
+        t = torch.maximum(one, other)
+        r = torch.where(batch.draws.uniform((len(batch),)) < self.share, torch.minimum(one, other), t)
+        noised = noise(process, batch, t)
+        condition = denoiser.condition_with_dropout(batch)
+        v = noised.eps - noised.x_0
+
+        def mean_velocity(x: Tensor, time: Tensor, length: Tensor) -> Tensor:
+            return denoiser.network(x, time, condition, None, length)
+
+        at = noised.x_t, process.model_time(t), t - r
+        along = v, process.rate(process.model_time, t), torch.ones_like(t)
+        with same_dropout(v):
+            _, slope = jvp(mean_velocity, at, along, mode=self.derivative)
+        target = v - per_image(t - r, v) * slope.to(v)
+        self.log(slope=slope.square().mean())
+        return MeanFlowStep(denoiser(noised.x_t, t, condition, None, t - r).output, target)
+
+    def generator_loss(self, batch: Batch, rollout: MeanFlowStep) -> Losses:
+        square = (rollout.velocity - rollout.target).square().flatten(1).sum(1)
+        self.log(square=square.mean())
+        return {"mean_velocity": (square / (square.detach() + self.offset) ** self.power).mean()}
