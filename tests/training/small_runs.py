@@ -22,7 +22,7 @@ METHODS = (
     *("add", "adt", "d2o", "ddo", "diffusion", "diffusion-learned", "sadm", "sadm-frozen", "sid"),
     *("am_gan", "bigan", "diffusion_gan", "fastgan", "gan", "gan_em", "improved", "mine", "mmd_gan", "otm"),
     *("parallel_tempering", "projected_gan", "r3gan", "san", "slogan", "wgan", "ddgan", "rdgan"),
-    *("consistency", "progressive"),
+    *("consistency", "drifting", "progressive", "scm"),
     *("adt_turbo", "fail"),
 )
 OF_DENOISERS = [name for name in METHODS if "-" not in name and "generator" not in compose(name, "tiny")]
