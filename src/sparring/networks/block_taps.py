@@ -26,9 +26,10 @@ class BlockTaps:
     def __init__(self, net: nn.Module) -> None:
         if not isinstance(net, UNet2DModel):
             raise ValueError(f"features are read off the blocks of a UNet2DModel, and this is a {type(net).__name__}")
-        middle = [] if net.mid_block is None else [net.mid_block]
-        self.blocks: list[Any] = [*net.down_blocks, *middle, *net.up_blocks]
-        widths = net.config["block_out_channels"]
+        parts: Any = net
+        middle = [] if parts.mid_block is None else [parts.mid_block]
+        self.blocks: list[nn.Module] = [*parts.down_blocks, *middle, *parts.up_blocks]
+        widths: list[int] = list(parts.config["block_out_channels"])
         self.channels = sum(widths) * 2 + (widths[-1] if middle else 0)
 
     @contextmanager

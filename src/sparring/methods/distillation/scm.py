@@ -98,8 +98,9 @@ class SCM(Method):
             x_0, eps = shown.x0, shown.eps
         velocity = process.velocity(x_0, eps, t)
         with same_dropout(x_t):
-            how = {"mode": self.derivative, "interval": self.interval}
-            _, slope = clean_image_along(student, x_t, t, velocity, batch.condition, **how)
+            _, slope = clean_image_along(
+                student, x_t, t, velocity, batch.condition, mode=self.derivative, interval=self.interval
+            )
         made = student(x_t, t, batch.condition)
         angle = self.angle(t)
         cos, sin = (per_image(function(angle), x_t) for function in (torch.cos, torch.sin))
