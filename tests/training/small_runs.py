@@ -17,12 +17,13 @@ from sparring.runs.classes import make
 from sparring.training import AdamW, Trainer
 
 # Those that train on the network here and on digits. What takes other networks or data runs in the contracts only, as
-# every recipe does: bands, codes, slopes, sources, noisy pairs, two kinds of conditions.
+# every recipe does: bands, codes, slopes (sCM's are differences, in float32), sources, noisy pairs, two kinds of
+# conditions.
 METHODS = (
     *("add", "adt", "d2o", "ddo", "diffusion", "diffusion-learned", "sadm", "sadm-frozen", "sid"),
     *("am_gan", "bigan", "diffusion_gan", "fastgan", "gan", "gan_em", "improved", "mine", "mmd_gan", "otm"),
     *("parallel_tempering", "projected_gan", "r3gan", "san", "slogan", "wgan", "ddgan", "rdgan"),
-    *("consistency", "drifting", "progressive", "scm"),
+    *("consistency", "drifting", "progressive"),
     *("adt_turbo", "fail"),
 )
 OF_DENOISERS = [name for name in METHODS if "-" not in name and "generator" not in compose(name, "tiny")]
