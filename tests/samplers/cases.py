@@ -79,6 +79,18 @@ def cheap(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return CheapGuidance(guide(Bent(process, 2), process), **settings)
 
 
+def inv_diff(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.inv_diff import InvDiff
+
+    return InvDiff(pair(process, kind, variance=0.5), **settings)
+
+
+def scene_genie(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.scene_genie import SceneGenie
+
+    return SceneGenie(guide(Bent(process, 2), process), **settings)
+
+
 def discriminator(process: Process, kind: Kind, **settings: Any) -> Intervention:
     from sparring.samplers.guidance.discriminator import DiscriminatorGuidance
 
@@ -137,11 +149,13 @@ CASES = {
     "cheap": Case(cheap, {"weight": 0.0}, {"weight": 2.0, "stride": 2}),
     "classifier": Case(classifier, {"weight": 0.0}, {"weight": 2.0}),
     "discriminator": Case(discriminator, {"weight": 0.0}, {"weight": 1.0}),
+    "inv_diff": Case(inv_diff, {"weight": 0.0}, {"weight": 0.3}, any_kind=False),
     "minority": Case(minority, {"weight": 0.0}, {"weight": 3.5}),
     "nested": Case(nested, {"steps": 1}, {"steps": 4}),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
     "recycle": Case(recycle, {"steps": 0}, {"steps": 2}),
+    "scene_genie": Case(scene_genie, {"weight": 0.0}, {"weight": 3.0, "boxes": [(0.0, 0.0, 0.5, 1.0)], "classes": 1}),
     "unite": Case(unite, {"weight": 0.0}, {"weight": 1.0, "other_class": 0}),
     "weak_to_strong": Case(weak_to_strong, {"weight": 0.0}, {"weight": 1.0}),
 }

@@ -96,7 +96,9 @@ def opened_guide(source: str | Path | Guide, name: str, allow: Sequence[str] = (
     return guide.eval().requires_grad_(False)
 
 
-def check_guide(guide: Guide, denoiser: Denoiser, name: str, channels: int | None = None) -> None:
+def check_guide(
+    guide: Guide, denoiser: Denoiser, name: str, channels: int | None = None, any_size: bool = False
+) -> None:
     """Moves the guide to the device of the denoiser.
 
     Args:
@@ -104,6 +106,7 @@ def check_guide(guide: Guide, denoiser: Denoiser, name: str, channels: int | Non
         denoiser: what is sampled.
         name: of the setting that gives the guide.
         channels: of what the guide is shown in place of images; None: images.
+        any_size: it is shown parts of the images, scaled to its own.
 
     Raises:
         ValueError: it is for other images, sees something else, or was trained on another noising process.
@@ -113,7 +116,8 @@ def check_guide(guide: Guide, denoiser: Denoiser, name: str, channels: int | Non
         raise ValueError(f"`{name}` was trained on {seen[0]}, and {seen[1]} are needed here")
     if denoiser.space is not None:
         raise ValueError(f"`{name}`: guides see pixels, and this model diffuses latents")
-    if guide.image_shape != denoiser.image_shape:
+    same = guide.image_shape[0] == denoiser.image_shape[0] if any_size else guide.image_shape == denoiser.image_shape
+    if not same:
         raise ValueError(
             f"`{name}` is for images of shape {guide.image_shape}, and the model makes {denoiser.image_shape}"
         )

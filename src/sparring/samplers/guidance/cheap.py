@@ -62,7 +62,7 @@ class CheapGuidance(GuidedByGradient):
         self.variance = variance
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int | None:
         return self.guide.outputs
 
     def log_probability(self, x_0: Tensor, condition: Condition) -> Tensor:
