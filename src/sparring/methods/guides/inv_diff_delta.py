@@ -1,4 +1,4 @@
-"""InvDiff delta: what invariant guidance adds, for bias mitigation in diffusion models (Hou et al., arXiv 2412.08480).
+"""InvDiff delta: what invariant guidance adds, for bias mitigation in diffusion models (arXiv 2412.08480).
 
 Status: unproven.
 

@@ -1,4 +1,4 @@
-"""LaCon aligner: the late-constraint of diffusion for steerable guided synthesis (Liu et al., arXiv 2305.11520).
+"""LaCon aligner: the late-constraint of diffusion for steerable guided synthesis (arXiv 2305.11520).
 
 Status: unproven.
 

@@ -1,4 +1,4 @@
-"""PPAP: practical plug-and-play, towards practical guidance of diffusion models (Go et al., arXiv 2212.05973).
+"""PPAP: practical plug-and-play, towards practical guidance of diffusion models (arXiv 2212.05973).
 
 Status: unproven.
 

@@ -1,4 +1,4 @@
-"""LaCon: late-constraint diffusion for steerable guided image synthesis (Liu et al., arXiv 2305.11520).
+"""LaCon: late-constraint diffusion for steerable guided image synthesis (arXiv 2305.11520).
 
 Status: unproven.
 

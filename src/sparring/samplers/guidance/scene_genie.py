@@ -1,4 +1,4 @@
-"""SceneGenie: scene graph guided diffusion models for image synthesis (Farshad et al., arXiv 2304.14573).
+"""SceneGenie: scene graph guided diffusion models for image synthesis (arXiv 2304.14573).
 
 Status: unproven.
 
