@@ -251,6 +251,14 @@ def test_prx_without_the_package_that_cleans_its_captions_is_refused(tiny, monke
         load_pipeline(folder)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_captions_are_embedded_as_before_once_the_pipeline_was_saved(tiny, tmp_path, kind):
+    denoiser = Pretrained(str(tiny(kind)))
+    before = denoiser.text(["a red apple", "zebra"], (32, 32), "cpu").tokens
+    denoiser.save(tmp_path / "pipeline", "euler" if kind != "pixart" else "ddim")
+    assert torch.equal(denoiser.text(["a red apple", "zebra"], (32, 32), "cpu").tokens, before)
+
+
 def test_pixart_can_be_sampled_with_another_scheduler(tiny):
     """Its process is one with betas, so that methods for those (ADD) can tune it."""
     denoiser = load_pipeline(tiny("pixart"))[0]

@@ -1,6 +1,6 @@
 """PRX: a transformer whose image tokens look at the caption's, which are not changed on the way."""
 
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -44,12 +44,15 @@ class PRX(Family):
     def parts(self) -> dict[str, Any]:
         """With the text encoder as diffusers 0.42 can load it, which is not how it saves what it has loaded.
 
-        It puts a class of its own into transformers, and reads only the inner part of the encoder's configuration.
+        It puts a class of its own into transformers, and reads only the inner part of the encoder's configuration. That
+        is copied: what saves it takes the kind of attention out of it, and the encoder that goes on would compute
+        without its mask.
         """
         from transformers import T5GemmaConfig
 
         encoder = copy(self.pipe.text_encoder)
         encoder.__class__ = type("T5GemmaEncoder", (type(encoder),), {"__module__": "transformers"})
+        encoder.config = deepcopy(encoder.config)
         if encoder.config.model_type != "t5gemma":
             encoder.config = T5GemmaConfig(encoder=encoder.config, is_encoder_decoder=False)
         return self.pipe.components | {"text_encoder": encoder}
