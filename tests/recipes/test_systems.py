@@ -35,7 +35,7 @@ def test_a_recipe_that_is_a_system_has_name_title_paper_status_method_and_a_sect
     assert one.status in STATUSES, f"{one.file}: needs a line `# Status: unproven. Page: docs/…`"
     assert read(one.recipe)["method"]["class_path"].split(".")[2] == one.family
     page = (REPOSITORY / one.page).read_text(encoding="utf-8")
-    assert re.search(rf"^## {re.escape(one.name)}: ", page, re.MULTILINE)
+    assert re.search(rf"^##? {re.escape(one.name)}: ", page, re.MULTILINE)
     assert re.search(rf"^    sparring fit {one.recipe} --on ", page, re.MULTILINE)
 
 

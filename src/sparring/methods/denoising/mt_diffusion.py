@@ -78,7 +78,7 @@ class MTDiffusion(Method):
         """Whether labels belong to their images, for samples and for held-out images.
 
         `agreement` is the share of samples whose label is that of a linear classifier of pixels, which is right on
-        `probe` of the held-out images; `accuracy` is the share of these that the denoiser classifies rightly.
+        `probe` of the held-out images; `accuracy` is the share of these that the denoiser classifies correctly.
         """
         assert isinstance(generator, JointDenoiser)
         held = held_out(data, draws, MEASURED)

@@ -13,7 +13,7 @@ reals are edits of the object's own coarse views:
 Score distillation averages over all that could be seen; an edit picks one. Fake: the view of the object. The object is
 the generator's image, the same for every z.
 
-From the paper's program: edits of coarse renderings with strength 0.5, the discriminator told the view, weight 1 that
+From the paper's program: edits of coarse renderings with strength 0.5, the discriminator given the view, weight 1 that
 falls to 0 over the last 2500 of 5000 steps, lazy R1 every 16th. Ours: everything in the plane (see `CAD`); one loss in
 place of separate moves of two optimisers; R1 beside D's loss and not in place of it; edits drawn anew in each step; no
 dropped views, no guidance; T trained before the first step.
@@ -51,7 +51,7 @@ class IT3D(Method):
 
     Args:
         generator: of the object, `OneImage` as the network.
-        discriminator: of views [B, C n, 1, 1], told the pose as the label.
+        discriminator: of views [B, C n, 1, 1], given the pose as the label.
         num_poses: from which the object is seen, evenly over half a turn.
         density: of full matter, per side of the image.
         teacher_steps: updates of the diffusion model of views.
