@@ -8,7 +8,7 @@ renders its objects, and "real" is what the diffusion model draws for the same p
     x = G(z),    v = view(x, a),    a a pose by chance;     u ~ T(u | a)
     L_D = mean sp(-D(u, a)) + mean sp(D(v, a)) + R1,        L_G = mean sp(-D(v, a)),        sp(r) = log(1 + e^r)
 
-Fake: the view of a generated object, told its pose. Unlike score distillation of one object, one generator learns all
+Fake: the view of a generated object, given its pose. Unlike score distillation of one object, one generator learns all
 objects, and nothing pulls them to one mode. Pose pruning: of the samples of T, those that do not look as their pose
 says are dropped; here a sample disagrees by the share of its own pose's denoising error in the mean over all poses.
 
@@ -38,7 +38,7 @@ class CAD(GAN):
 
     Args:
         generator: from latents to images, without classes.
-        discriminator: of views [B, C n, 1, 1], told the pose as the label.
+        discriminator: of views [B, C n, 1, 1], given the pose as the label.
         num_poses: from which objects are seen, evenly over half a turn.
         density: of full matter, per side of the image; an opacity is `1 - exp(-integral)`.
         teacher_steps: updates of the diffusion model of views.
@@ -47,7 +47,7 @@ class CAD(GAN):
         kept: share of those of each pose that is kept, the ones that agree best with it; 1 keeps all.
         scheduler: the sampler that draws them.
         num_steps: its steps.
-        poses: what the discriminator is told: the "own" pose, or one that is "shuffled" over the rows: a control.
+        poses: what the discriminator is given: the "own" pose, or one that is "shuffled" over the rows: a control.
         objective: what both players minimise; non-saturating when None.
         penalty: one penalty or several on the discriminator; R1 of weight 1 every 16 steps when None.
 

@@ -61,7 +61,7 @@ class IT3D(Method):
         edit_steps: calls of an edit.
         sds_weight: of score distillation; 0 leaves the discriminator.
         adversarial_weight: w; 0 leaves score distillation.
-        poses: what the discriminator is told: the "own" pose, or one that is "shuffled" over the rows: a control.
+        poses: what the discriminator is given: the "own" pose, or one that is "shuffled" over the rows: a control.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminator; R1 of weight 1 every 16 steps when None.
         times: levels of score distillation; uniform from 2% to 98% when None.
