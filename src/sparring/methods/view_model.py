@@ -16,11 +16,11 @@ MOST = 10_000  # images whose views are learned
 
 
 class ViewModel(nn.Module):
-    """Views [B, C n, 1, 1] of images [B, C, n, n], and a frozen denoiser of them that is told the pose as the class.
+    """Views [B, C n, 1, 1] of images [B, C, n, n], and a frozen denoiser of them that is given the pose as the class.
 
     Args:
         generator: of the images.
-        discriminator: of the views, told the pose as the label; whether it takes them is checked.
+        discriminator: of the views, given the pose as the label; whether it takes them is checked.
         num_poses: evenly over half a turn.
         density: of full matter, per side of the image.
         width: of the denoiser's layers.
