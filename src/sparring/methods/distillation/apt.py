@@ -1,6 +1,6 @@
 """APT: diffusion adversarial post-training (Lin et al., arXiv 2501.08316).
 
-Status: proven; one call has 0.88 on digits, the teacher 0.45 at its best (docs/results/students.md).
+Status: unproven; one call has 0.88 on digits, three seeds, without a control at rest (docs/results/students.md).
 
 A denoiser becomes a generator of one call, against a copy of itself, on real images only:
 
