@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from captioned_runs import method
+from safetensors.torch import load_file
 from small_runs import AdamW, Trainer, assert_same_checkpoint
 from tiny_families import FAMILIES, SIZES
 from tiny_pipelines import Captioned
@@ -36,6 +37,19 @@ def same(ones, others):
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", ["qwen_image", "z_image"])
+def test_captions_of_other_lengths_are_kept_without_what_filled_them_up(tiny, tmp_path, kind):
+    texts = ["a", "a red apple on a table", "zebra"]
+    plain = Pretrained(str(tiny(kind))).text
+    kept = Pretrained(str(tiny(kind)), cache=str(tmp_path)).text
+    kept(texts, (16, 16), "cpu")
+    lengths = sorted(load_file(file)["mask 0"].numel() for file in tmp_path.rglob("*.safetensors"))
+    assert len(set(lengths)) == 3
+    for some in (["zebra", "zebra", "a"], [*reversed(texts)], ["a", "a", "a"]):  # beside others, filled up anew
+        same([kept(some, (16, 16), "cpu")], [plain(some, (16, 16), "cpu")])
+    assert (kept.kept.made, kept.kept.read) == (3, 9)
+
+
 @pytest.mark.parametrize(
     ("kind", "frozen"), [("sd15", "bf16"), *((kind, "fp32") for kind in ("sdxl", "sd3", *FAMILIES))]
 )
@@ -45,7 +59,7 @@ def test_what_is_read_is_what_is_made(tiny, tmp_path, kind, frozen):
     plain = embedded(Pretrained(str(tiny(kind)), frozen=frozen), images)
     for turn in range(2):
         denoiser = Pretrained(str(tiny(kind)), frozen=frozen, cache=str(tmp_path / "kept"))
-        assert len(keeps(denoiser)) == 1 + denoiser.text.alone
+        assert len(keeps(denoiser)) == 2
         same(embedded(denoiser, images), plain)
         assert [(kept.made, kept.read) for kept in keeps(denoiser)] == [(0, 2) if turn else (2, 0)] * len(
             keeps(denoiser)
@@ -71,9 +85,10 @@ def test_other_weights_are_other_rows(tiny, tmp_path):
     assert all(kept.read == 0 for kept in keeps(denoiser))
 
 
-def test_a_run_is_the_same_with_and_without(tiny, tmp_path):
+@pytest.mark.parametrize(("kind", "recipe"), [("sd15", "adt"), ("qwen_image", "diffusion")])
+def test_a_run_is_the_same_with_and_without(tiny, tmp_path, kind, recipe):
     def run(name, cache=None):
-        made = method(tiny("sd15"), "adt")
+        made = method(tiny(kind), recipe)
         if cache is not None:
             made.generator.keep(str(cache))
         rate = AdamW(lr=1e-3)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class TextCondition:
     pooled: Tensor | None = None
     sizes: Tensor | None = None
     mask: Tensor | None = None
+
+    @classmethod
+    def of_rows(cls, rows: list[Tensor]) -> "TextCondition":
+        """Captions of B lengths, each [length, width], filled up to the longest."""
+        mask = [row.new_ones(len(row), dtype=torch.bool) for row in rows]
+        return cls(pad_sequence(rows, batch_first=True), mask=pad_sequence(mask, batch_first=True))
 
     def __len__(self) -> int:
         return len(self.tokens)

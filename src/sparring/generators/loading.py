@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,9 +224,7 @@ def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any
         if cls is DenoiserPipeline:
             scheduler = getattr(diffusers, index["scheduler"][1])
             return DenoiserPipeline(scheduler.from_pretrained(path / "scheduler"), **parts)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            return cls.from_pretrained(path, local_files_only=True, **parts)
+        return cls.from_pretrained(path, local_files_only=True, **parts)
     except Exception as error:  # whatever a damaged folder makes diffusers raise
         raise ValueError(f"{path} could not be opened as a diffusers pipeline ({first_line(error)})") from None
 

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 
 class Kept:
@@ -38,7 +39,11 @@ class Kept:
         self.read = self.made = 0
 
     def __call__(
-        self, contents: Sequence[bytes], make: Callable[[], dict[str, Tensor]], device: torch.device
+        self,
+        contents: Sequence[bytes],
+        make: Callable[[], dict[str, Tensor]],
+        device: torch.device,
+        filled: str | None = None,
     ) -> dict[str, Tensor]:
         """Tensors [B, ...] by name: read if all rows are there, else made, and the missing ones written.
 
@@ -46,6 +51,8 @@ class Kept:
             contents: of the B rows.
             make: makes all rows.
             device: where they are made, and where they go.
+            filled: name of the mask [B, L] of tensors [B, L, ...] whose rows were filled up with zeros to the longest;
+                they are kept without, and filled up again beside others. None: they are not.
 
         Raises:
             ValueError: a file is damaged, or cannot be written.
@@ -62,7 +69,8 @@ class Kept:
         self.made += len(files)
         for place, file in enumerate(files):
             if not file.is_file():
-                self._save(file, in_memory_order({name: tensor[place] for name, tensor in made.items()}))
+                length = None if filled is None else int(made[filled][place].sum())
+                self._save(file, in_memory_order({name: tensor[place][:length] for name, tensor in made.items()}))
         return made
 
     def _load(self, file: Path) -> dict[str, Tensor]:
@@ -98,11 +106,11 @@ def in_memory_order(row: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def joined(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows of `in_memory_order` as one batch."""
+    """Rows of `in_memory_order` as one batch, in which the shorter ones are filled up with zeros."""
     found = {}
     for key in rows[0]:
         name, *order = key.split(" ")
-        batch = torch.stack([row[key] for row in rows])
+        batch = pad_sequence([row[key] for row in rows], batch_first=True)
         found[name] = batch.permute(0, *(1 + order.index(str(dim)) for dim in range(batch.ndim - 1)))
     return found
 

@@ -1,7 +1,6 @@
 """A network of diffusers or transformers from its folder, of which every weight is there, has a place and is finite."""
 
 import re
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,9 @@ def load_network(kind: Any, path: str | Path, what: str, dtype: torch.dtype, *, 
     """
     folder = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            options = {"variant": variant(folder)} if folder.is_dir() else {}
-            with without_waiting(path):
-                network, info = kind.from_pretrained(str(path), output_loading_info=True, **options)
+        options = {"variant": variant(folder)} if folder.is_dir() else {}
+        with without_waiting(path):
+            network, info = kind.from_pretrained(str(path), output_loading_info=True, **options)
     except Exception as error:  # whatever a damaged folder makes a library raise
         raise ValueError(f"{what} cannot be read as {kind.__name__} ({first_line(error)})") from None
     unexpected = {key for key in info["unexpected_keys"] if ignored not in key}

@@ -308,7 +308,7 @@ def check_same(config: dict[str, Any], recipe: str, setting: str | None, data: s
 
 def resolved(options: Any, parsed: Any) -> dict[str, Any]:
     """What config.yaml keeps of a namespace; local paths of data are absolute, to resume from any folder."""
-    config: dict[str, Any] = yaml.safe_load(options.dump(parsed, skip_none=False))
+    config: dict[str, Any] = yaml.safe_load(options.dump(parsed, skip_unset=False))
     config.pop("config", None)
     return config | {"data": with_absolute_paths(config["data"])}
 

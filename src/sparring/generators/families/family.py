@@ -30,14 +30,14 @@ class Family(ABC):
         part: what the pipeline calls the network that is trained.
         last: its last layer, whose input a discriminator may read.
         attention: endings of the names of its layers that get an adapter by default.
-        alone: whether a caption is embedded the same whatever other captions are in its batch, and can be kept.
+        filled: whether captions of different lengths are filled up to the longest of their batch.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     part: ClassVar[str] = "transformer"
     last: ClassVar[str] = "proj_out"
     attention: ClassVar[tuple[str, ...]] = ATTENTION
-    alone: ClassVar[bool] = True
+    filled: ClassVar[bool] = False
 
     def __init__(self, pipe: Any):
         self.pipe = pipe
@@ -84,7 +84,8 @@ class Family(ABC):
             told = self._embedded(texts, device)
         else:
             make = lambda: self._embedded(texts, device).tensors()  # noqa: E731
-            told = TextCondition(**self.kept([text.encode() for text in texts], make, device))
+            mask = "mask" if self.filled else None
+            told = TextCondition(**self.kept([text.encode() for text in texts], make, device, mask))
         return told.with_sizes(self.sizes(len(texts), size, device))
 
     def _embedded(self, texts: list[str], device: torch.device) -> TextCondition:
@@ -92,14 +93,11 @@ class Family(ABC):
             return self.encode([*texts], self._moved(device))
 
     def keep(self, folder: str) -> None:
-        """Keeps embedded captions in a folder, and reads them there the next time; not those of a family that does not
-        embed each one `alone`.
-        """
-        if self.alone:
-            names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-            tokenizers = [part for name in names if (part := getattr(self.pipe, name, None)) is not None]
-            words = [f"{part} {sorted(getattr(part, 'tokenizer', part).get_vocab().items())}" for part in tokenizers]
-            self.kept = Kept(folder, type(self.pipe).__name__, *words, *self.encoders)
+        """Keeps embedded captions in a folder, and reads them there the next time."""
+        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
+        tokenizers = [part for name in names if (part := getattr(self.pipe, name, None)) is not None]
+        words = [f"{part} {sorted(getattr(part, 'tokenizer', part).get_vocab().items())}" for part in tokenizers]
+        self.kept = Kept(folder, type(self.pipe).__name__, *words, *self.encoders)
 
     @torch.no_grad()
     def empty(self, like: TextCondition) -> TextCondition:

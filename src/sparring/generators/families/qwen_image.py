@@ -13,16 +13,15 @@ from sparring.generators.families.packing import packed, unpacked
 class QwenImage(Family):
     """The caption in the pipeline's own template; no caption is the empty one in it. The shift follows the size.
 
-    Guidance is the pipeline's `true_cfg_scale` with the negative prompt " " or "": the latter here.
+    Guidance is the pipeline's `true_cfg_scale` with the negative prompt " " or "": the latter here. The language model
+    sees each caption alone (ours): the pipeline fills a batch up before it, which changes the last bits.
     """
 
-    alone = False  # filled up to the longest of the batch
+    filled = True
     pipelines = ("QwenImagePipeline",)
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
-        tokens, mask = self.pipe.encode_prompt(texts, device=device)  # without a mask if all are as long
-        mask = tokens.new_ones(tokens.shape[:2]) if mask is None else mask
-        return TextCondition(tokens, mask=mask.bool())
+        return TextCondition.of_rows([self.pipe.encode_prompt([text], device=device)[0][0] for text in texts])
 
     def written(self, text: str) -> str:
         return self.pipe.prompt_template_encode.format(text)

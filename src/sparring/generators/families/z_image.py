@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from sparring.generators.condition import TextCondition
 from sparring.generators.families.family import Family
@@ -17,14 +16,13 @@ class ZImage(Family):
     w (told - none); the pipeline's `guidance_scale` is w - 1.
     """
 
-    alone = False  # filled up to the longest of the batch
+    filled = True
     pipelines = ("ZImagePipeline",)
     last = "all_final_layer.2-1.linear"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         found, _ = self.pipe.encode_prompt(texts, device=device, do_classifier_free_guidance=False)
-        mask = pad_sequence([x.new_ones(len(x), dtype=torch.bool) for x in found], True)
-        return TextCondition(pad_sequence(found, True), mask=mask)
+        return TextCondition.of_rows(found)
 
     def written(self, text: str) -> str:
         return chat(self.pipe.tokenizer, text, enable_thinking=True)
