@@ -9,6 +9,7 @@ from scipy.stats import betaprime, kstest
 
 from sparring.data import Draws, StoredImages
 from sparring.generators import Denoiser
+from sparring.generators.drawing import start_state
 from sparring.generators.loading import load_denoiser
 from sparring.generators.loop import Walk
 from sparring.generators.start import MixtureStart, StudentTStart
@@ -76,7 +77,7 @@ def test_a_walk_begins_at_the_density_in_the_coordinates_of_its_scheduler(name):
     denoiser = short()
     walk = Walk(denoiser.process.scheduler(name, "v"), 5)
     z = Draws(0).normal((64, 2, 1, 1))
-    state = denoiser.begin(walk, z, Draws(1))
+    state = start_state(denoiser, walk, z, Draws(1))
     x_t = denoiser.start(z, Draws(1).uniform((64,)) + 2**-25)
     torch.testing.assert_close(walk.level(0, denoiser.process).x_t(state), x_t)
     denoiser.generate(denoiser.process.scheduler(name, "v"), 5, latents=z)
@@ -85,7 +86,7 @@ def test_a_walk_begins_at_the_density_in_the_coordinates_of_its_scheduler(name):
 def test_student_noise_is_what_sampling_starts_from():
     denoiser = Denoiser(MLP(width=8), EDM(sigma_max=20.0, kernel=StudentT(dimension=6)), "edm")
     walk = Walk(denoiser.process.scheduler("ddim", "edm"), 5)
-    state = denoiser.begin(walk, Draws(0).normal((5000, 2, 1, 1)), Draws(1))
+    state = start_state(denoiser, walk, Draws(0).normal((5000, 2, 1, 1)), Draws(1))
     radii = (state / 20).double().square().flatten(1).sum(1) / 6
     assert kstest(radii, betaprime(1, 3).cdf).pvalue > 0.01
     vp = Denoiser(MLP(width=8), VP(kernel=StudentT()), "v")

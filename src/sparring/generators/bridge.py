@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
+from sparring.generators.condition import repeated
 from sparring.generators.generator import Generator
 from sparring.generators.loop import drawn, rows_at_once
 from sparring.generators.own import write_own
 from sparring.generators.sampling import Sampling
+from sparring.generators.trial import trial
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.modes import eval_mode
 from sparring.networks.precision import at_least_float32
@@ -101,16 +103,8 @@ class Bridge(Generator):
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         like = next(self.net.parameters())
         x = torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
-        seen = self.images_seen
-        try:
-            with torch.no_grad(), eval_mode(self):
-                self(x, x.new_ones(1), x.new_zeros(1, self.latent_dim))
-        except Exception as error:
-            kind = type(self.net).__name__
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{kind} cannot take images of shape {tuple(image_shape)} ({reason})") from error
-        finally:
-            self.images_seen = seen
+        with trial(self, self, image_shape):
+            self(x, x.new_ones(1), x.new_zeros(1, self.latent_dim))
         self._image_shape = image_shape
 
     def networks(self) -> list[nn.Module]:
@@ -150,7 +144,7 @@ class Bridge(Generator):
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         sources = data.source_images(min(n, len(data)), seed)
         assert sources is not None
-        sources = sources[torch.arange(n) % len(sources)].to(self.device)
+        sources = repeated(sources, n, self.device)
         with eval_mode(self):
             return self.walk(sources, Draws(seed, phase="samples", device=self.device).normal((n, self.noise_dim)))
 

@@ -99,3 +99,8 @@ def in_turn(labels: list[int] | None, total: int | None, n: int, device: torch.d
         if label < 0 or (total is not None and label >= total):
             raise ValueError(f"`label={label}`: the network has the classes 0 to {(total or 1) - 1}")
     return torch.tensor([chosen[i % len(chosen)] for i in range(n)], device=device)
+
+
+def repeated(rows: Tensor, n: int, device: torch.device) -> Tensor:
+    """n rows [n, ...], the given ones [m, ...] in turn."""
+    return rows[torch.arange(n) % len(rows)].to(device)

@@ -1,45 +1,41 @@
 """A network that sees through noise: a torch module, its noising process, and what its output means."""
 
-import inspect
 import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import LabelEmbedding
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from sparring.data import Batch, Draws, ImageData, derived_seed
-from sparring.data.waiting import Told
-from sparring.generators.again import WalkAgain
-from sparring.generators.condition import Condition, TextCondition, in_turn, select_rows
+from sparring.data import Batch, Draws, ImageData
+from sparring.generators.condition import Condition, select_rows
+from sparring.generators.conditioning import Conditioning
+from sparring.generators.drawing import draw, draw_grid, generate
 from sparring.generators.families import Family
 from sparring.generators.generator import Generator
-from sparring.generators.labels import SOURCE, label_argument, null_class_of, num_classes_of
 from sparring.generators.level import Level
-from sparring.generators.loop import Noise, Walk, drawn, own_draws, rows_at_once
+from sparring.generators.loop import Walk
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.own_source import OwnSource
 from sparring.generators.pipeline import stock_scheduler, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
-from sparring.generators.predictor import ClassifierFree, Intervention, Predictor, check_moves, times_of, wrapped
-from sparring.generators.sampling import Sampling, clamped
+from sparring.generators.predictor import Predictor
+from sparring.generators.sampling import Sampling
+from sparring.generators.settings import check_prediction, check_size, check_slots, check_start
 from sparring.generators.start import Start, StudentTStart
+from sparring.generators.trial import trial
 from sparring.networks.edm2 import MPConv
 from sparring.networks.latent_slot import LatentSlot, TimeSlot
-from sparring.networks.modes import checkpointed, eval_mode
+from sparring.networks.modes import checkpointed
 from sparring.networks.precision import at_least_float32
 from sparring.networks.time_blind import blind_to_time, keep_blind
 from sparring.process import (
-    EDM,
-    VP,
     FlowBySize,
     Kind,
     Latents,
@@ -50,10 +46,8 @@ from sparring.process import (
     set_timesteps,
     takes_variance,
 )
-from sparring.process.noise import HALF_STEP
 
 IMAGES_TO_FIT = 20000  # a start density, at most (our choice)
-FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
 
 
 class Denoiser(Generator):
@@ -73,7 +67,7 @@ class Denoiser(Generator):
         text: the family of its text-to-image pipeline, which makes of captions what it takes; None: it takes none.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs. A UNet2DModel says "none" by its last class. None: what the network has set for itself
-            (diffusers' DiT: 0.1), which then happens in denoising alone and not where a sampler is simulated.
+            (diffusers' DiT: 0.1), which then happens only in denoising, and not when a sampler is simulated.
         latent_dim: numbers in a latent z, normal and new for each call, that the network is conditioned on through a
             `LatentSlot`; 0: none.
         second_time: it takes the length of a step, from t to an earlier time, through a `TimeSlot`: what makes it a
@@ -86,7 +80,7 @@ class Denoiser(Generator):
     Attributes:
         own_scheduler: the diffusers scheduler that came with it in a pipeline folder, by which it is sampled by
             default; None: DDIM.
-        classes_of_data: how many classes it was trained on, as far as is known; 0: unknown, or none.
+        conditioning: how the network takes its condition.
         learned_variance: whether "ddpm" takes the variance of its steps from the network.
     """
 
@@ -105,32 +99,14 @@ class Denoiser(Generator):
         own_source: OwnSource | None = None,
     ) -> None:
         super().__init__()
-        if prediction not in get_args(Kind):
-            raise ValueError(f"prediction={prediction!r} is unknown; it is one of {', '.join(get_args(Kind))}")
-        if prediction == "edm" and not isinstance(process, EDM):
-            raise ValueError(f"prediction='edm' needs the EDM process, not {type(process).__name__}")
-        if prediction == "eps" and isinstance(process, VP) and process.zero_terminal_snr:
-            raise ValueError("prediction='eps' says nothing of x_0 at zero terminal SNR; use 'v' or 'x0'")
-        last = float(process.alpha(torch.ones(1)))
-        if prediction == "eps" and isinstance(process, VP) and last < FAINT:
-            warnings.warn(
-                f"`prediction=eps` on a schedule that ends at alpha {last:.0e}: samplers divide by it in their first "
-                "step; train v or x0, or take the linear schedule",
-                stacklevel=2,
-            )
+        check_prediction(prediction, process)
         if time_blind:
             blind_to_time(net)
         keep_blind(net)
         if start is None and isinstance(process.kernel, StudentT):
             start = StudentTStart(process.kernel.dimension, float(process.sigma(torch.ones(()))))
-        if start is not None and text is not None:
-            raise ValueError("`start`, `kernel`: a text-to-image pipeline begins from Gaussian noise; leave them out")
-        if start is None and isinstance(process, VP) and process.last_time < 1:
-            warnings.warn(
-                f"`last_time={process.last_time}` without `denoiser.start`: samples begin from pure noise, which the "
-                "last level is not; give --denoiser.start MixtureStart",
-                stacklevel=2,
-            )
+        check_start(start, process, text)
+        check_slots(latent_dim, second_time, process, text)
         self.net = net
         self._normalised = [part for part in net.modules() if isinstance(part, MPConv)]
         self.start: Any = start
@@ -142,32 +118,18 @@ class Denoiser(Generator):
         if condition_dropout is None:
             condition_dropout = max((module.dropout_prob for module in own_dropout), default=0.0)
         self.condition_dropout = condition_dropout
-        if latent_dim and text is not None:
-            raise ValueError(f"`latent_dim={latent_dim}`: a text-to-image network takes no latent z; leave it out")
-        if second_time and (text is not None or isinstance(process, EDM)):
-            kind = "text-to-image networks" if text is not None else "the EDM process"
-            raise ValueError(f"`second_time=True` is not there for {kind}; leave it out")
         self.slot = LatentSlot.on(net, latent_dim) if latent_dim else None
         self.time_slot = TimeSlot.on(net) if second_time else None
         self.own_scheduler: Any = None
         self._image_shape: tuple[int, int, int] | None = None
-        self.classes_of_data = 0
         self.learned_variance = False
-        self._label_name, self._needs_labels = label_argument(net) if text is None else (None, False)
-        self._takes_source = text is None and SOURCE in inspect.signature(net.forward).parameters
-        if self._takes_source and self._label_name is not None:
-            raise ValueError(f"{type(net).__name__} takes a source and classes: a network has one condition here")
-        if own_source is not None and not self._takes_source:
-            raise ValueError(
-                f"`own_source`: {type(net).__name__} takes no source; sparring.networks.SourceUNet and CodeUNet do"
-            )
         self.own_source: Any = own_source
+        self.conditioning = Conditioning(net, text, own_source)
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
         for module in own_dropout:
             module.dropout_prob = 0.0
-        if condition_dropout > 0 and text is None:
-            self.null_class  # noqa: B018  (raises where there is none)
+        self._check_dropout()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -198,17 +160,17 @@ class Denoiser(Generator):
     @property
     def takes_labels(self) -> bool:
         """Whether the network takes class labels."""
-        return self._label_name is not None
+        return self.conditioning.label is not None
 
     @property
     def takes_source(self) -> bool:
         """Whether it is given another image beside the noisy one."""
-        return self._takes_source and self.own_source is None
+        return self.conditioning.takes_source
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes the network was built for, where it says so."""
-        return num_classes_of(self.net) if self.takes_labels else None
+        """How many classes the network was built for, if it says so."""
+        return self.conditioning.num_classes
 
     @property
     def factor(self) -> int:
@@ -218,15 +180,17 @@ class Denoiser(Generator):
     @property
     def null_class(self) -> int:
         """The class that means "none"; see `null_class_of`."""
-        return null_class_of(self.net, self.num_classes, self.classes_of_data)
+        return self.conditioning.null_class
 
     @property
     def takes_guidance(self) -> bool:
         """Whether it takes captions, or a class says "none"."""
-        try:
-            return self.text is not None or self.null_class >= self.classes_of_data
-        except ValueError:
-            return False
+        return self.conditioning.knows_none
+
+    @property
+    def classes_of_data(self) -> int:
+        """How many classes it was trained on, as far as is known; 0: unknown, or none."""
+        return self.conditioning.classes_of_data
 
     def embed(self, batch: Batch) -> Batch:
         """The batch with `x_0` and `condition` as the network takes them; itself for pixels and labels.
@@ -237,13 +201,13 @@ class Denoiser(Generator):
         if self.own_source is not None:
             batch = replace(batch, source=self.own_source.of_batch(batch, self.training))
         if self.space is None and self.text is None:
-            return replace(batch, condition=batch.source) if self._takes_source else batch
+            return replace(batch, condition=batch.source) if self.conditioning.by_source else batch
         x_0 = batch.images
         if self.space is not None:
             channels, height, width = batch.images.shape[1:]
             noise = batch.draws.normal((len(batch), *self.latent_shape((channels, height, width))))
             x_0 = self.space.encode(batch.images, noise.to(batch.images))
-        given = batch.source if self._takes_source else batch.labels if self.text is None else batch.texts
+        given = batch.source if self.conditioning.by_source else batch.labels if self.text is None else batch.texts
         return replace(batch, x_0=x_0, condition=self.condition(given, x_0))
 
     def condition(self, given: Tensor | list[str] | None, x_0: Tensor) -> Condition:
@@ -252,14 +216,8 @@ class Denoiser(Generator):
         Raises:
             ValueError: a text-to-image network without captions, or captions for another.
         """
-        name = type(self.net).__name__
-        if self.text is None:
-            if isinstance(given, list):
-                raise ValueError(f"{name} takes no captions")
-            return given
-        if not isinstance(given, list):
-            raise ValueError(f"{name} takes captions and there are none")
-        return self.text(given, (self.factor * x_0.shape[-2], self.factor * x_0.shape[-1]), x_0.device)
+        size = self.factor * x_0.shape[-2], self.factor * x_0.shape[-1]
+        return self.conditioning.of(given, size, x_0.device)
 
     def decode(self, x_0: Tensor) -> Tensor:
         """Images [B, C, H, W] of what is diffused [B, c, h, w]; gradient passes. In pixel space `x_0` itself."""
@@ -275,12 +233,7 @@ class Denoiser(Generator):
 
     def unconditional(self, condition: Condition) -> Condition:
         """The condition that says "none", in as many rows: the null class, or the empty prompt."""
-        if isinstance(condition, TextCondition):
-            assert self.text is not None
-            return self.text.empty(condition)
-        if condition is None:
-            raise ValueError(f"guidance of {type(self.net).__name__} needs classes or captions, and there are none")
-        return torch.full_like(condition, self.null_class)
+        return self.conditioning.none(condition)
 
     def condition_with_dropout(self, batch: Batch) -> Condition:
         """The batch's condition, in training mode with a random `condition_dropout` of its rows turned to "none"."""
@@ -337,12 +290,6 @@ class Denoiser(Generator):
         in float32. `images_seen` grows by B. With `variance`, a variance that the network learned is kept: 2C channels.
         A network with a second time that gets no `length` of the step makes one of length 0, an ordinary prediction.
         """
-        if condition is None and self._takes_source:
-            raise ValueError(f"{type(self.net).__name__} is conditioned on a source image, and none was given")
-        if condition is None and self._needs_labels:
-            raise ValueError(f"{type(self.net).__name__} is class-conditional and no labels were given")
-        if self.text is not None and not isinstance(condition, TextCondition):
-            raise ValueError(f"{type(self.net).__name__} takes captions, and the batch was not embedded")
         if (z is None) != (self.slot is None):
             has = (
                 "is conditioned on a latent z, and none was given" if z is None else "takes no latent z (`latent_dim`)"
@@ -354,20 +301,14 @@ class Denoiser(Generator):
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_in.dtype)
         time_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         time = torch.as_tensor(model_time, dtype=time_dtype, device=x_in.device).expand(len(x_in))
-        if isinstance(condition, TextCondition):
-            assert self.text is not None
-            output = self.text.output(self.net, x_in.to(dtype), time, condition.to(dtype))
-        else:
-            name = SOURCE if self._takes_source else self._label_name
-            kwargs = {} if condition is None or name is None else {name: condition}
-            with ExitStack() as stack:
-                if self.slot is not None and z is not None:
-                    stack.enter_context(self.slot.given(z))
-                if self.time_slot is not None:
-                    t = self.process.t_from_model_time(time)
-                    both = torch.stack([t, torch.zeros_like(t) if length is None else length.to(t)], dim=1)
-                    stack.enter_context(self.time_slot.given(both))
-                output = self.net(x_in.to(dtype), time, **kwargs)
+        with ExitStack() as stack:
+            if self.slot is not None and z is not None:
+                stack.enter_context(self.slot.given(z))
+            if self.time_slot is not None:
+                t = self.process.t_from_model_time(time)
+                both = torch.stack([t, torch.zeros_like(t) if length is None else length.to(t)], dim=1)
+                stack.enter_context(self.time_slot.given(both))
+            output = self.conditioning.output(x_in.to(dtype), time, condition)
         if not isinstance(output, Tensor):
             output = output.sample if hasattr(output, "sample") else output[0]
         learned = output.shape[1] == 2 * x_in.shape[1]
@@ -388,26 +329,13 @@ class Denoiser(Generator):
         return self.process.sigma(t) / determinant(self.prediction, self.process, t).abs()
 
     def check_condition(self, data: ImageData) -> None:
-        """Raises ValueError where the network needs classes or captions that the data does not have, or the reverse."""
-        name = type(self.net).__name__
-        if self.text is not None:
-            self.text.check(data, name)
-        if self.text is None and data.text:
-            raise ValueError(f"`text_column`: {name} takes no captions; leave it out")
-        if self.takes_source and data.source_shape is None:
-            raise ValueError(
-                f"{name} is conditioned on source images and `{data.name}` has none: give pairs, or LowResolution"
-            )
-        if self.takes_labels and data.num_classes is None:
-            raise ValueError(f"the network is class-conditional and `{data.name}` has no labels: give labelled images")
-        self.classes_of_data = data.num_classes or 0
-        if self.num_classes is not None and self.classes_of_data > self.num_classes:
-            raise ValueError(
-                f"{name} has {self.num_classes} classes and `{data.name}` has {self.classes_of_data}: "
-                "build the network with as many"
-            )
+        """Raises ValueError if the network needs classes or captions that the data does not have, or the reverse."""
+        self.conditioning.check(data)
+        self._check_dropout()
+
+    def _check_dropout(self) -> None:
         if self.condition_dropout > 0 and self.text is None:
-            self.null_class  # noqa: B018  (raises where there is none)
+            self.null_class  # noqa: B018  (raises if there is none)
 
     def check(self, data: ImageData) -> None:
         """Raises ValueError if the network cannot be trained on these images, labels or captions."""
@@ -443,40 +371,20 @@ class Denoiser(Generator):
         Raises:
             ValueError: the network fails, is made for another size, gives another shape or numbers that are not finite.
         """
-        config = getattr(self.net, "config", {})
-        size, channels = config.get("sample_size"), config.get("in_channels")
-        shape = self.latent_shape(image_shape)
+        shape, config = self.latent_shape(image_shape), getattr(self.net, "config", {})
         if self.start is not None:
             self.start.size_for(shape)
-        made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else shape
-        if tuple(made_for) != tuple(shape) and self.text is None:
-            raise ValueError(
-                f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
-                "`size`, `pad`, `channels` of the data (--data.channels 1), or, of a network from scratch, its "
-                "`sample_size`, `in_channels`, `out_channels` (--denoiser.net.in_channels)"
-            )
-        if "sample_size" in config and size is None:
+        if self.text is None:
+            check_size(self.net, shape)
+        if "sample_size" in config and config["sample_size"] is None:
             height, width = shape[1:]
             self.net.register_to_config(sample_size=height if height == width else (height, width))  # type: ignore[operator]
-        device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
+        device, name = next((p.device for p in self.net.parameters()), torch.device("cpu")), type(self.net).__name__
         x_t, t = torch.zeros(1, *shape, device=device), torch.full((1,), 0.1, device=device)
-        condition: Condition = torch.zeros(1, dtype=torch.long, device=device) if self.takes_labels else None
-        if self.own_source is not None:
-            condition = torch.zeros(1, *self.own_source.shape, device=device)
-        elif self._takes_source:
-            condition = torch.zeros(1, config.get("source_channels") or shape[0], *shape[1:], device=device)
-        if self.text is not None:
-            condition = self.text([""], (image_shape[1], image_shape[2]), device)
-        images_seen, name = self.images_seen, type(self.net).__name__
-        try:
-            with torch.no_grad(), eval_mode(self.net):
-                z = None if self.slot is None else x_t.new_zeros(1, self.slot.config["latent_dim"])
-                output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition, z)
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
-        finally:
-            self.images_seen = images_seen
+        condition = self.conditioning.blank(image_shape[1:], shape, device)
+        with trial(self, self.net, image_shape):
+            z = None if self.slot is None else x_t.new_zeros(1, self.slot.config["latent_dim"])
+            output = self.network(self.process.model_input(x_t, t), self.process.model_time(t), condition, z)
         if output.shape != x_t.shape:
             raise ValueError(f"{name} turns images of shape {tuple(image_shape)} into {tuple(output.shape[1:])}")
         if not output.isfinite().all():
@@ -560,190 +468,15 @@ class Denoiser(Generator):
         set_timesteps(stepper, steps)
         return scheduler or scheduler_name(stepper), len(stepper.timesteps)
 
-    @torch.no_grad()
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
-        """The images of a sampling, a batch [b, C, H, W] at a time.
+        return draw(self, sampling)
 
-        The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
-        if the pipeline has an autoencoder: equal for every scheduler and model, and what a diffusers pipeline draws
-        from this generator for a batch of n. Stochastic schedulers draw theirs behind it. Of n seeds each does this for
-        one image, as a diffusers pipeline does with a list of generators.
-        """
-        stepper = self.stepper(sampling.scheduler)
-        condition = self._chosen(sampling)
-        shape = self.latent_shape(self.image_shape)
-        size = sampling.batch_size or rows_at_once(torch.empty(0, *shape), self.factor**2)
-        walked = self._walked(sampling)
-        for rows, latents, noise in drawn(sampling.n, shape, size, sampling.seed):
-            x_0 = self.generate(
-                stepper,
-                sampling.steps,
-                latents=latents.to(self.device),
-                condition=None if condition is None else condition[rows],
-                using=sampling.interventions,
-                generator=noise,
-                draws=partial(self._numbers, sampling, rows),
-                batch_size=size,
-                watch=walked,
-            )
-            yield clamped(self.decode(x_0))
-
-    def _numbers(self, sampling: Sampling, batch: slice, rows: slice, call: int, phase: str) -> Draws:
-        """Random numbers of what is added to the sampler, for some of the rows of a batch."""
-        here = slice(batch.start + rows.start, batch.start + rows.stop)
-        return own_draws(sampling.seed, here, call, phase, total=sampling.n, device=self.device)
-
-    def _walked(self, sampling: Sampling) -> Callable[[Tensor], None]:
-        """Shows each state that is walked through to the sampling's `watch`, and its `progress`."""
-        states, seen = sampling.n * (self.plan(sampling.steps, sampling.scheduler)[1] + 1), 0
-
-        def walked(state: Tensor) -> None:
-            nonlocal seen
-            seen += len(state)
-            if sampling.watch is not None:
-                sampling.watch(self.decode(state))
-            if sampling.progress is not None:
-                sampling.progress(min(seen / states, 1.0))  # a system may walk on from the end
-
-        return walked
-
-    def _chosen(self, sampling: Sampling) -> Tensor | list[str] | None:
-        """n classes or captions, whichever the network takes; with guidance, never the class for "none"."""
-        name, n, labels = type(self.net).__name__, sampling.n, sampling.labels
-        if self.text is not None:
-            return self.text.in_turn(sampling.prompts, n)
-        if sampling.prompts:
-            raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
-        if self.takes_source:
-            if sampling.sources is None:
-                raise ValueError(f"`sources`: {name} is conditioned on source images: sample it from its run")
-            return sampling.sources[torch.arange(n) % len(sampling.sources)].to(self.device)
-        if self.takes_labels:
-            chosen = labels or list(range(self.classes_of_data)) or None
-            return in_turn(chosen, self.null_class if sampling.needs_none else self.num_classes, n, self.device)
-        if sampling.needs_none:
-            words = " ".join(one.label for one in sampling.interventions if one.needs_none)
-            words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
-            raise ValueError(f"`{words}`: {name} takes neither classes nor captions")
-        if self.own_source is not None and labels is None:
-            noise = [part for _, part, _ in drawn(n, (self.own_source.noise_dim,), n, self._source_seed(sampling.seed))]
-            return self.own_source(torch.cat(noise).to(self.device))
-        classes = next((one.num_classes for one in sampling.using if one.num_classes is not None), None)
-        if classes is not None:  # of a guide; the network is not given them
-            return in_turn(labels, classes, n, self.device)
-        if labels is not None:
-            raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
-        return None
-
-    @staticmethod
-    def _source_seed(seed: int | Sequence[int]) -> int | list[int]:
-        """Of the noise of own sources, which is not that of the images."""
-        return (
-            derived_seed(seed, "own source") if isinstance(seed, int) else [derived_seed(s, "own source") for s in seed]
-        )
-
-    @torch.no_grad()
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
-        condition: Tensor | list[str] | None = None
-        if self.text is not None:
-            captions = data.captions(min(n, len(data)), seed) or [""]
-            condition = [captions[i % len(captions)] for i in range(n)]
-        elif self.own_source is not None:
-            draws = Draws(seed, phase="sources", device=self.device)
-            condition = self.own_source(draws.normal((n, self.own_source.noise_dim)))
-        elif self.takes_source:
-            sources = data.source_images(min(n, len(data)), seed)
-            assert sources is not None
-            condition = sources[torch.arange(n) % len(sources)].to(self.device)
-        elif self.takes_labels:
-            condition = (torch.arange(n) % int(data.num_classes or 1)).to(self.device)
-        latents = Draws(seed, phase="samples", device=self.device).normal((n, *self.latent_shape(data.image_shape)))
-        batches = -(-n // rows_at_once(latents, self.factor**2))
-        x_0 = self.generate(
-            self.stepper(scheduler),
-            steps,
-            latents=latents,
-            condition=condition,
-            generator=torch.Generator(self.device).manual_seed(seed),
-            watch=Told(f"drawing the picture of {n} samples", batches * (self.plan(steps, scheduler)[1] + 1)),
-        )
-        return self.decode(x_0)
+        return draw_grid(self, data, n, seed, scheduler, steps)
 
-    @torch.no_grad()
-    def generate(
-        self,
-        scheduler: Any,
-        num_steps: int,
-        *,
-        latents: Tensor,
-        condition: Tensor | list[str] | None = None,
-        guidance: float = 1.0,
-        using: Sequence[Intervention] = (),
-        generator: Noise | None = None,
-        draws: Callable[[slice, int, str], Draws] | None = None,
-        batch_size: int | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> Tensor:
-        """Samples from given noise with a given diffusers scheduler; latents are to be decoded by `decode`.
-
-        Args:
-            scheduler: a diffusers scheduler, configured for this denoiser; left as it is.
-            num_steps: sampler steps; one network call each (Heun: two, but for the last step).
-            latents: [n, C, H, W] standard normal noise.
-            condition: [n] classes, or n captions, of a conditional network.
-            guidance: scale of classifier-free guidance; 1 is none, and any other doubles the work.
-            using: what else is added to the sampler.
-            generator: source of the noise that stochastic schedulers add on the way, and of latents z, or one for each
-                image.
-            draws: random numbers of what is added, for rows, a call and a phase; None: those of seed 0.
-            batch_size: images that pass through the network at once; see `rows_at_once` when None.
-            watch: called with the state [b, C, H, W] of a batch before the first and after every step.
-
-        Returns:
-            [n, C, H, W] images, nominally in [-1, 1] (not clamped), or latents of images; in the precision of `latents`
-            (at least float32). They are larger if something in `using` enlarges them.
-        """
-        using = [*using] if guidance == 1 else [ClassifierFree(guidance), *using]
-        for one in using:
-            one.check(self)
-        check_moves(using, scheduler)
-        if not self.process.kernel.gaussian and any(one.moves for one in using):
-            moving = next(one.label for one in using if one.moves)
-            raise ValueError(f"{moving} moves the state by Gaussian noise, and this process has another")
-        if draws is None:
-            draws = partial(own_draws, 0, total=len(latents), device=latents.device)
-        size = batch_size or rows_at_once(latents, self.factor**2)
-        finished = []
-        with eval_mode(self):
-            for first in range(0, len(latents), size):
-                rows = slice(first, min(first + size, len(latents)))
-                given = self.condition(None if condition is None else condition[rows], latents[rows])
-                walk = Walk(scheduler, num_steps, latents.device, model_times=self.model_times(using))
-                walk.draws = partial(draws, rows) if using else None
-                noise = generator[rows] if isinstance(generator, list) else generator
-                predict = wrapped(self, using)
-                output = partial(self.step_output, walk, given, predict, generator=noise)
-                move = partial(self.moved, walk, given, predict, using) if any(one.moves for one in using) else None
-                begin = walk.noise(latents[rows])
-                if self.start is not None:
-                    begin = self.begin(walk, latents[rows], draws(rows, 0, "start"))
-                x_0 = walk.run(begin, output, move=move, generator=noise, watch=watch)
-                if any(one.enlarges > 1 for one in using):
-                    again = WalkAgain(self, scheduler, num_steps, given, using, partial(draws, rows), watch)
-                    for one in using:
-                        x_0 = one.finish(x_0, again, self)
-                finished.append(x_0)
-        return torch.cat(finished)
-
-    def model_times(self, using: Sequence[Intervention]) -> Tensor | None:
-        """The network's times [steps] of the levels that something has chosen; None: those of the scheduler."""
-        times = times_of(using)
-        return self.process.model_time(torch.tensor(times, dtype=torch.float64)) if times else None
-
-    def begin(self, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
-        """The state that a walk begins from by the start density, made of standard normal latents [B, c, h, w]."""
-        u = draws.uniform((len(latents),)).to(latents.device) + HALF_STEP
-        return walk.level(0, self.process).state(self.start(latents, u))
+    def generate(self, scheduler: Any, num_steps: int, *, latents: Tensor, **settings: Any) -> Tensor:
+        """Samples from given noise with a given diffusers scheduler: `drawing.generate` has the settings."""
+        return generate(self, scheduler, num_steps, latents=latents, **settings)
 
     def step_output(
         self, walk: Walk, condition: Condition, predict: Predictor, call: int, x: Tensor, generator: Any = None
@@ -763,23 +496,6 @@ class Denoiser(Generator):
             return output
         assert prediction.variance is not None
         return torch.cat([output, prediction.variance], dim=1)
-
-    def moved(
-        self,
-        walk: Walk,
-        condition: Condition,
-        predict: Predictor,
-        using: Sequence[Intervention],
-        call: int,
-        x: Tensor,
-    ) -> Tensor:
-        """The state of a walk after every edit of it, at the level of a call."""
-        assert walk.draws is not None
-        level, draws = walk.level(call, self.process), walk.draws(call, "moves")
-        before = x_t = level.x_t(x)
-        for one in using:
-            x_t = one.move(x_t, level, condition, predict, self, draws)
-        return x if x_t is before else level.state(x_t)
 
     def predict(self, x_t: Tensor, level: Level, condition: Condition = None) -> Prediction:
         """The prediction for x_t [B, C, H, W] at one level of a sampler: the plain `Predictor`."""

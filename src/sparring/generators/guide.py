@@ -12,7 +12,7 @@ from sparring.generators.generator import Generator
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import stock_scheduler
 from sparring.generators.sampling import Sampling
-from sparring.networks.modes import eval_mode
+from sparring.generators.trial import trial
 from sparring.networks.precision import at_least_float32
 from sparring.process import EDM, Kind, Process, RectifiedFlow
 
@@ -70,16 +70,9 @@ class Guide(Generator):
 
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         device = next((p.device for p in self.net.parameters()), torch.device("cpu"))
-        seen, name = self.images_seen, type(self.net).__name__
-        try:
-            with torch.no_grad(), eval_mode(self.net):
-                shown = (self.channels or image_shape[0], *image_shape[1:])
-                output = self(torch.zeros(1, *shown, device=device), torch.full((1,), 0.5, device=device))
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{name} cannot take images of shape {tuple(image_shape)}: {reason}") from error
-        finally:
-            self.images_seen = seen
+        shown = (self.channels or image_shape[0], *image_shape[1:])
+        with trial(self, self.net, image_shape):
+            output = self(torch.zeros(1, *shown, device=device), torch.full((1,), 0.5, device=device))
         self._image_shape = image_shape
         self.outputs = output.shape[1]
 

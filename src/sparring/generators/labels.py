@@ -43,7 +43,7 @@ def label_argument(net: nn.Module) -> tuple[str | None, bool]:
 
 
 def num_classes_of(net: nn.Module) -> int | None:
-    """How many classes a network was built for, where it says so."""
+    """How many classes a network was built for, if it says so."""
     config: Any = getattr(net, "config", {})
     for name in ("num_class_embeds", "num_embeds_ada_norm", "num_classes"):
         value = config.get(name) if hasattr(config, "get") else getattr(config, name, None)

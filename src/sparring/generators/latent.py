@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.generators.condition import in_turn
+from sparring.generators.condition import in_turn, repeated
 from sparring.generators.generator import Generator
 from sparring.generators.loop import drawn, rows_at_once
 from sparring.generators.merging import merged_network
@@ -201,7 +201,7 @@ class LatentGenerator(Generator):
         if self.takes_source:
             if sources is None:
                 raise ValueError(f"`sources`: {name} is conditioned on source images: sample it from its run")
-            sources = sources[torch.arange(n) % len(sources)].to(self.device)
+            sources = repeated(sources, n, self.device)
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         for rows, z in self._noise(sampling, size):
@@ -232,7 +232,7 @@ class LatentGenerator(Generator):
         classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)
         sources = data.source_images(min(n, len(data)), seed) if self.takes_source else None
         if sources is not None:
-            sources = sources[torch.arange(n) % len(sources)].to(self.device)
+            sources = repeated(sources, n, self.device)
         noise = Draws(seed, phase="samples", device=self.device).normal((n, self.noise_dim))
         return self._images(noise, classes, sources)
 

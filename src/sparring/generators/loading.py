@@ -61,7 +61,7 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         else:
             dropout, own_source = settings["condition_dropout"], settings.get("prior")
             denoiser = Denoiser(net, process, prediction, condition_dropout=dropout, own_source=own_source)
-        denoiser.own_scheduler, denoiser.classes_of_data = scheduler, classes_of_data(folder)
+        denoiser.own_scheduler, denoiser.conditioning.classes_of_data = scheduler, classes_of_data(folder)
         if settings["image_shape"] is not None:
             denoiser.check_shape(tuple(settings["image_shape"]))
         return denoiser
@@ -150,7 +150,7 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
         denoiser.see_size(denoiser.image_shape)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.time_slot = getattr(pipe, "time_slot", None)
-    denoiser.own_scheduler, denoiser.classes_of_data = pipe.scheduler, classes_of_data(folder)
+    denoiser.own_scheduler, denoiser.conditioning.classes_of_data = pipe.scheduler, classes_of_data(folder)
     denoiser.learned_variance = takes_variance(pipe.scheduler)
     return denoiser, pipe.scheduler
 
@@ -242,7 +242,7 @@ def network_class(library: str, kind: str) -> Any:
 
 
 def check_channels(net: Any, channels: tuple[int, int | None], space: Latents | None, scheduler: Any) -> None:
-    """Raises ValueError where a network does not take what is diffused, or gives something else back.
+    """Raises ValueError if a network does not take what is diffused, or gives something else back.
 
     Args:
         net: the network.

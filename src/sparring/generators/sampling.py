@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparring.data import Draws
+from sparring.generators.loop import own_draws
 from sparring.generators.predictor import ClassifierFree, Intervention, check_interval
 
 
@@ -59,7 +61,6 @@ class Sampling:
                 f"`seed`: {len(self.seed)} seeds for `n={self.n}` images: give one of them all, or one each"
             )
         check_interval(self.guidance_interval, "guidance_interval")
-
         if sum(one.needs_none for one in self.interventions) > 1:
             names = ", ".join(one.label for one in self.interventions if one.needs_none)
             raise ValueError(f"{names} all guide by the condition, and would guide each other: choose one")
@@ -82,6 +83,29 @@ class Sampling:
         """All that is added to the plain sampler, guidance included."""
         guidance = [] if self.guidance == 1 else [ClassifierFree(self.guidance, self.guidance_interval)]
         return [*guidance, *self.using]
+
+    def watched(self, calls: int, decode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
+        """Shows every state of a walk, decoded, to `watch`, and the share of all `n * calls` states to `progress`."""
+        seen = 0
+
+        def watched(state: Tensor) -> None:
+            nonlocal seen
+            seen += len(state)
+            if self.watch is not None:
+                self.watch(decode(state))
+            if self.progress is not None:
+                self.progress(min(seen / (self.n * calls), 1.0))  # a system may walk on from the end
+
+        return watched
+
+    def draws_of(self, batch: slice, device: torch.device) -> Callable[[slice, int, str], Draws]:
+        """Random numbers of what is added to the sampler, for rows of a batch, a call and a phase; see `own_draws`."""
+
+        def draws(rows: slice, call: int, phase: str) -> Draws:
+            here = slice(batch.start + rows.start, batch.start + rows.stop)
+            return own_draws(self.seed, here, call, phase, total=self.n, device=device)
+
+        return draws
 
 
 def clamped(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a sampler begins from, where that is not standard normal noise: shipped beside the network in its pipeline."""
+"""What a sampler begins from, if that is not standard normal noise: shipped beside the network in its pipeline."""
 
 from abc import abstractmethod
 from typing import Literal

@@ -175,7 +175,7 @@ class Family(ABC):
 
     @property
     def pixels(self) -> int:
-        """Side of the images, where the configuration of the network does not say."""
+        """Side of the images, if the configuration of the network does not say."""
         return 1024
 
     def places(self, shape: tuple[int, int, int]) -> int:
@@ -183,7 +183,7 @@ class Family(ABC):
         return (shape[1] // 2) * (shape[2] // 2)
 
     def mu(self, places: int, num_steps: int) -> float:
-        """The scheduler's `mu` for a size and a number of steps, where it has `use_dynamic_shifting`."""
+        """The scheduler's `mu` for a size and a number of steps, if it has `use_dynamic_shifting`."""
         from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
         config = self.pipe.scheduler.config

@@ -8,7 +8,7 @@ from sparring.generators.families.family import Family
 
 
 class Lumina2(Family):
-    """The caption behind the pipeline's system prompt, in hidden states of a Gemma; no caption is the empty one alone.
+    """The caption behind the pipeline's system prompt, in hidden states of a Gemma; no caption is the empty one.
 
     The network's output points from noise to image, the scheduler's from image to noise.
     """
