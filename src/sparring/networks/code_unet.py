@@ -1,11 +1,12 @@
 """A U-Net that is conditioned on a code: a vector that is added to its time embedding."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from sparring.networks.plain_unet import plain_unet
 
 
 class CodeUNet(ModelMixin, ConfigMixin):
@@ -33,18 +34,8 @@ class CodeUNet(ModelMixin, ConfigMixin):
         norm_num_groups: int = 8,
     ) -> None:
         super().__init__()
-        self.net: Any = UNet2DModel(
-            sample_size=sample_size if isinstance(sample_size, int) else tuple(sample_size),
-            in_channels=in_channels,
-            out_channels=in_channels,
-            layers_per_block=layers_per_block,
-            block_out_channels=tuple(block_out_channels),
-            norm_num_groups=norm_num_groups,
-            down_block_types=("DownBlock2D",) * len(block_out_channels),
-            up_block_types=("UpBlock2D",) * len(block_out_channels),
-            add_attention=False,
-            class_embed_type="identity",
-        )
+        sizes = (block_out_channels, layers_per_block, norm_num_groups)
+        self.net = plain_unet(sample_size, in_channels, in_channels, *sizes, class_embed_type="identity")
         self.read_code = nn.Linear(code_dim, 4 * block_out_channels[0])
         for parameter in self.read_code.parameters():
             nn.init.zeros_(parameter)

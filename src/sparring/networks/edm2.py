@@ -113,7 +113,7 @@ class MPUNet(ModelMixin, ConfigMixin):
 
     It is made for inputs of unit magnitude and the time ln(sigma) / 4, that is, for the EDM process. After each update
     the stored weights are normalised (`Denoiser.after_update`). As a diffusers model it is saved and put into pipelines
-    as UNet2DModel is; a pipeline opens where sparring is installed.
+    as UNet2DModel is; a pipeline opens if sparring is installed.
 
     Args:
         sample_size: Side of the images.

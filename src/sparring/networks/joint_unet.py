@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from sparring.networks.plain_unet import plain_unet
 
 
 class JointUNet(ModelMixin, ConfigMixin):
@@ -44,24 +46,14 @@ class JointUNet(ModelMixin, ConfigMixin):
         super().__init__()
         if num_labels < 2 or amount < 0:
             raise ValueError(f"`num_labels={num_labels}` must be at least 2, and `amount={amount}` 0 or more")
-        self.net: Any = UNet2DModel(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=in_channels,
-            layers_per_block=layers_per_block,
-            block_out_channels=tuple(block_out_channels),
-            norm_num_groups=norm_num_groups,
-            down_block_types=("DownBlock2D",) * len(block_out_channels),
-            up_block_types=("UpBlock2D",) * len(block_out_channels),
-            add_attention=False,
-        )
+        sizes = (block_out_channels, layers_per_block, norm_num_groups)
+        self.net = plain_unet(sample_size, in_channels, in_channels, *sizes)
         self.read_label = nn.Linear(block_out_channels[-1], num_labels)
         shape = (num_labels, in_channels, sample_size, sample_size)
         signs = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
         self.register_buffer("patterns", 2.0 * signs - 1)
         self.middle: Tensor | None = None
-        inside: Any = self.net
-        inside.mid_block.register_forward_hook(self.keep)
+        self.net.mid_block.register_forward_hook(self.keep)
 
     def keep(self, block: nn.Module, given: Any, output: Tensor) -> None:
         """The hook."""

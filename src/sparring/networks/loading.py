@@ -61,7 +61,7 @@ def put_weights(network: nn.Module, state: dict[str, Tensor], what: str) -> None
 
 
 def variant(folder: Path) -> str | None:
-    """None where weights lie in a folder without a variant in their names, else the variant ("fp16" of several).
+    """None if weights lie in a folder without a variant in their names, else the variant ("fp16" of several).
 
     Raises:
         ValueError: there are no weights.
@@ -95,13 +95,13 @@ def some(keys: Collection[str]) -> str:
 
 
 def check_finite(network: nn.Module, what: str) -> None:
-    """Raises ValueError where a weight of a network is not finite."""
+    """Raises ValueError if a weight of a network is not finite."""
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"{what}: `{name}` is not finite (NaN or infinity): the file is of a run that diverged")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message without a library's own advice, or its type where it has none."""
+    """The first line of an error's message without a library's own advice, or its type if it has none."""
     text = str(error).partition(" If you want to instead")[0]
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

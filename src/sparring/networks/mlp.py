@@ -23,7 +23,7 @@ class MLP(ModelMixin, ConfigMixin):
 
     The coordinates come with sines and cosines of theirs, so that modes much narrower than the plane are seen; the time
     is embedded as in diffusers' UNet2DModel. Residual layers with SiLU, our choice. As a diffusers model it is saved,
-    configured and put into pipelines as UNet2DModel is; a pipeline opens where sparring is installed.
+    configured and put into pipelines as UNet2DModel is; a pipeline opens if sparring is installed.
 
     Args:
         in_channels: Coordinates of a point.

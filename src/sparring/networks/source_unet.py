@@ -1,13 +1,14 @@
 """A U-Net that sees another image beside the noisy one: a source of any size, as for super-resolution."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from sparring.networks.plain_unet import plain_unet
 
 
 class SourceUNet(ModelMixin, ConfigMixin):
@@ -36,17 +37,8 @@ class SourceUNet(ModelMixin, ConfigMixin):
         norm_num_groups: int = 8,
     ) -> None:
         super().__init__()
-        self.net: Any = UNet2DModel(
-            sample_size=sample_size if isinstance(sample_size, int) else tuple(sample_size),
-            in_channels=in_channels + source_channels,
-            out_channels=in_channels,
-            layers_per_block=layers_per_block,
-            block_out_channels=tuple(block_out_channels),
-            norm_num_groups=norm_num_groups,
-            down_block_types=("DownBlock2D",) * len(block_out_channels),
-            up_block_types=("UpBlock2D",) * len(block_out_channels),
-            add_attention=False,
-        )
+        sizes = (block_out_channels, layers_per_block, norm_num_groups)
+        self.net = plain_unet(sample_size, in_channels + source_channels, in_channels, *sizes)
 
     def forward(self, x: Tensor, time: Tensor | float | int, source: Tensor) -> Tensor:
         """The output [B, C, H, W] for x [B, C, H, W] at times (a number or [B]) and sources [B, c, h, w]."""

@@ -1,12 +1,13 @@
 """A denoising U-Net that is shown an image in the place of noise, and makes another of it in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, UNet2DModel
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from sparring.networks.plain_unet import plain_unet
 
 LAST = 999.0  # the network's time of pure noise
 SKIP = 1e-5
@@ -37,17 +38,8 @@ class TurboUNet(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.source_shape = (in_channels, sample_size, sample_size)
-        self.net: Any = UNet2DModel(
-            sample_size=sample_size,
-            in_channels=in_channels,
-            out_channels=in_channels,
-            layers_per_block=layers_per_block,
-            block_out_channels=tuple(block_out_channels),
-            norm_num_groups=norm_num_groups,
-            down_block_types=("DownBlock2D",) * len(block_out_channels),
-            up_block_types=("UpBlock2D",) * len(block_out_channels),
-            add_attention=False,
-        )
+        sizes = (block_out_channels, layers_per_block, norm_num_groups)
+        self.net = plain_unet(sample_size, in_channels, in_channels, *sizes)
         self.skip = nn.Conv2d(in_channels, in_channels, 1, bias=False)
         nn.init.constant_(self.skip.weight, SKIP)
 

@@ -15,14 +15,14 @@ class LoRA(Tuning):
     """Low-rank adapters: W x becomes W x + (alpha / rank) B A x, and only A and B are trained (Hu et al., 2106.09685).
 
     B starts at 0. Made by peft; `Trainer` ships the weights with the adapters multiplied into them, and the adapters by
-    themselves where diffusers' pipeline can load them.
+    themselves if diffusers' pipeline can load them.
 
     Args:
         rank: of B A.
         alpha: scale of the adapters times rank; rank when None.
         targets: endings of the names of the linear and convolutional layers that get one, such as [to_q, to_v]. None:
             the projections of attention layers; of a network without attention, its convolutions.
-        ranks: of layers by their whole names, where it is another; their scale is 1 if no alpha is given.
+        ranks: of layers by their whole names, if it is another; their scale is 1 if no alpha is given.
 
     Attributes:
         attention: endings of the names of those projections.

@@ -13,7 +13,7 @@ class Tuning(ABC):
 
     @abstractmethod
     def apply(self, net: nn.Module) -> None:
-        """Freezes the network in place but for what is trained, and adds new layers where there are any.
+        """Freezes the network in place but for what is trained, and adds new layers if there are any.
 
         The output stays, bit for bit, what it was.
 
