@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from sparring.data import Batch, Draws, DriftingDigits
 from sparring.generators import Denoiser
 from sparring.methods.distillation.avdm2 import AVDM2
+from sparring.methods.frame_model import noised_frames, some_frames
 from sparring.process import VP
 from sparring.rollout import Noised, denoising_loss
 
@@ -32,8 +33,8 @@ def clips(n=6, phase="rollout"):
 
 
 def test_frames_are_different_channels_of_their_own_clip():
-    method, numbers = avdm2(), torch.arange(6 * F, dtype=torch.float32).view(6, F, 1, 1).expand(6, F, 8, 8)
-    frames = method.some_frames(numbers, Draws(0, phase="x"), 3)
+    numbers = torch.arange(6 * F, dtype=torch.float32).view(6, F, 1, 1).expand(6, F, 8, 8)
+    frames = some_frames(numbers, 1, Draws(0, phase="x"), 3)
     assert frames.shape == (18, 1, 8, 8)
     chosen = frames[:, 0, 0, 0].view(6, 3).long()
     assert torch.equal(chosen // F, torch.arange(6)[:, None].expand(6, 3))
@@ -43,9 +44,8 @@ def test_frames_are_different_channels_of_their_own_clip():
 
 @pytest.mark.parametrize("colours", [1, 2])
 def test_a_frame_has_as_many_channels_as_it_is_said_to(colours):
-    method = avdm2(frame_channels=colours, frames=1)
     numbers = torch.arange(F, dtype=torch.float32).view(1, F, 1, 1).expand(6, F, 8, 8)
-    frames = method.some_frames(numbers, Draws(0, phase="x"), 1)
+    frames = some_frames(numbers, colours, Draws(0, phase="x"), 1)
     first = frames[:, 0, 0, 0]
     assert frames.shape[1] == colours
     assert (first % colours == 0).all()
@@ -115,7 +115,7 @@ def test_the_fake_score_learns_the_students_frames_only():
     losses = method.discriminator_loss(clips(phase="discriminator"), rollout)
     assert set(losses) == {"fake_score"}
     psi = method.discriminator.fake_score
-    noised, _ = method.noised(psi, clips(phase="discriminator"), rollout.frames.detach(), psi.process.default_times())
+    noised, _ = noised_frames(psi, clips(phase="discriminator"), rollout.frames.detach(), psi.process.default_times())
     assert torch.equal(noised.t.view(6, 2)[:, 0], noised.t.view(6, 2)[:, 1])
     assert not torch.equal(noised.eps[0], noised.eps[1])
     torch.testing.assert_close(losses["fake_score"], denoising_loss(psi, noised, None, None))

@@ -1,4 +1,4 @@
-"""DRAIL: the walk, the classifier's logit, advantages and the clipped loss by hand, and what is measured."""
+"""DRAIL: the walk, the classifier's logit, and what is measured."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from sparring.data import Batch, Draws, GaussianMixture, Navigation
 from sparring.data.navigation import executed, expert, reached, starts, step
 from sparring.discriminators import DiffusionClassifier, Discriminator, Given
 from sparring.generators import LatentGenerator
-from sparring.methods.tuning.drail import DRAIL, clipped_policy_loss, generalised_advantages
+from sparring.methods.tuning.drail import DRAIL
 from sparring.networks import GaussianPolicy, Perceptron
 from sparring.networks.gaussian_policy import log_likelihood
 from sparring.process import VP
@@ -85,25 +85,6 @@ def test_an_image_is_noised_at_the_drawn_levels():
     for settings in (dict(draws=0), dict(scale=0.0)):
         with pytest.raises(ValueError, match=list(settings)[0]):
             DiffusionClassifier(net=PerClass(), **settings)
-
-
-def test_advantages_by_hand():
-    rewards, values = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.5, 1.0, 2.0, 3.0]])
-    all_rewards = generalised_advantages(rewards, torch.zeros(1, 4), 0.5, 1.0)
-    torch.testing.assert_close(all_rewards, torch.tensor([[3.0, 4.0, 4.0]]))
-    one_step = generalised_advantages(rewards, values, 0.5, 0.0)
-    torch.testing.assert_close(one_step, torch.tensor([[1 + 0.5 - 0.5, 2 + 1.0 - 1.0, 4 + 1.5 - 2.0]]))
-    mixed = generalised_advantages(rewards, values, 0.5, 0.5)
-    torch.testing.assert_close(mixed, torch.tensor([[1 + 0.25 * (2 + 0.25 * 3.5), 2 + 0.25 * 3.5, 3.5]]))
-
-
-def test_the_policys_loss_follows_the_advantage_until_the_ratio_leaves_the_clip():
-    ratio = torch.tensor([1.0, 1.5, 1.5, 0.5, 0.5], requires_grad=True)
-    advantages = torch.tensor([2.0, 1.0, -1.0, 1.0, -1.0])
-    loss = clipped_policy_loss(ratio, advantages, 0.2)
-    loss.backward()
-    assert loss.item() == pytest.approx(-(2 + 1.2 - 1.5 + 0.5 - 0.8) / 5)
-    torch.testing.assert_close(ratio.grad, -torch.tensor([2.0, 0.0, -1.0, 1.0, 0.0]) / 5)
 
 
 def test_the_likelihood_is_that_of_a_normal_law():

@@ -41,7 +41,7 @@ class SmallConvNet(Backbone):
         in_channels: Channels of the images.
         widths: Channels of each stage.
         num_classes: Number of classes of the data; needed for `pretrain="classifier"`.
-        pretrain: "classifier": `prepare` trains the net on labels, in seconds. "self-supervised": on the images alone,
+        pretrain: "classifier": `prepare` trains the net on labels, in seconds. "self-supervised": only on the images,
             in a minute (`fit_self_supervised`). "none": random features, the control.
         kernel_size: Odd size of the convolution kernels.
         activation: "silu" or "leaky_relu" (slope 0.2).
@@ -143,7 +143,7 @@ class SmallConvNet(Backbone):
             seed: Of the run, added to the net's own: another one gives another start and other draws.
 
         Raises:
-            ValueError: No labels where they are needed, fewer than 10 (without labels 20) images, or a label outside
+            ValueError: No labels if they are needed, fewer than 10 (without labels 20) images, or a label outside
                 [0, num_classes).
         """
         if self.pretrain == "none" or not math.isnan(self.accuracy):

@@ -1,4 +1,4 @@
-"""How a small network learns its features: from labels, or from the images alone."""
+"""How a small network learns its features: from labels, or only from the images."""
 
 import math
 from collections.abc import Callable
@@ -129,7 +129,7 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
         temperature: Divides the cosines, > 0.
 
     Returns:
-        Scalar >= 0; ln(2B - 1) where all rows are equal.
+        Scalar >= 0; ln(2B - 1) if all rows are equal.
     """
     partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
     return F.cross_entropy(_similarities(z) / temperature, partner)

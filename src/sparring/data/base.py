@@ -89,7 +89,7 @@ class ImageData(Dataset, ABC):
         return [caption for _, (_, found) in self._in_chunks(self._chosen(n, seed)) for caption in found]
 
     def holdout(self) -> "ImageData | None":
-        """The split to evaluate against, never trained on, or None where the data set knows none."""
+        """The split to evaluate against, never trained on, or None if the data set knows none."""
         return None
 
     def alike(self, images: "ImageData") -> "ImageData":

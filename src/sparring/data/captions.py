@@ -9,10 +9,10 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 
 
 def captions_beside(folder: Path, files: list[Path]) -> list[str | None]:
-    """The caption of each image, None where there is none.
+    """The caption of each image, None if there is none.
 
     They come from `metadata.jsonl` or `metadata.csv` in the folder, with the columns `file_name` and `text` (as
-    `datasets` has it), or, where there is no such file, from a `.txt` of each image's name. Symbolic links are not
+    `datasets` has it), or, if there is no such file, from a `.txt` of each image's name. Symbolic links are not
     followed.
 
     Args:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def image_column_of(features: "datasets.Features", asked: str | None) -> str:
-    """The column of images that is asked for, or the first one; raises ValueError where there is none."""
+    """The column of images that is asked for, or the first one; raises ValueError if there is none."""
     columns = [name for name, feature in features.items() if _holds_images(feature)]
     if asked is None and columns:
         return columns[0]
@@ -51,7 +51,7 @@ def _column(table: "datasets.Dataset", setting: str, name: str) -> list:
 
 
 def rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str] | list[int]]) -> list[int]:
-    """Numbers of the rows whose cells have these values; raises ValueError where none is left."""
+    """Numbers of the rows whose cells have these values; raises ValueError if none is left."""
     import datasets
 
     keep = list(range(len(table)))
@@ -72,7 +72,7 @@ def rows_where(table: "datasets.Dataset", where: dict[str, str | int | list[str]
 
 
 def labels_in(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | None, list[str] | None, int | None]:
-    """(rows,) int64 with -1 where a label is missing, class names, number of classes; None without labels."""
+    """(rows,) int64 with -1 if a label is missing, class names, number of classes; None without labels."""
     import datasets
 
     if asked is None:
@@ -95,7 +95,7 @@ def labels_in(table: "datasets.Dataset", asked: str | None) -> tuple[Tensor | No
 
 
 def captions_in(table: "datasets.Dataset", column: str) -> list[str | None]:
-    """The captions of all rows, None where one is missing; raises ValueError for a column of anything else."""
+    """The captions of all rows, None if one is missing; raises ValueError for a column of anything else."""
     cells = _column(table, "text_column", column)
     if not is_text(table.features[column]):
         raise ValueError(f"`text_column={column}` holds {table.features[column]}; captions are strings")

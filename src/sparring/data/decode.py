@@ -22,7 +22,7 @@ STORED_BYTES = 512 * 2**20
 class DecodedImages(ImageData):
     """Images that have to be decoded, from wherever `_sources` finds their bytes.
 
-    How an image becomes a tensor: it is turned as its EXIF tag says (JPEG), laid on white where it is transparent, made
+    How an image becomes a tensor: it is turned as its EXIF tag says (JPEG), laid on white if it is transparent, made
     grey or RGB (`channels`), its centre square resized with antialias (Lanczos) to `size` (the same as resizing the
     shorter side and cropping the centre), and framed with `pad` black pixels on each side.
 
@@ -33,7 +33,7 @@ class DecodedImages(ImageData):
         rows: numbers of the images in the source.
         labels: (source rows,) int64, or None.
         captions: one per source row, or None; an image whose caption is missing or blank cannot be used.
-        class_names: one per class, where they are known.
+        class_names: one per class, if they are known.
         num_classes: None without labels.
         size: width and height to resize to. None: images stay as they are and must all have one size.
         pad: black pixels added on each side, after resizing: 28x28 with `pad=2` is 32x32.
@@ -226,7 +226,7 @@ class DecodedImages(ImageData):
 
 
 def split_off(rows: list[int], groups: Callable[[int], str], share: float) -> tuple[list[int], list[int]]:
-    """Rows to train on and rows to hold out; all rows of a group lie on one side, which its name alone decides.
+    """Rows to train on and rows to hold out; all rows of a group lie on one side, which only its name decides.
 
     Args:
         rows: what is split.
@@ -248,7 +248,7 @@ def split_off(rows: list[int], groups: Callable[[int], str], share: float) -> tu
 
 
 def check_same_kind(data: ImageData, holdout: ImageData) -> None:
-    """Raises ValueError where a holdout has other shapes or classes than the data it belongs to."""
+    """Raises ValueError if a holdout has other shapes or classes than the data it belongs to."""
     if holdout.image_shape != data.image_shape:
         raise ValueError(
             f"holdout {holdout.name} has images of shape {holdout.image_shape}, {data.name} of {data.image_shape}: "

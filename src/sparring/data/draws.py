@@ -97,7 +97,7 @@ class Draws:
         return sorted(torch.randperm(n, generator=self._shared)[:k].tolist())
 
     def to(self, device: torch.device | str) -> "Draws":
-        """These draws on another device, from the first call on; itself where the device is the same."""
+        """These draws on another device, from the first call on; itself if the device is the same."""
         if torch.empty(0, device=device).device == self.device:
             return self
         return Draws(self.seed, step=self.step, phase=self.phase, rows=self.rows, total=self.total, device=device)

@@ -31,7 +31,7 @@ class HubData(DecodedImages):
         path: one parquet file, a pattern such as "shards/*.parquet", a folder, or a name on the hub.
         split: which split; parquet files are one split called train.
         image_column: None: the first column that holds images.
-        label_column: a column of class names or numbers. None: a column called label, where it is one of class names.
+        label_column: a column of class names or numbers. None: a column called label, if it is one of class names.
         text_column: a column of captions, which then take the place of labels.
         size: width and height to resize to (centre square). None: images stay as they are and must all have one size.
         pad: black pixels added on each side, after resizing: Fashion-MNIST is 28x28, `pad=2` makes it 32x32.
@@ -41,7 +41,7 @@ class HubData(DecodedImages):
         flip: turn half of the training images left to right.
         on_error: "stop" at images that cannot be used, or "skip" them with a warning.
         holdout: the images to evaluate against: another parquet file (or pattern), or a split. None: the split test or
-            validation, where there is one.
+            validation, if there is one.
         holdout_share: for sets without such a split: about this share of the groups is held out and not trained on.
         group_column: rows with the same value here stay on the same side. None: each row is a group.
         group_separator: only what stands before it in that column names the group: of "1f469-1f3fb" and "1f469" with

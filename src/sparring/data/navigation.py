@@ -63,6 +63,11 @@ def executed(action: Tensor) -> Tensor:
     return action / action.norm(dim=1, keepdim=True).clamp(min=1)
 
 
+def pairs(position: Tensor, action: Tensor) -> Tensor:
+    """Images [B, 4, 1, 1] of positions and actions [B, 2], the latter as they are carried out."""
+    return torch.cat([position, executed(action)], dim=1)[:, :, None, None]
+
+
 def step(position: Tensor, action: Tensor) -> Tensor:
     """[n, 2] where actions [n, 2] lead; who would cross the wall, or leave [-1, 1], stays (at its edge)."""
     there = (position + STRIDE * executed(action)).clamp(-1, 1)

@@ -12,7 +12,7 @@ from sparring.data.draws import derived_seed
 
 
 class Indices(list[int]):
-    """Row numbers of one micro-batch, and their place in the stream, which alone decides all that is drawn with them.
+    """Row numbers of one micro-batch, and their place in the stream, which decides all that is drawn with them.
 
     So flips and partners do not depend on the number of data workers, and a run that goes on repeats nothing. A plain
     list of indices has no place and is never flipped: evaluation sees the images as they are.

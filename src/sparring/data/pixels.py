@@ -25,7 +25,7 @@ Source = Path | bytes | None
 
 
 def check_settings(size: int | None, pad: int, channels: int | None, on_error: str) -> None:
-    """Raises ValueError where a setting of a data set of image files is out of range."""
+    """Raises ValueError if a setting of a data set of image files is out of range."""
     if size is not None and size < 1:
         raise ValueError(f"`size={size}` must be at least 1, or left out to keep the images' own size")
     if pad < 0:
@@ -108,7 +108,7 @@ def _is_tga(source: Source) -> bool:
 
 
 def _check_range(image: "Image") -> None:
-    """Raises ValueError where nothing says which numbers are black and white."""
+    """Raises ValueError if nothing says which numbers are black and white."""
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is unknown")
     if image.mode == "I" and image.format not in ("PNG", "PPM"):

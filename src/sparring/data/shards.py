@@ -22,7 +22,7 @@ TAR_IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", 
 """Endings of the images in a tar; if a row has several, the first of these is meant."""
 
 Row = tuple[bytes | None, Any]
-"""The bytes of an image file, and what its row says about it (a caption, a class number), None where it is missing."""
+"""The bytes of an image file, and what its row says about it (a caption, a class number), None if it is missing."""
 
 
 class Shards(ABC):
@@ -30,7 +30,7 @@ class Shards(ABC):
 
     Attributes:
         sizes: number of rows of each group, at least 1.
-        class_names: of the column that is asked for, where the files know them.
+        class_names: of the column that is asked for, if the files know them.
     """
 
     sizes: list[int]
@@ -270,7 +270,7 @@ def _key_and_ending(name: str) -> tuple[str, str]:
 
 
 def _found(path: str) -> list[str]:
-    """The files of a pattern, in the order of their names; raises ValueError where there are none."""
+    """The files of a pattern, in the order of their names; raises ValueError if there are none."""
     if "://" not in path:
         files = [path] if os.path.isfile(path) else sorted(glob.glob(path))
     elif path.partition("://")[0] in REMOTE and "::" not in path:

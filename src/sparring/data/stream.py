@@ -25,7 +25,7 @@ class StreamData(ImageData):
 
     An epoch takes whole groups of rows (row groups of parquet files, or tar files) in a shuffled order and mixes the
     rows of as many groups as make up `shuffle_buffer`; what a process holds is bounded by that. The order is a function
-    of the seed alone, and any place in it can be read at once: there is no state to save, and a run goes on exactly
+    only of the seed, and any place in it can be read at once: there is no state to save, and a run goes on exactly
     where it was, also with another number of processes or workers.
 
     Args:
@@ -33,7 +33,7 @@ class StreamData(ImageData):
         image_column: None: the first column (in a tar: the file of a row) that holds images.
         label_column: a column of class numbers; in a tar an ending, such as "cls".
         text_column: a column of captions; in a tar an ending, such as "txt".
-        num_classes: where the shards do not know it.
+        num_classes: if the shards do not know it.
         size: width and height to resize to (centre square). None: that of the first image; others cannot be used.
         pad: black pixels added on each side, after resizing.
         channels: 1 grey, 3 RGB.
@@ -161,7 +161,7 @@ class StreamData(ImageData):
         raise ValueError(f"{MOST_BROKEN} images of {self.name} in a row cannot be used, from number {index} on")
 
     def _condition(self, cell: Any) -> str | int | None:
-        """What a row says about its image; raises ValueError where it does not say it."""
+        """What a row says about its image; raises ValueError if it does not say it."""
         if self.text:
             if not (isinstance(cell, str) and cell.strip()):
                 raise ValueError("no caption")
@@ -187,7 +187,7 @@ class StreamData(ImageData):
 
 
 class Window:
-    """The groups of rows that are open, those used last, with at most so many rows; empty where it is copied to.
+    """The groups of rows that are open, those used last, with at most so many rows; a copy of it is empty.
 
     Args:
         shards: where the groups are.

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.generators import Denoiser
+from sparring.generators import Condition, Denoiser
 from sparring.methods.fitted_denoiser import BATCH, fit_denoiser
+from sparring.process import Times
+from sparring.rollout import Noised
 
 MOST = 4000  # clips that are looked at
 
@@ -32,6 +34,23 @@ def some_frames(clips: Tensor, channels: int, draws: Draws, k: int) -> Tensor:
     chosen = draws.uniform(frames.shape[:2]).argsort(1)[:, :k]
     rows = torch.arange(len(clips), device=clips.device)
     return frames[rows[:, None], chosen].flatten(0, 1)
+
+
+def noised_frames(denoiser: Denoiser, batch: Batch, frames: Tensor, times: Times) -> tuple[Noised, Condition]:
+    """Frames [B k, C, H, W] of B clips with noise of their own at one level for those of a clip, and their condition.
+
+    Args:
+        denoiser: of single frames.
+        batch: the clips, with their condition and draws.
+        frames: k of each clip, one clip after the other.
+        times: distribution of the level.
+    """
+    process, n = denoiser.process, len(batch)
+    k = len(frames) // n
+    t = times(process, batch.draws, n).repeat_interleave(k)
+    eps = batch.draws.normal((n, k, *frames.shape[1:])).to(frames).flatten(0, 1)
+    condition = batch.condition.repeat_interleave(k) if denoiser.takes_labels else None
+    return Noised(frames, eps, t, process.add_noise(frames, eps, t)), condition
 
 
 def fit_frames(denoiser: Denoiser, data: ImageData, channels: int, steps: int, seed: int) -> None:

@@ -1,5 +1,7 @@
 """A diffusion model of views on a line, which is all that CAD and IT3D know of objects."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Given
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.methods.fitted_denoiser import BATCH, fit_denoiser
-from sparring.methods.method import frozen_copy
+from sparring.methods.method import check_not_negative, frozen_copy
 from sparring.networks import MLP
 from sparring.process import VP
 from sparring.rollout.views import angle_of, views
@@ -24,6 +26,8 @@ class ViewModel(nn.Module):
         num_poses: evenly over half a turn.
         density: of full matter, per side of the image.
         width: of the denoiser's layers.
+        steps: updates of the denoiser.
+        poses: what the discriminator is given: the "own" pose, or one that is "shuffled" over the rows: a control.
 
     Raises:
         ValueError: a setting out of range, a generator with classes or of images that are not square, a discriminator
@@ -31,15 +35,26 @@ class ViewModel(nn.Module):
     """
 
     def __init__(
-        self, generator: LatentGenerator, discriminator: Discriminator, num_poses: int, density: float, width: int
+        self,
+        generator: LatentGenerator,
+        discriminator: Discriminator,
+        num_poses: int,
+        density: float,
+        width: int,
+        steps: int,
+        poses: Literal["own", "shuffled"],
     ) -> None:
         super().__init__()
+        check_not_negative(teacher_steps=steps)
         if num_poses < 1 or density <= 0:
             raise ValueError(f"`num_poses={num_poses}` must be at least 1, and `density={density}` above 0")
+        if poses not in ("own", "shuffled"):
+            raise ValueError(f"`poses={poses}` must be own or shuffled")
         channels, height, side = generator.image_shape
         if generator.takes_labels or height != side:
             raise ValueError("`generator`: views are of square images without classes")
         self.num_poses, self.density, self.numbers = num_poses, density, channels * side
+        self.steps, self.shuffled = steps, poses == "shuffled"
         check_takes(discriminator, self.numbers, num_poses)
         net = MLP(in_channels=self.numbers, width=width, frequencies=0, num_class_embeds=num_poses)
         self.denoiser = frozen_copy(Denoiser(net, VP(), "v"))
@@ -48,7 +63,11 @@ class ViewModel(nn.Module):
         """Views [B, C n, 1, 1] of images [B, C, n, n] from poses [B]."""
         return views(images, angle_of(poses, self.num_poses), self.density)
 
-    def fit(self, data: ImageData, steps: int, seed: int) -> None:
+    def given(self, poses: Tensor) -> Given:
+        """What the discriminator is told of views from poses [B]."""
+        return Given(labels=poses.roll(1, 0) if self.shuffled else poses)
+
+    def fit(self, data: ImageData, seed: int) -> None:
         """Trains the denoiser on views of the data; it is frozen again afterwards."""
         images = data.images(min(len(data), MOST)).to(self.denoiser.device)
 
@@ -57,7 +76,7 @@ class ViewModel(nn.Module):
             return Batch(self.seen(images[draws.integers(len(images), (BATCH,))], poses), poses, draws)
 
         self.denoiser.requires_grad_(True).train()
-        fit_denoiser(self.denoiser, batch_of, steps, seed, "the diffusion model of views")
+        fit_denoiser(self.denoiser, batch_of, self.steps, seed, "the diffusion model of views")
         self.denoiser.requires_grad_(False).eval()
 
 

@@ -27,7 +27,7 @@ class Gaussian:
 def root(covariance: Tensor) -> Tensor:
     """A factor A [d, r] with A A^T = covariance [d, d], float64.
 
-    Cholesky where the matrix is positive definite; otherwise eigenvectors, where eigenvalues below d * 2^-52 of the
+    Cholesky if the matrix is positive definite; otherwise eigenvectors, where eigenvalues below d * 2^-52 of the
     largest count as zero.
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)

@@ -35,7 +35,7 @@ def kernel_distance(x: Tensor, y: Tensor, *, confidence: float = 0.95, block: in
     The interval is normal, from the spread of the rows' shares in the statistic (the jackknife): right where the laws
     differ and too wide (up to sqrt 2) where they agree. Neither value nor interval depends on the order of the rows.
 
-    Memory: block x block pairs, or d^3 / 2 numbers where 4 d^2 is less than n and m.
+    Memory: block x block pairs, or d^3 / 2 numbers if 4 d^2 is less than n and m.
     """
     for name, rows in (("x", x), ("y", y)):
         if rows.ndim != 2 or len(rows) < 2:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def as_double(x: Tensor) -> Tensor:
-    """`x` in float64, on the same device where that device knows float64 (Apple's does not), else on the CPU."""
+    """`x` in float64, on the same device if that device knows float64 (Apple's does not), else on the CPU."""
     return x.detach().cpu().double() if x.device.type == "mps" else x.detach().double()
 
 
@@ -48,7 +48,7 @@ class Accumulator(ABC):
         """The accumulator that `state()` described."""
 
     def across_processes(self) -> Self:
-        """The merged sums of all processes of torch.distributed, the same on each; a copy where there is one."""
+        """The merged sums of all processes of torch.distributed, the same on each; a copy if there is one."""
         several = dist.is_available() and dist.is_initialized()
         merged = type(self)(self.dim)
         for state in _gather_states(self.state()) if several else [self.state()]:

@@ -98,9 +98,9 @@ class Reference:
         Args:
             images: Fakes [n, C, H, W] in [-1, 1], or an iterable of such batches.
             labels: Classes [n] that the fakes were asked to be of, for `class_accuracy`; None: none were.
-            bootstrap: Number of `frechet_resamples`; 0: no interval (null); None: 50 where d <= 128, else 0.
+            bootstrap: Number of `frechet_resamples`; 0: no interval (null); None: 50 if d <= 128, else 0.
             floor: Whether to measure reals against reals at the same n too (once per n).
-            pairs: Number of closest (fake, training image) pairs to list, where there are training images.
+            pairs: Number of closest (fake, training image) pairs to list, if there are training images.
 
         Returns:
             frechet, frechet_interval, frechet_resamples, kernel, kernel_interval, precision, recall, density, coverage,
@@ -149,7 +149,7 @@ class Reference:
     def floor(self, n: int) -> Floor:
         """What n reals score: training images against the reference, or one half of the reference against the other.
 
-        A random choice of n training images (all, where there are fewer: its `n` says how many); without training
+        A random choice of n training images (all, if there are fewer: its `n` says how many); without training
         images, the two halves of the reference, at most n of the one against the whole other.
         """
         if n not in self._floors:

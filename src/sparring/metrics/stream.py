@@ -19,7 +19,7 @@ class FeatureStream:
 
     Args:
         features: The feature network.
-        kernel: Whether to keep what the kernel distance needs (d^3 / 2 numbers); None: where d <= 128.
+        kernel: Whether to keep what the kernel distance needs (d^3 / 2 numbers); None: if d <= 128.
     """
 
     def __init__(self, features: Backbone, *, kernel: bool | None = None) -> None:
@@ -57,7 +57,7 @@ class FeatureStream:
         return total
 
     def distances(self, reference: "FeatureStream") -> dict[str, Any]:
-        """frechet and kernel (None where it was not kept) to another stream, with n, n_reference and features."""
+        """frechet and kernel (None if it was not kept) to another stream, with n, n_reference and features."""
         if self.moments is None or reference.moments is None:
             raise ValueError("a stream has seen no images: call update first")
         kernel = None

@@ -45,11 +45,11 @@ class Process(ABC):
 
     @abstractmethod
     def log_alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(log alpha, log sigma) at t, in float64; -inf where one of them is 0."""
+        """(log alpha, log sigma) at t, in float64; -inf if one of them is 0."""
 
     @abstractmethod
     def t_from_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time with this log-SNR; the nearest end of [0, 1] where there is none."""
+        """The time with this log-SNR; the nearest end of [0, 1] if there is none."""
 
     @abstractmethod
     def snap(self, t: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ What diffusers does along this path, and what `set_timesteps` below makes of it:
   times of Euler (with 1 - 1e-6 in place of 1), DPM-Solver++ 0.999 of them.
 - UniPCMultistepScheduler cannot precondition as EDM does, so that EDM has none. diffusers has no Heun for EDM: ours.
 - "trailing" spacing makes m + 1 steps of 62 of the m up to 1000 (61, 103, 121, ...), the last at timestep -1. Refused.
-- DDIMScheduler steps to n - N // m, which is its own next time only where m divides N, or with "leading" spacing, which
+- DDIMScheduler steps to n - N // m, which is its own next time only if m divides N, or with "leading" spacing, which
   other pipelines have. Elsewhere the noise left in the sample and the time told to the network drift apart by up to
   N % m of N levels. Refused from 5 % on, which does not touch m <= 50; "euler" is the same solver without the drift.
 - PNDMScheduler (Stable Diffusion 1.5 ships with it) asks twice at its first time, m + 1 calls in all. Left.
@@ -213,7 +213,7 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     The same as `scheduler.set_timesteps(num_steps)` but for what the top of this file says.
 
     Raises:
-        ValueError: where diffusers cannot make that many steps, or cannot make them right.
+        ValueError: diffusers cannot make that many steps, or cannot make them right.
     """
     name: str = type(scheduler).__name__
     levels: int = scheduler.config["num_train_timesteps"]
@@ -279,7 +279,7 @@ def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | 
 
 
 def shifted(scheduler: Any, num_steps: int) -> dict[str, float]:
-    """Puts a shift that follows the images' size where a scheduler reads it; what `set_timesteps` wants of it beside.
+    """Puts a shift that follows the images' size into the scheduler that reads it; what `set_timesteps` wants beside.
 
     Raises:
         ValueError: the scheduler wants one, and nobody says which.

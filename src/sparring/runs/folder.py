@@ -148,7 +148,7 @@ class RunFolder:
             draft.rename(self.frozen)
 
     def save_lora(self, weights: dict[str, Tensor]) -> None:
-        """Writes adapters as diffusers' `load_lora_weights` reads them; nothing where there are none."""
+        """Writes adapters as diffusers' `load_lora_weights` reads them; nothing if there are none."""
         if weights:
             draft = self.lora.with_suffix(".draft")
             with writing("the adapters", self.path):
@@ -209,7 +209,7 @@ class RunFolder:
         return float("inf") if score is None else float(score)
 
     def load_checkpoint(self, step: int | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-        """The checkpoint of a step, the newest when None; None where the run has no checkpoint yet.
+        """The checkpoint of a step, the newest when None; None if the run has no checkpoint yet.
 
         Raises:
             ValueError: no such step, or a damaged checkpoint (the message names the one before it).

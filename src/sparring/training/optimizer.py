@@ -1,4 +1,4 @@
-"""One player's optimiser: AdamW, gradient clipping and a learning rate that is a function of the step alone."""
+"""One player's optimiser: AdamW, gradient clipping and a learning rate that is a function of only the step."""
 
 import math
 from dataclasses import dataclass, field

@@ -44,7 +44,7 @@ class Trainer:
     """Trains a method on a data set and keeps everything in a run folder.
 
     All randomness of a run is a function of (seed, step, row of the global batch): the same seed gives the same weights
-    however the global batch is cut into processes and micro-batches, and a resumed run repeats nothing. (Not so where a
+    however the global batch is cut into processes and micro-batches, and a resumed run repeats nothing. (Not so if a
     loss relates the images of a micro-batch: SADM without `structure_batch`, ADT with `reference="unpaired"`.)
 
     Args:
@@ -78,7 +78,7 @@ class Trainer:
         max_skipped: the run stops after this many steps in a row whose loss or gradient is not finite.
         data_workers: processes that read images; 0 reads in this one.
         tracker: also log numbers, settings and sample grids to a tracker of accelerate ("tensorboard", "wandb",
-            "trackio" …), see `Tracking`; "none": metrics.jsonl alone.
+            "trackio" …), see `Tracking`; "none": only metrics.jsonl.
         config: written to config.yaml beside these settings (the resolved recipe).
         keep_best: also keep the checkpoint whose average has the lowest error (of denoising) on 256 held-out images (of
             the training set if it knows no holdout), measured at every checkpoint.
@@ -307,7 +307,7 @@ class Trainer:
             )
 
     def resume(self, step: int | None) -> None:
-        """Puts the newest checkpoint back, or that of a step, or the start where there is none yet."""
+        """Puts the newest checkpoint back, or that of a step, or the start if there is none yet."""
         config = self.folder.read_config()
         if "data" in (before := config.get("made_with") or {}):
             self.data.check_fingerprint(before["data"])
@@ -399,7 +399,7 @@ class Trainer:
     # -- what is written -----------------------------------------------------------------------------------------------
 
     def log(self) -> None:
-        """One line of means to metrics.jsonl, the tracker and the screen; a warning where a player wins or dies."""
+        """One line of means to metrics.jsonl, the tracker and the screen; a warning if a player wins or dies."""
         line = self.means.line() | {"skipped": self.skipped, "seconds_per_step": self.seconds / self.step}
         warning = self.watch(line)
         self.write(line)

@@ -33,8 +33,8 @@ class ImprovedDDPM(Method):
 
     Args:
         generator: the denoiser to train, on a VP process; its network gives twice as many channels as it takes.
-        objective: "hybrid" is the squared error and the bound, which trains the variance only; "bound" is the bound
-            alone, which then trains both.
+        objective: "hybrid" is the squared error and the bound, which trains the variance only; "bound" is only
+            the bound, which then trains both.
         bound_weight: factor of the bound in the hybrid loss.
         bins: values that a pixel can have; 17 for the digits.
         times: distribution of the noise level; all levels equally likely when None.

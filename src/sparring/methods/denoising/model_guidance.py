@@ -6,10 +6,10 @@ The target of a conditional output holds the guidance already, so that one pass 
 
     target' = target + 1[t < 0.75] (w - 1) sg(f_ema(x_t, t, y) - f_ema(x_t, t, none))
 
-for images with a condition, after a start without it; images whose condition is left out keep the plain target. The
+for images with a condition, from `start_step` on; images whose condition is left out keep the plain target. The
 average is itself guided, so the fixed point is m_c + (w - 1) / (2 - w) (m_c - m_u): ordinary guidance by 1 / (2 - w),
 1.82 for the paper's 1.45, and none from w = 2 on. f is the network's own output, whatever it predicts; the paper has a
-flow. Sizes, rates and the start step are ours.
+flow. Sizes, rates and `start_step` are ours.
 """
 
 from dataclasses import dataclass

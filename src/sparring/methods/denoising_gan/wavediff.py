@@ -11,8 +11,6 @@ autoencoder, so that it is shipped in the folder. The paper's U-Net also uses wa
 the ordinary one. The mean in the term runs over all numbers of the bands (our reading), with the paper's lambda of 1.
 """
 
-from typing import Any
-
 from diffusers import DiTTransformer2DModel, UNet2DModel
 
 from sparring.data import Batch
@@ -49,8 +47,8 @@ class WaveDiff(DDGAN):
         penalty: Penalty | list[Penalty] | None = None,
     ):
         check_not_negative(reconstruction_weight=reconstruction_weight)
-        net: Any = generator.net
-        channels = net.config["in_channels"] if issubclass(type(net), UNet2DModel | DiTTransformer2DModel) else 1
+        net, config = generator.net, getattr(generator.net, "config", {})
+        channels = config["in_channels"] if isinstance(net, UNet2DModel | DiTTransformer2DModel) else 1
         if channels % 4:
             raise ValueError(
                 f"{type(net).__name__} does not take wavelet bands, which have 4 channels for each of the images: "

@@ -27,15 +27,15 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.drifting import unsteadiness
 from sparring.discriminators import DenoiserHeads, Given, Views, discriminator_losses, generator_loss
-from sparring.generators import Condition, Denoiser, Generator
+from sparring.generators import Denoiser, Generator
 from sparring.generators.loading import load_denoiser
-from sparring.methods.frame_model import fit_frames, of_frames, some_frames
+from sparring.methods.frame_model import fit_frames, noised_frames, of_frames, some_frames
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
 from sparring.process import LogitNormal, Times, Uniform
-from sparring.rollout import Noised, denoising_loss, from_noise, student_levels
+from sparring.rollout import denoising_loss, from_noise, student_levels
 
 MEASURED = 64
 
@@ -157,20 +157,16 @@ class AVDM2(Method):
         fit_frames(psi, data, self.frame_channels, self.frame_steps, seed)
         self.teacher.load_state_dict(psi.state_dict())
 
-    def some_frames(self, clips: Tensor, draws: Draws, k: int) -> Tensor:
-        """k different frames of each clip [B, F C, H, W] by chance, [B k, C, H, W]."""
-        return some_frames(clips, self.frame_channels, draws, k)
-
     def seen(self, clips: Tensor, draws: Draws) -> Tensor:
         """Clips as the discriminator sees them, with their frames in another order if these are shuffled."""
         if not self.shuffled:
             return clips
         frames = clips.unflatten(1, (-1, self.frame_channels))
-        return self.some_frames(clips, draws, frames.shape[1]).view_as(clips)
+        return some_frames(clips, self.frame_channels, draws, frames.shape[1]).view_as(clips)
 
     def rollout(self, batch: Batch) -> Clips:
         x_0 = from_noise(self.generator, batch, self.levels).x0
-        frames = self.some_frames(x_0, batch.draws, self.frames)
+        frames = some_frames(x_0, self.frame_channels, batch.draws, self.frames)
         rollout = Clips(x_0, frames)
         if (heads := self.discriminator.clips) is not None:
             t = self.times(self.generator.process, batch.draws, len(batch))
@@ -179,19 +175,11 @@ class AVDM2(Method):
             rollout.views = heads.views(real, fake, given, batch.draws)
         return rollout
 
-    def noised(self, denoiser: Denoiser, batch: Batch, frames: Tensor, times: Times) -> tuple[Noised, Condition]:
-        """Frames [B k, C, H, W] with noise of their own at one drawn level for those of a clip, and their condition."""
-        k, process, n = self.frames, denoiser.process, len(batch)
-        t = times(process, batch.draws, n).repeat_interleave(k)
-        eps = batch.draws.normal((n, k, *frames.shape[1:])).to(frames).flatten(0, 1)
-        condition = None if not denoiser.takes_labels else batch.condition.repeat_interleave(k)
-        return Noised(frames, eps, t, process.add_noise(frames, eps, t)), condition
-
     def discriminator_loss(self, batch: Batch, rollout: Clips) -> Losses:
         losses: Losses = {}
         if (psi := self.discriminator.fake_score) is not None:
             times = psi.process.default_times()
-            noised, condition = self.noised(psi, batch, rollout.frames.detach(), times)
+            noised, condition = noised_frames(psi, batch, rollout.frames.detach(), times)
             losses["fake_score"] = denoising_loss(psi, noised, condition, None)
         if (heads := self.discriminator.clips) is not None:
             adversarial, statistics = discriminator_losses(
@@ -206,7 +194,7 @@ class AVDM2(Method):
         if (psi := self.discriminator.fake_score) is not None:
             assert self.teacher is not None
             with torch.no_grad():
-                noised, condition = self.noised(psi, batch, rollout.frames, self.score_times)
+                noised, condition = noised_frames(psi, batch, rollout.frames, self.score_times)
                 real = self.teacher(noised.x_t, noised.t, condition).x0
                 fake = psi(noised.x_t, noised.t, condition).x0
             losses["frames"] = self.frame_weight * distribution_matching(rollout.frames, real, fake)

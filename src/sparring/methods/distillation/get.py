@@ -8,7 +8,7 @@ student is a transformer whose blocks are run until their state is at rest; one 
     u = I(z),     s* = F(s*, u),     x = W s*
     L = mean |x - y| + early_weight mean |W s_half - y|,    s_half: the state after half of the steps
 
-F has few weights that all steps share, so quality is bought with computing and not with weights. Fake: the student's
+F has few weights that all steps share, so quality is bought with steps and not with weights. Fake: the student's
 image of a noise of the bank. Nobody tells it from real: there is no discriminator, and after the bank no teacher.
 
 The paper: pairs, patches, blocks that read the noise once and are added to queries, keys and values of the others, L1,

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views
+from sparring.discriminators import Discriminator, Views
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.gan import GAN
 from sparring.methods.view_model import ViewModel
 from sparring.objectives import R1, Objective, Penalty
 
-ASKED = 4  # noise levels at which a sample's pose is judged
+ASKED = 4  # noise levels at which it is asked how a sample fits its pose
 
 
 class CAD(GAN):
@@ -73,28 +73,24 @@ class CAD(GAN):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        if num_steps < 1 or teacher_steps < 0:
-            raise ValueError(f"`num_steps={num_steps}` must be at least 1, and `teacher_steps={teacher_steps}` 0")
+        if num_steps < 1:
+            raise ValueError(f"`num_steps={num_steps}` must be at least 1")
         if not 0 < kept <= 1 or int(kept * (num_views // max(num_poses, 1))) < 1:
             raise ValueError(
                 f"`kept={kept}`, `num_views={num_views}`: keep a share in (0, 1], and a view of each of {num_poses}"
             )
-        if poses not in ("own", "shuffled"):
-            raise ValueError(f"`poses={poses}` must be own or shuffled")
-        if penalty is None:
-            penalty = R1(weight=1.0, every=16)
+        penalty = R1(weight=1.0, every=16) if penalty is None else penalty
         super().__init__(generator, discriminator, objective=objective, penalty=penalty)
-        self.model = ViewModel(generator, discriminator, num_poses, density, teacher_width)
-        self.teacher_steps = teacher_steps
+        told = (num_poses, density, teacher_width, teacher_steps, poses)
+        self.model = ViewModel(generator, discriminator, *told)
         self.num_views, self.kept, self.scheduler, self.num_steps = num_views, kept, scheduler, num_steps
-        self.shuffled = poses == "shuffled"
         self.reals = torch.nn.Parameter(torch.empty(0), requires_grad=False)  # [poses, kept of each, C n, 1, 1]
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Trains the diffusion model of views, and draws and prunes the views that count as real."""
         super().prepare(data, seed)
         device = self.reals.device
-        self.model.fit(data, self.teacher_steps, seed)
+        self.model.fit(data, seed)
         teacher, num_poses = self.model.denoiser, self.model.num_poses
         each = self.num_views // num_poses
         poses = torch.arange(num_poses, device=device).repeat_interleave(each)
@@ -130,5 +126,4 @@ class CAD(GAN):
         poses = batch.draws.integers(self.model.num_poses, (len(batch),))
         real = self.reals[poses, batch.draws.integers(self.reals.shape[1], (len(batch),))].to(batch.images)
         fake = self.model.seen(self.generator(self.generator.latents(batch)), poses)
-        given = Given(labels=poses.roll(1, 0) if self.shuffled else poses)
-        return self.discriminator.views(real, fake, given, batch.draws)
+        return self.discriminator.views(real, fake, self.model.given(poses), batch.draws)

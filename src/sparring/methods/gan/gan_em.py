@@ -16,7 +16,6 @@ proportions as logits that are trained by `-mean sum_k w_k log pi_k`, whose mini
 the rates and the penalty.
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -104,7 +103,9 @@ class GANEM(GAN):
         prior.logits.data.copy_((counts / counts.sum()).log())
         learner = deepcopy(self.encoder).requires_grad_()  # the E-net itself may be frozen from here on
         optimizer = torch.optim.Adam(learner.parameters(), START_LR)
-        for rows in batches(len(images), seed):
+        random = torch.Generator().manual_seed(derived_seed(seed, "clusters"))
+        for _ in range(START_STEPS):
+            rows = torch.randint(len(images), (min(len(images), START_BATCH),), generator=random)
             optimizer.zero_grad()
             cross_entropy(at_least_float32(learner(images[rows])), clusters[rows]).backward()
             optimizer.step()
@@ -165,10 +166,3 @@ def classes_of(generator: LatentGenerator) -> Classes:
     if not isinstance(generator.prior, Classes):
         raise ValueError("`prior`: GAN-EM needs sparring.generators.Classes, whose proportions it trains")
     return generator.prior
-
-
-def batches(n: int, seed: int) -> Iterator[Tensor]:
-    """Rows of `START_STEPS` batches, of a generator of their own."""
-    random = torch.Generator().manual_seed(derived_seed(seed, "clusters"))
-    for _ in range(START_STEPS):
-        yield torch.randint(n, (min(n, START_BATCH),), generator=random)

@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Views, discriminator_losses, generator_loss
 from sparring.generators import Generator, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative, moving_copy
 from sparring.methods.view_model import ViewModel
 from sparring.networks.precision import at_least_float32
 from sparring.objectives import R1, NonSaturating, Objective, Penalty, penalties_of
-from sparring.process import Times, Uniform, per_image
+from sparring.process import Times, Uniform
+from sparring.rollout.edited import edited
 
 FALL = 0.5  # of the time after the coarse object, over which the adversarial weight falls to 0
 
@@ -93,7 +94,7 @@ class IT3D(Method):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
-        check_not_negative(sds_weight=sds_weight, adversarial_weight=adversarial_weight, teacher_steps=teacher_steps)
+        check_not_negative(sds_weight=sds_weight, adversarial_weight=adversarial_weight)
         if sds_weight == adversarial_weight == 0:
             raise ValueError("`sds_weight=0`, `adversarial_weight=0`: nothing would teach the object")
         if not 0 <= coarse < 1 or not 0 < strength <= 1 or edit_steps < 1:
@@ -101,21 +102,19 @@ class IT3D(Method):
                 f"`coarse={coarse}` must lie in [0, 1), `strength={strength}` in (0, 1], and `edit_steps={edit_steps}` "
                 "be at least 1"
             )
-        if poses not in ("own", "shuffled"):
-            raise ValueError(f"`poses={poses}` must be own or shuffled")
         super().__init__(generator, discriminator)
-        self.model = ViewModel(generator, discriminator, num_poses, density, teacher_width)
+        told = (num_poses, density, teacher_width, teacher_steps, poses)
+        self.model = ViewModel(generator, discriminator, *told)
         self.coarse_object = moving_copy(generator)
-        self.teacher_steps, self.coarse, self.strength, self.edit_steps = teacher_steps, coarse, strength, edit_steps
+        self.coarse, self.strength, self.edit_steps = coarse, strength, edit_steps
         self.sds_weight, self.adversarial_weight = sds_weight, adversarial_weight
-        self.shuffled = poses == "shuffled"
         self.objective = objective or NonSaturating()
         self.penalties = [R1(weight=1.0, every=16)] if penalty is None else penalties_of(penalty)
         self.times = times or Uniform(low=0.02, high=0.98)
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         super().prepare(data, seed)
-        self.model.fit(data, self.teacher_steps, seed)
+        self.model.fit(data, seed)
 
     @property
     def refining(self) -> bool:
@@ -137,21 +136,12 @@ class IT3D(Method):
         with torch.no_grad():
             rough = self.model.seen(self.coarse_object(z), poses)
             real = self.edited(rough, poses, batch.draws)
-        given = Given(labels=poses.roll(1, 0) if self.shuffled else poses)
+        given = self.model.given(poses)
         return ObjectViews(seen, poses, self.discriminator.views(real, seen, given, batch.draws))
 
     def edited(self, rough: Tensor, poses: Tensor, draws: Draws) -> Tensor:
         """What the model makes of views [B, C n, 1, 1] of poses [B] that are noised to `strength`, by DDIM's steps."""
-        denoiser, process = self.model.denoiser, self.model.denoiser.process
-        levels = torch.linspace(self.strength, 0, self.edit_steps + 1, device=rough.device, dtype=rough.dtype)
-        noise = draws.normal(tuple(rough.shape)).to(rough)
-        x = process.add_noise(rough, noise, levels[0].expand(len(rough)))
-        for t, after in zip(levels, levels[1:], strict=False):
-            now = t.expand(len(x))
-            x_0 = denoiser(x, now, poses).x0
-            eps = (x - per_image(process.alpha(now), x) * x_0) / per_image(process.sigma(now), x)
-            x = process.add_noise(x_0, eps, after.expand(len(x))) if after > 0 else x_0
-        return x.clamp(-1, 1)
+        return edited(self.model.denoiser, rough, poses, self.strength, self.edit_steps, draws).clamp(-1, 1)
 
     def discriminator_loss(self, batch: Batch, rollout: ObjectViews) -> Losses:
         losses, statistics = discriminator_losses(

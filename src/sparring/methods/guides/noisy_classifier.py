@@ -7,7 +7,7 @@ A classifier of noised images that knows the noise level, for `sparring sample R
     L = -E log p(y | x_t, t),        x_t = alpha x_0 + sigma eps,        t as in denoising training
 
 Real images only: there is no fake and no discriminator. The paper trains it with t uniform; here times are a setting.
-A classifier of clean images would guide badly where there is noise, which is most of the way.
+A classifier of clean images would guide badly at high noise, which is most of the way.
 """
 
 from dataclasses import dataclass

@@ -26,8 +26,8 @@ from sparring.rollout import noise
 
 
 @dataclass
-class Judged:
-    """Logits [B] of the noised real images and of the noised generated ones."""
+class NoisyLogits:
+    """Logits [B] of noised real images and of noised generated ones."""
 
     real: Tensor
     fake: Tensor
@@ -75,15 +75,15 @@ class NoisyDiscriminator(Method):
         settings = dict(scheduler=self.scheduler, num_steps=self.num_steps, draws=draws)
         self.fakes.data, _ = own_samples(self.denoiser, data, self.num_fakes, **settings)  # type: ignore[arg-type]
 
-    def rollout(self, batch: Batch) -> Judged:
+    def rollout(self, batch: Batch) -> NoisyLogits:
         if not len(self.fakes):
             raise ValueError("there are no generated images yet: call `prepare(data)` before the first step")
         process, draws = self.generator.process, batch.draws
         t = self.times(process, draws, len(batch))
         fakes = Batch(self.fakes[draws.integers(len(self.fakes), (len(batch),))], draws=draws)
         real, fake = noise(process, batch, t), noise(process, fakes, t)
-        return Judged(self.generator(real.x_t, t)[:, 0], self.generator(fake.x_t, t)[:, 0])
+        return NoisyLogits(self.generator(real.x_t, t)[:, 0], self.generator(fake.x_t, t)[:, 0])
 
-    def generator_loss(self, batch: Batch, rollout: Judged) -> Losses:
+    def generator_loss(self, batch: Batch, rollout: NoisyLogits) -> Losses:
         self.log(accuracy=((rollout.real > 0).double().mean() + (rollout.fake < 0).double().mean()) / 2)
         return {"real": softplus(-rollout.real).mean(), "fake": softplus(rollout.fake).mean()}

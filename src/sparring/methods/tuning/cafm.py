@@ -21,7 +21,8 @@ paper, with its own read-out (see `DenoiserDiscriminator`) and its normalisation
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, ones_like
+import torch
+from torch import Tensor
 
 from sparring.data import Batch
 from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given
@@ -113,7 +114,7 @@ class CAFM(Method):
         def potential(x: Tensor, t: Tensor) -> Tensor:
             return self.discriminator(x, Given(labels=batch.labels, t=t, condition=batch.condition), batch.draws)
 
-        along: list[Tangent] = [(w, ones_like(noised.t) if self.move_time else None) for w in velocities]
+        along: list[Tangent] = [(w, torch.ones_like(noised.t) if self.move_time else None) for w in velocities]
         return directional(
             potential,
             noised.x_t,

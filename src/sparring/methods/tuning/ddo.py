@@ -14,20 +14,18 @@ fakes and the rule that ends the self-play are our choices (see docs/methods/ddo
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sparring.backbones import Backbone, freeze, images_to_learn
-from sparring.data import Batch, Draws, ImageData
-from sparring.generators import Denoiser, Generator
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy, held_out, moving_copy
-from sparring.methods.own_samples import own_samples
+from sparring.backbones import Backbone
+from sparring.data import Batch
+from sparring.generators import Denoiser
+from sparring.methods.method import Losses, check_not_negative
+from sparring.methods.self_play import SelfPlay
 from sparring.networks.frozen import MovingCopy
-from sparring.objectives import Distance, squared_mmd
-from sparring.process import Times, Weighting, set_timesteps
+from sparring.process import Times, Weighting
 from sparring.rollout import Noised, OneStep, denoising_error, noise
 
 
@@ -39,7 +37,7 @@ class DDORollout:
     fake: Tensor
 
 
-class DDO(Method):
+class DDO(SelfPlay):
     """Fine-tuning by the likelihood ratio to a frozen copy of the model.
 
     Args:
@@ -59,14 +57,6 @@ class DDO(Method):
         features: what that distance sees the images through; None: pixels.
     """
 
-    generator: Denoiser
-    reference: Denoiser | MovingCopy[Denoiser]
-    fakes: Tensor
-    seed: Tensor
-    over: Tensor
-    accepted: Tensor
-    distance: Tensor
-
     def __init__(
         self,
         generator: Denoiser,
@@ -83,80 +73,12 @@ class DDO(Method):
         validate: bool = False,
         features: Backbone | None = None,
     ):
-        if num_fakes < 1:
-            raise ValueError(f"`num_fakes={num_fakes}` must be at least 1: DDO learns from the reference's own images")
         check_not_negative(beta=beta, fake_weight=fake_weight)
-        if rounds < 1:
-            raise ValueError(f"`rounds={rounds}` must be at least 1")
-        if not 0 <= average < 1:
-            raise ValueError(f"`average={average}` is a decay per step and must lie in [0, 1)")
-        if average > 0 and rounds == 1 and not validate:
-            raise ValueError(f"`average={average}` would be the next reference, and there is none: raise `rounds`")
-        if features is not None and not validate:
-            raise ValueError("`features` are for `validate=true`; leave them out")
-        if validate and num_fakes < 2:
-            raise ValueError(f"`num_fakes={num_fakes}`: a distance needs at least 2")
-        set_timesteps(generator.process.scheduler(scheduler, generator.prediction), num_steps)  # can it walk them?
-        super().__init__(generator)
-        self.rounds = rounds
-        self.validate = validate
-        self.plays = rounds > 1 or validate
-        self.reference = moving_copy(generator) if self.plays else frozen_copy(generator)
-        self.average_decay = average
-        self.average = moving_copy(generator) if average > 0 else None
-        self.eyes = None if features is None else freeze(features)
-        self.sampler = scheduler
-        self.beta = beta
-        self.fake_weight = fake_weight
-        self.num_steps = num_steps
+        play = dict(rounds=rounds, average=average, validate=validate, features=features)
+        super().__init__(generator, num_fakes=num_fakes, scheduler=scheduler, num_steps=num_steps, **play)  # type: ignore[arg-type]
+        self.beta, self.fake_weight = beta, fake_weight
         self.times = times or generator.process.default_times()
         self.weighting = weighting
-        self.num_fakes = num_fakes
-        self.fake_labels = torch.nn.Parameter(torch.empty(0, dtype=torch.int64), requires_grad=False)
-        if not self.plays:
-            self.fakes = torch.nn.Parameter(torch.empty(0), requires_grad=False)
-            return
-        self.register_buffer("fakes", torch.empty(0))
-        self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("over", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("accepted", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("distance", torch.zeros((), dtype=torch.float64))
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the mode; the generator stays in eval mode: dropout in one model would be read as a ratio."""
-        super().train(mode)
-        self.generator.eval()
-        return self
-
-    def size_for(self, data: ImageData) -> None:
-        self.data = data
-        if self.plays:
-            self.fakes = self.fakes.new_zeros(self.num_fakes, *self.generator.latent_shape(data.image_shape))
-
-    def prepare(self, data: ImageData, seed: int = 0) -> None:
-        super().prepare(data, seed)
-        self.size_for(data)
-        if self.rounds > self.steps:
-            raise ValueError(f"`rounds={self.rounds}`: the run has {self.steps} steps, at least one for each round")
-        if self.eyes is not None and self.eyes.needs_images:
-            self.eyes.prepare(*images_to_learn(data), seed)
-        start = self.reference.module if isinstance(self.reference, MovingCopy) else self.reference
-        fakes, told = self.samples(start, seed)
-        if told is not None:
-            self.fake_labels.data = characters(told).to(self.fakes.device) if isinstance(told, list) else told
-        self.fakes.data = fakes
-        if self.plays:
-            self.seed.fill_(seed)
-        if self.validate:
-            self.distance.fill_(self.distance_to_held_out(fakes))
-
-    def samples(
-        self, denoiser: Denoiser, seed: int, told: Tensor | list[str] | None = None, *, number: int = 0
-    ) -> tuple[Tensor, Tensor | list[str] | None]:
-        """What a model generates for a round [num_fakes, C, H, W], and the classes or captions that it was given."""
-        draws = Draws(seed, phase="fakes", step=number, device=self.fakes.device)
-        settings: dict[str, Any] = dict(scheduler=self.sampler, num_steps=self.num_steps, draws=draws, told=told)
-        return own_samples(denoiser, self.data, self.num_fakes, **settings)
 
     def rollout(self, batch: Batch) -> DDORollout:
         if not len(self.fakes):
@@ -167,12 +89,6 @@ class DDO(Method):
         fakes = Batch(self.fakes[index], draws=batch.draws)
         fakes.condition = self.generator.condition(self.told(index), fakes.x_0)
         return DDORollout(real=self.logit(batch), fake=self.logit(fakes))
-
-    def told(self, index: Tensor) -> Tensor | list[str] | None:
-        """The classes or captions of some of the generated images; None without."""
-        if self.generator.text is not None:
-            return captions(self.fake_labels[index])
-        return self.fake_labels[index] if self.generator.takes_labels else None
 
     def logit(self, batch: Batch) -> Tensor:
         """[B] surrogate of beta (log p_theta - log p_ref) at one noise level; 0 while the model is the reference."""
@@ -192,62 +108,3 @@ class DDO(Method):
             return {}
         self.log(ratio_real=rollout.real.mean(), ratio_fake=rollout.fake.mean())
         return {"real": softplus(-rollout.real).mean(), "fake": self.fake_weight * softplus(rollout.fake).mean()}
-
-    # -- rounds --------------------------------------------------------------------------------------------------------
-
-    def after_step(self) -> None:
-        if not self.plays or self.over:
-            return
-        if self.average is not None:
-            self.average.follow(self.generator, 1 - self.average_decay)
-        due = (self.step + 1) * self.rounds // self.steps
-        if due > self.accepted and (due < self.rounds or self.validate):
-            self.end_round()
-
-    def end_round(self) -> None:
-        """Makes the model the reference of the next round, or ends the self-play."""
-        assert isinstance(self.reference, MovingCopy)
-        model = self.generator if self.average is None else self.average.module
-        told, number = self.told(torch.arange(self.num_fakes)), int(self.accepted) + 1
-        fakes, _ = self.samples(model, int(self.seed), told, number=number)
-        if self.validate:
-            distance = self.distance_to_held_out(fakes)
-            if not distance < self.distance:
-                self.over.fill_(True)
-                self.reference.put_back(self.generator)
-                self.jumped = True
-                return
-            self.distance.fill_(distance)
-        self.accepted += 1
-        self.fakes.copy_(fakes)
-        self.reference.refreeze(model)
-        if self.average is not None:
-            self.average.put_back(self.generator)
-            self.jumped = True
-
-    @torch.no_grad()
-    def distance_to_held_out(self, fakes: Tensor) -> float:
-        """The energy distance of generated images, or latents, to held-out images; unbiased, so it may be below 0."""
-        real = held_out(self.data, Draws(int(self.seed), phase="held out", device=fakes.device)).images
-        see = self.eyes or torch.nn.Identity()
-        seen = [torch.cat([see(part).flatten(1).double() for part in real.split(256)])]
-        seen.append(torch.cat([see(self.generator.decode(part)).flatten(1).double() for part in fakes.split(256)]))
-        return float(squared_mmd(Distance(), *seen))
-
-    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
-        """Rounds that were accepted, and the energy distance of the last of them."""
-        if not self.plays:
-            return {}
-        distance = {"energy distance": float(self.distance)} if self.validate else {}
-        return {"rounds": float(self.accepted), **distance}
-
-
-def characters(texts: list[str]) -> Tensor:
-    """[n, length] int64: captions as Unicode numbers, with 0 behind their ends; a tensor can be saved with the run."""
-    length = max(map(len, texts))
-    return torch.tensor([[ord(c) for c in text] + [0] * (length - len(text)) for text in texts])
-
-
-def captions(numbers: Tensor) -> list[str]:
-    """The inverse of `characters`."""
-    return ["".join(chr(n) for n in row if n) for row in numbers.tolist()]

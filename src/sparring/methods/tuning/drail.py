@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.data.navigation import HORIZON, executed, reached, starts, step
+from sparring.data.navigation import HORIZON, pairs, reached, starts, step
 from sparring.discriminators import Discriminator, Given, Views, discriminator_losses
 from sparring.generators import Generator, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks import Perceptron
 from sparring.networks.gaussian_policy import GaussianPolicy, log_likelihood
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.objectives.policy import clipped_policy_loss, generalised_advantages
 
 
 @dataclass
@@ -166,29 +167,3 @@ class DRAIL(Method):
             action = generator(torch.zeros_like(position), source=position[:, :, None, None])
             position = step(position, action.flatten(1))
         return {"reached": float(reached(position).double().mean())}
-
-
-def pairs(position: Tensor, action: Tensor) -> Tensor:
-    """Images [B, 4, 1, 1] of positions and actions [B, 2], the latter as they are carried out."""
-    return torch.cat([position, executed(action)], dim=1)[:, :, None, None]
-
-
-def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
-    """[B, T] `A_t = d_t + discount trace A_{t+1}`, `d_t = r_t + discount V_{t+1} - V_t` (GAE, arXiv 1506.02438).
-
-    Args:
-        rewards: [B, T].
-        values: [B, T + 1], of the states and of the last one.
-        discount: of a reward per step.
-        trace: lambda.
-    """
-    delta, later, found = rewards + discount * values[:, 1:] - values[:, :-1], torch.zeros_like(rewards[:, 0]), []
-    for t in reversed(range(rewards.shape[1])):
-        later = delta[:, t] + discount * trace * later
-        found.append(later)
-    return torch.stack(found[::-1], dim=1)
-
-
-def clipped_policy_loss(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """`-mean min(w A, clip(w, 1 - c, 1 + c) A)` of ratios w (PPO, arXiv 1707.06347, Eq. 7)."""
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()

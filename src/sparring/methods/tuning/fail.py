@@ -39,10 +39,8 @@ from sparring.discriminators import (
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.objectives.policy import advantages_in_group
 from sparring.rollout import deterministic_scheduler, own_image, real_and_fake, standard_normal, step_from_image
-
-CLIP = 5.0  # of an advantage
-FLOOR = 1e-4  # of the standard deviation of a group's rewards, so that equal rewards have no advantage
 
 
 @dataclass
@@ -118,6 +116,7 @@ class FAIL(Method):
         self.sampler, self.sample_steps, self.num_steps = scheduler, num_steps, num_steps
         times = generator.process.t_from_model_time(self.scheduler.timesteps.float())
         self.levels = times.unique(sorted=True).flip(0)  # Heun calls the network twice at most of them
+        self.times = generator.process.default_times()
         self.draws, self.samples = draws, samples if self.policy else 1
         self.discriminator_input = discriminator_input
         self.objective = objective or NonSaturating()
@@ -141,7 +140,7 @@ class FAIL(Method):
         if self.policy:
             with torch.no_grad():
                 rewards.append(self.reward(rollout.views.real, given))
-            rollout.advantages = advantages(torch.stack(rewards, dim=1))
+            rollout.advantages = advantages_in_group(torch.stack(rewards, dim=1))
         return rollout
 
     def reward(self, features: Features, given: Given) -> Tensor:
@@ -176,7 +175,7 @@ class FAIL(Method):
         for x_0 in [*rollout.images, batch.x_0]:
             drawn = []
             for _ in range(self.draws):
-                t, eps = self.drawn_time(batch), standard_normal(batch)
+                t, eps = self.times(process, batch.draws, len(batch)), standard_normal(batch)
                 prediction = self.generator(process.add_noise(x_0, eps, t), t, batch.condition)
                 drawn.append(self.generator.output_error(prediction, x_0, eps))
             errors.append(torch.stack(drawn).mean(0))
@@ -185,16 +184,12 @@ class FAIL(Method):
     def distance_to_start(self, batch: Batch, rollout: FAILRollout) -> Tensor:
         """Mean squared distance of the network's output to that of the start, at a noised own sample."""
         assert self.start is not None
-        t, eps = self.drawn_time(batch), standard_normal(batch)
-        x_t = self.generator.process.add_noise(rollout.images[0], eps, t)
+        process = self.generator.process
+        t, eps = self.times(process, batch.draws, len(batch)), standard_normal(batch)
+        x_t = process.add_noise(rollout.images[0], eps, t)
         with torch.no_grad():
             before = self.start(x_t, t, batch.condition).output
         return (self.generator(x_t, t, batch.condition).output - before).square().mean()
-
-    def drawn_time(self, batch: Batch) -> Tensor:
-        """[B] times, the process's own."""
-        process = self.generator.process
-        return process.default_times()(process, batch.draws, len(batch))
 
     def discriminator_loss(self, batch: Batch, rollout: FAILRollout) -> Losses:
         losses, statistics = discriminator_losses(
@@ -202,9 +197,3 @@ class FAIL(Method):
         )
         self.log(**statistics)
         return {**losses}
-
-
-def advantages(rewards: Tensor) -> Tensor:
-    """[B, n] z-scores of rewards [B, n] within their row, clipped to 5; all 0 if they are equal."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    return (centred / (rewards.std(1, keepdim=True) + FLOOR)).clamp(-CLIP, CLIP)
