@@ -143,7 +143,7 @@ def test_without_an_adversary_only_what_is_kept_is_left():
         (dict(scheduler="unipc"), "`scheduler=unipc`: a few-step student"),
         (dict(num_calls=2, grad_calls=3), "`grad_calls=3` must lie between 1 and `num_calls=2`"),
         (dict(keep_weight=-1.0), "`keep_weight=-1.0`"),
-        (dict(discriminator=siamese()), "SiameseDiscriminator compares with real images"),
+        (dict(discriminator=siamese()), "SiameseDiscriminator compares fakes with the images"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

@@ -192,7 +192,7 @@ def test_what_it_refuses():
     ]:
         with pytest.raises(ValueError, match=message):
             CAFM(denoiser(), plain, **settings)
-    with pytest.raises(ValueError, match="compares images"):
+    with pytest.raises(ValueError, match="compares fakes"):
         CAFM(denoiser(), siamese())
     method = CAFM(denoiser(), plain)
     with pytest.raises(ValueError, match="does not depend on `t`"):

@@ -119,7 +119,7 @@ def test_the_calibration_on_held_out_images_is_measured():
     [
         (dict(reconstruction_weight=0, adversarial_weight=0), "one of them must be above 0"),
         (dict(adversarial_weight=-1), "`adversarial_weight=-1` must be 0 or more"),
-        (dict(discriminator=siamese()), "compares fakes with real images: use one of single images"),
+        (dict(discriminator=siamese()), "compares fakes with the images they were made from: use one of single"),
         (dict(generator=denoiser(EDM(), "edm")), "DifAugGAN needs a denoiser of a VP process that works on pixels"),
     ],
 )

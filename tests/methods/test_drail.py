@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused():
     for settings in (dict(horizon=0), dict(epochs=0), dict(clip=0.0), dict(discount=2.0), dict(entropy_weight=-1.0)):
         with pytest.raises(ValueError, match=list(settings)[0]):
             method(**settings)
-    with pytest.raises(ValueError, match="SiameseDiscriminator compares images"):
+    with pytest.raises(ValueError, match="SiameseDiscriminator compares fakes"):
         method(siamese())
     with pytest.raises(ValueError, match="`latent_dim=3` must be 2"):
         GaussianPolicy(latent_dim=3)

@@ -136,7 +136,7 @@ def test_the_anchor_is_the_squared_change_of_the_output():
         (dict(draws=0), "`draws=0` must be at least 1"),
         (dict(scheduler="lcm"), "`scheduler=lcm` adds noise"),
         (dict(anchor_weight=-1.0), "`anchor_weight=-1.0`"),
-        (dict(discriminator=siamese()), "SiameseDiscriminator compares with real images"),
+        (dict(discriminator=siamese()), "SiameseDiscriminator compares fakes with the images"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

@@ -134,3 +134,12 @@ class Discriminator(nn.Module, ABC):
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if batches of `batch_size` rows cannot work."""
+
+
+def check_single(discriminator: Discriminator) -> None:
+    """Raises ValueError for a discriminator that sees an image beside the one it was made from, and not by itself."""
+    if discriminator.needs_reference != "no":
+        raise ValueError(
+            f"{type(discriminator).__name__} compares fakes with the images they were made from: use one of single "
+            "images, such as ProjectedDiscriminator"
+        )

@@ -1,6 +1,5 @@
 """A network that sees through noise: a torch module, its noising process, and what its output means."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +22,7 @@ from sparring.generators.loop import Walk
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.own_source import OwnSource
-from sparring.generators.pipeline import stock_scheduler, write_pipeline
+from sparring.generators.pipeline import scheduler_settings, write_pipeline
 from sparring.generators.prediction import Prediction, determinant, mix
 from sparring.generators.predictor import Predictor
 from sparring.generators.sampling import Sampling
@@ -519,7 +518,7 @@ class Denoiser(Generator):
         if self.space is not None or self.text is not None or self.start is not None:
             return False
         settings: dict[str, Any] = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
-        settings["scheduler"] = json.loads(stock_scheduler(scheduler).to_json_string())
+        settings["scheduler"] = scheduler_settings(scheduler)
         return write_own(folder, net, prior=self.own_source, **settings)
 
     def adapters(self) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """A network that says something of noisy images and makes none: what guides a sampler, trained and kept like others."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from sparring.data import ImageData
 from sparring.generators.generator import Generator
 from sparring.generators.own import write_own
-from sparring.generators.pipeline import stock_scheduler
+from sparring.generators.pipeline import scheduler_settings
 from sparring.generators.sampling import Sampling
 from sparring.generators.trial import trial
 from sparring.networks.precision import at_least_float32
@@ -101,6 +100,6 @@ class Guide(Generator):
         kind: Kind = (
             "edm" if isinstance(self.process, EDM) else "flow" if isinstance(self.process, RectifiedFlow) else "v"
         )
-        scheduler = json.loads(stock_scheduler(self.process.scheduler("euler", kind)).to_json_string())
+        scheduler = scheduler_settings(self.process.scheduler("euler", kind))
         settings = {"image_shape": self._image_shape, "channels": self.channels, "scheduler": scheduler}
         return write_own(folder, self.net, guide=True, **settings)

@@ -1,6 +1,5 @@
 """A denoiser of images and their labels at once."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sparring.data import Batch, ImageData
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.merging import merged_network
 from sparring.generators.own import write_own
-from sparring.generators.pipeline import stock_scheduler
+from sparring.generators.pipeline import scheduler_settings
 from sparring.networks.joint_unet import JointUNet
 from sparring.networks.precision import at_least_float32
 from sparring.process import Process
@@ -76,6 +75,6 @@ class JointDenoiser(Denoiser):
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
         """Writes it as class, arguments and weights: the pipelines of diffusers do not take the pattern off."""
-        scheduler = json.loads(stock_scheduler(self._scheduler(sampler)).to_json_string())
+        scheduler = scheduler_settings(self._scheduler(sampler))
         net: Any = self.net
         return write_own(folder, merged_network(net), scheduler=scheduler, image_shape=self._image_shape, joint=True)

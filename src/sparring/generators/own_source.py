@@ -47,7 +47,21 @@ class OwnSource(ModelMixin, ConfigMixin):
         """Called once before the first step with training images [N, C, H, W]; by default nothing is learned."""
 
 
-class Drafts(OwnSource):
+class Draft(OwnSource):
+    """A source that has the shape of the image, `image_shape` in its configuration."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.config["image_shape"])
+
+    def size_for(self, images: int, image_shape: tuple[int, int, int]) -> None:
+        if tuple(image_shape) != self.shape:
+            raise ValueError(
+                f"`own_source.image_shape={list(self.shape)}`: the images have {list(image_shape)}; set it to that"
+            )
+
+
+class Drafts(Draft):
     """Drafts [B, C, H, W] of images by a small variational autoencoder, which is trained first and then frozen.
 
     In training a draft decodes a code of the image's own posterior, in samples one of the standard normal law:
@@ -89,16 +103,6 @@ class Drafts(OwnSource):
         self.encoder = Perceptron(numbers, [2, code], width, 2)
         self.decoder = Perceptron(code, list(image_shape), width, 2)
         self.requires_grad_(False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.config["image_shape"])
-
-    def size_for(self, images: int, image_shape: tuple[int, int, int]) -> None:
-        if tuple(image_shape) != self.shape:
-            raise ValueError(
-                f"`own_source.image_shape={list(self.shape)}`: the images have {list(image_shape)}; set it to that"
-            )
 
     def forward(self, noise: Tensor) -> Tensor:
         return self.decoder(noise.to(self.dtype)).clamp(-1, 1)
@@ -145,7 +149,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
-class Coder(OwnSource):
+class Coder(Draft):
     """Drafts [B, C, H, W] decoded from short codes, by an autoencoder that is trained with the denoiser.
 
     A code is `tanh` of a few small maps with noise of 0.05; that of a sample is drawn from the normal law of the codes
@@ -187,16 +191,6 @@ class Coder(OwnSource):
         self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
         self.register_buffer("mean", torch.zeros(self.noise_dim))
         self.register_buffer("root", torch.eye(self.noise_dim))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.config["image_shape"])
-
-    def size_for(self, images: int, image_shape: tuple[int, int, int]) -> None:
-        if tuple(image_shape) != self.shape:
-            raise ValueError(
-                f"`own_source.image_shape={list(self.shape)}`: the images have {list(image_shape)}; set it to that"
-            )
 
     def forward(self, noise: Tensor) -> Tensor:
         codes = (self.mean + noise.to(self.mean) @ self.root.T).clamp(-1, 1)

@@ -133,6 +133,11 @@ def stock_scheduler(scheduler: Any) -> Any:
     return scheduler if type(scheduler) is stock else stock.from_config(scheduler.config)
 
 
+def scheduler_settings(scheduler: Any) -> Any:
+    """The configuration of the scheduler that diffusers has, as it is written to a folder."""
+    return json.loads(stock_scheduler(scheduler).to_json_string())
+
+
 def in_float32(part: Any) -> Any:
     """A frozen network that was kept in half precision, as a pipeline that is loaded without further words needs it."""
     half = isinstance(part, nn.Module) and any(p.dtype in (torch.float16, torch.bfloat16) for p in part.parameters())

@@ -96,7 +96,26 @@ class FittedGaussian(Prior):
         return self.mean.to(noise) + noise @ root.to(noise)
 
 
-class Mixture(Prior):
+class Proportional(Prior):
+    """A prior of several parts, one for each row, in proportions `softmax(logits)` that can be trained.
+
+    The last number of the noise chooses the part.
+    """
+
+    logits: nn.Parameter
+
+    @property
+    def shares(self) -> Tensor:
+        """[K] proportions."""
+        return self.logits.softmax(0)
+
+    def component(self, noise: Tensor) -> Tensor:
+        """[B] the parts that noise [B, noise_dim] chooses, as classes 0 to K - 1."""
+        uniform, ends = 0.5 * (1 + torch.erf(noise[:, -1] / 2**0.5)), self.shares.detach().cumsum(0)
+        return torch.searchsorted(ends.to(uniform), uniform.contiguous()).clamp(max=len(ends) - 1)
+
+
+class Mixture(Proportional):
     """A mixture of Gaussians whose proportions, means and standard deviations (one per coordinate) can be trained.
 
     The gradient of what comes later reaches means and deviations as if z moved with them by its responsibilities
@@ -122,15 +141,6 @@ class Mixture(Prior):
         self.means = nn.Parameter(spread * torch.randn(components, latent_dim))
         self.log_stds = nn.Parameter(torch.zeros(components, latent_dim))
 
-    @property
-    def shares(self) -> Tensor:
-        """[components] proportions."""
-        return self.logits.softmax(0)
-
-    def component(self, noise: Tensor) -> Tensor:
-        """[B] the components that noise [B, noise_dim] chooses."""
-        return chosen(noise[:, -1], self.shares)
-
     def forward(self, noise: Tensor) -> Tensor:
         component, means, log_stds = self.component(noise), self.means.detach(), self.log_stds.detach()
         z = means[component] + log_stds[component].exp() * noise[:, :-1]
@@ -150,13 +160,7 @@ class Mixture(Prior):
         return self.log_joint(z).softmax(1)
 
 
-def chosen(normal: Tensor, shares: Tensor) -> Tensor:
-    """[B] classes drawn with proportions [K], from as many standard normal numbers."""
-    uniform = 0.5 * (1 + torch.erf(normal / 2**0.5))
-    return torch.searchsorted(shares.detach().cumsum(0).to(uniform), uniform.contiguous()).clamp(max=len(shares) - 1)
-
-
-class Classes(Prior):
+class Classes(Proportional):
     """Standard normal numbers and a class as one-hot numbers behind them, whose proportions can be trained.
 
     Args:
@@ -173,15 +177,6 @@ class Classes(Prior):
             raise ValueError(f"`num_classes={num_classes}` must lie in 2..{latent_dim - 1}, below `latent_dim`")
         self.num_classes = num_classes
         self.logits = nn.Parameter(torch.zeros(num_classes))
-
-    @property
-    def shares(self) -> Tensor:
-        """[num_classes] proportions."""
-        return self.logits.softmax(0)
-
-    def component(self, noise: Tensor) -> Tensor:
-        """[B] the classes that noise [B, noise_dim] chooses."""
-        return chosen(noise[:, -1], self.shares)
 
     def forward(self, noise: Tensor) -> Tensor:
         return torch.cat([noise[:, :-1], nn.functional.one_hot(self.component(noise), self.num_classes).to(noise)], 1)

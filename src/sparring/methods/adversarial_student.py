@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
@@ -56,11 +56,7 @@ class AdversarialStudent(Method):
         discriminator_input: DiscriminatorInput,
         simulate: bool = False,
     ):
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with the images they were made from, and these are "
-                "made from noise: use another"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.sampler, self.levels = student_levels(generator, num_steps)
         alpha = float(generator.process.alpha(self.levels.max()))

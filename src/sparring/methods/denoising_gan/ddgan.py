@@ -20,7 +20,15 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, fields_of, generator_loss
+from sparring.discriminators import (
+    Discriminator,
+    Given,
+    Views,
+    check_single,
+    discriminator_losses,
+    fields_of,
+    generator_loss,
+)
 from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method
 from sparring.metrics.outliers import outlier_share
@@ -64,10 +72,7 @@ class DDGAN(Method):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
         set_timesteps(scheduler, num_steps)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import NonSaturating, Penalty, Wasserstein, penalties_of
@@ -64,10 +64,7 @@ class RGM(Method):
         check_not_negative(fidelity_weight=fidelity_weight, adversarial_weight=adversarial_weight)
         if fidelity_weight == adversarial_weight == 0:
             raise ValueError("`fidelity_weight` and `adversarial_weight` are both 0, and nothing would be learned")
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
         set_timesteps(scheduler, num_steps)

@@ -29,6 +29,7 @@ from sparring.discriminators import (
     Discriminator,
     Given,
     Views,
+    check_single,
     discriminator_losses,
     generator_loss,
 )
@@ -88,10 +89,7 @@ class AFM(Method):
                 "transport means nothing there: use a flow or VP"
             )
         discriminator = discriminator or DenoiserDiscriminator(generator)
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)
         self.sample_steps = num_steps

@@ -17,7 +17,15 @@ are ours.
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, fields_of, generator_loss
+from sparring.discriminators import (
+    Discriminator,
+    Given,
+    Views,
+    check_single,
+    discriminator_losses,
+    fields_of,
+    generator_loss,
+)
 from sparring.generators import LatentGenerator
 from sparring.methods.method import Losses, Method
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
@@ -46,10 +54,7 @@ class GAN(Method):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with the images they were made from: use another"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.distillation.consistency import Consistency, ConsistencyStep
 from sparring.methods.method import Losses, check_not_negative
@@ -73,8 +73,7 @@ class ACD(Consistency):
                 f"`pairs={pairs}`: {type(generator.net).__name__} takes no source: start from a run on digits-speckle, "
                 "or set `pairs=none`"
             )
-        if discriminator.needs_reference != "no":
-            raise ValueError(f"{type(discriminator).__name__} compares fakes with real images: use another")
+        check_single(discriminator)
         super().__init__(generator, stages=stages, huber=huber, times=times)
         self.discriminator = discriminator if adversarial_weight > 0 else None
         self.pairs, self.adversarial_weight = pairs, adversarial_weight

@@ -23,10 +23,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.methods.translation.pix2pix_turbo import begin, check_single, translate
+from sparring.methods.translation.pix2pix_turbo import begin, translate
 from sparring.objectives import NonSaturating, Objective, Penalty, feature_distance, penalties_of
 
 

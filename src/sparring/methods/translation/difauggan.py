@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.metrics.calibration import calibration_error
@@ -73,10 +73,7 @@ class DifAugGAN(Method):
             )
         if not isinstance(generator.process, VP) or generator.space is not None:
             raise ValueError("DifAugGAN needs a denoiser of a VP process that works on pixels")
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares fakes with real images: use one of single images"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
         set_timesteps(scheduler, 1)

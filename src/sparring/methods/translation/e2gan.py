@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparring.data import Batch, ImageData
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import LatentGenerator
 from sparring.generators.loading import load_generator
 from sparring.methods.method import Losses, Method, check_not_negative
@@ -87,8 +87,7 @@ class E2GAN(Method):
             raise ValueError(f"`share={share}` must lie in (0, 1]")
         if not generator.takes_source:
             raise ValueError(f"{type(generator.net).__name__} takes no source image: use sparring.networks.EditNet")
-        if discriminator.needs_reference != "no":
-            raise ValueError(f"{type(discriminator).__name__} compares fakes with real images: use another")
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.base, self.share, self.searched = base, share, searched
         self.reconstruction_weight = reconstruction_weight

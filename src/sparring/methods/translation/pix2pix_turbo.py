@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
@@ -131,9 +131,3 @@ class Pix2PixTurbo(Method):
             adversarial = generator_loss(self.discriminator, views, self.objective)
             losses["adversarial"] = self.adversarial_weight * adversarial
         return losses
-
-
-def check_single(discriminator: Discriminator) -> None:
-    """Raises ValueError for a discriminator that does not see single images."""
-    if discriminator.needs_reference != "no":
-        raise ValueError(f"{type(discriminator).__name__} compares fakes with real images: use one of single images")

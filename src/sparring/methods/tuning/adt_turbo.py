@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.condition import in_turn
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
@@ -89,11 +89,7 @@ class ADTTurbo(Method):
             raise ValueError(
                 "a network that is conditioned on a latent z cannot be tuned by adt_turbo: start from another"
             )
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares with real images, and a student's image was made from none: "
-                "use ProjectedDiscriminator"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.keep = keep or []
         if self.keep:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given
+from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given, check_single
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks.derivatives import Tangent, directional
@@ -77,8 +77,7 @@ class CAFM(Method):
         if not 0 < interval < 1:
             raise ValueError(f"`interval={interval}` must lie between 0 and 1")
         discriminator = discriminator or DenoiserDiscriminator(generator)
-        if discriminator.needs_reference != "no":
-            raise ValueError(f"{type(discriminator).__name__} compares images, and CAFM needs a potential: use another")
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.potential_weight, self.velocity_weight = potential_weight, velocity_weight
         self.move_time, self.derivative, self.interval = move_time, derivative, interval

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.navigation import HORIZON, pairs, reached, starts, step
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses
+from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses
 from sparring.generators import Generator, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks import Perceptron
@@ -96,8 +96,7 @@ class DRAIL(Method):
         if not 0 <= discount <= 1 or not 0 <= trace <= 1:
             raise ValueError(f"`discount={discount}`, `trace={trace}` must lie in [0, 1]")
         check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
-        if discriminator.needs_reference != "no":
-            raise ValueError(f"{type(discriminator).__name__} compares images, and pairs have none: use another")
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.value = Perceptron(in_features=2, out_shape=[1], width=64, depth=2)
         self.updates_per_rollout = epochs

@@ -33,6 +33,7 @@ from sparring.discriminators import (
     Features,
     Given,
     Views,
+    check_single,
     discriminator_losses,
     generator_loss,
 )
@@ -103,11 +104,7 @@ class FAIL(Method):
             if value < least:
                 raise ValueError(f"`{name}={value}` must be at least {least}")
         check_not_negative(anchor_weight=anchor_weight or 0.0)
-        if discriminator.needs_reference != "no":
-            raise ValueError(
-                f"{type(discriminator).__name__} compares with real images, and a sample was made from none: use "
-                "ProjectedDiscriminator"
-            )
+        check_single(discriminator)
         super().__init__(generator, discriminator)
         self.policy = update == "policy"
         self.anchor_weight = (0.05 if self.policy else 0.0) if anchor_weight is None else anchor_weight
