@@ -5,6 +5,7 @@ import os
 import accelerate.accelerator
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from PIL import Image
 from small_runs import trainer
 
 from sparring.cli.main import main
@@ -116,3 +117,38 @@ def test_tensorboard_holds_numbers_settings_and_pictures(tmp_path):
 def test_settings_are_flat_and_plain():
     config = {"a": {"b": [1, 2], "c": {"d": 0.5, "e": None}}, "f": True, "g": "word"}
     assert flat(config) == {"a.b": "[1, 2]", "a.c.d": 0.5, "a.c.e": "None", "f": True, "g": "word"}
+
+
+def test_samples_go_to_a_tracker_with_how_they_were_made(tmp_path, wandb, capsys):
+    run = str(trainer(tmp_path / "mine", tracker=None, steps=1).fit())
+    records = []
+    wandb.setattr(Recorder, "start", lambda self: records.append(self) or setattr(self, "run", self))
+    told = ["sample", run, "--n", "4", "--steps", "2", "--allow", "small_runs", "--tracker", "wandb", "--out"]
+    assert main([*told, str(tmp_path / "grid.png"), "--seed", "5"]) == 0
+    assert main([*told, str(tmp_path / "sheet.png"), "--sweep"]) == 0
+    grid, sheet = records
+    assert (grid.project, grid.settings) == ("sparring", {"name": "mine", "dir": str(tmp_path)})
+    assert (grid.config["seed"], grid.config["steps"], grid.config["n"]) == (5, "[2]", 4)
+    assert [(step, list(images)) for step, images in grid.pictures] == [(0, ["grid.png"])]
+    assert grid.lines[0][1]["nfe"] == 2
+    assert [list(images) for _, images in sheet.pictures] == [["sheet.png"]]
+    assert grid.finished
+    assert sheet.finished
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert grid.pictures[0][1]["grid.png"] == [picture.size]
+    wandb.setattr(accelerate.accelerator, "filter_trackers", lambda *_: [])
+    assert main([*told, str(tmp_path / "other.png")]) == 2
+    assert "`tracker=wandb` is not installed: install it, or choose another, or none" in capsys.readouterr().err
+    assert not (tmp_path / "other.png").exists()
+
+
+def test_samples_in_tensorboard_lie_beside_the_picture(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = str(trainer(tmp_path / "run", tracker=None, steps=1).fit())
+    for name in ("a.png", "b"):
+        told = ["sample", run, "--n", "4", "--steps", "2", "--allow", "small_runs", "--tracker", "tensorboard"]
+        assert main([*told, "--out", str(tmp_path / "drawn" / name)]) == 0
+    found = EventAccumulator(str(tmp_path / "drawn/tensorboard"), size_guidance={"images": 0}).Reload()
+    assert {*found.Tags()["images"]} == {"a.png", "b"}
+    assert not (tmp_path / "run/tensorboard").exists()

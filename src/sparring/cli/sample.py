@@ -16,6 +16,8 @@ examples:
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ from sparring.cli.terminal import check_there, path, place, quiet
 
 if TYPE_CHECKING:
     from sparring.samplers import Sampler, SampleStream
+    from sparring.training.tracking import Tracking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", nargs="+", metavar="TEXT", help="captions for a text-to-image pipeline, used in turn"
     )
     parser.add_argument("--size", type=int, help="width and height of the images of a text-to-image pipeline")
+    parser.add_argument(
+        "--tracker",
+        metavar="NAME",
+        help="also log the picture and how it was made to tensorboard (beside --out), wandb, trackio …",
+    )
     parser.add_argument("--scale", type=int, default=0, help="enlarge each pixel (default: to a grid of about 512)")
 
 
@@ -80,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
     check_sampling(options)
     check_there(options.source)
     check_out(options.out)
+    if options.training and options.tracker is not None:
+        raise ValueError(f"`tracker={options.tracker}`: with --training there is nothing new to log; leave it out")
     if options.training:
         return animate_training(Path(options.source), options.out)
     several = next((name for name in SWEEP if len(getattr(options, name)) > 1), None)
@@ -100,12 +110,37 @@ def run(options: argparse.Namespace) -> int:
         settings["sources"] = sources_of_run(Path(options.source), options)
     settings["seed"] = options.seed if own_seeds else options.seed[0]
     about = {"source": str(options.source), "made_with": f"sparring {version('sparring')}", "seed": settings["seed"]}
-    return (sheet if options.sweep else grid)(sampler, options, settings, about)
+    with tracking(options, about) as record:
+        return (sheet if options.sweep else grid)(sampler, options, settings, about, record)
 
 
-def grid(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, Any], about: dict[str, Any]) -> int:
-    """Writes images, or the path to them, in one form or another."""
-    from sparring.runs.pictures import POINTS
+@contextmanager
+def tracking(options: argparse.Namespace, about: dict[str, Any]) -> Iterator["Tracking | None"]:
+    """The record of a tracker, opened before anything is drawn and closed in the end; None without `--tracker`."""
+    if options.tracker is None:
+        yield None
+        return
+    from sparring.training.tracking import Tracking, accelerator_with
+
+    folder = options.out.absolute().parent
+    record = Tracking(accelerator_with(options.tracker, folder), folder, Path(options.source).absolute().name)
+    said = {name: value for name, value in vars(options).items() if name not in ("command", "given", "rest", "name")}
+    record.start(said | about | {"with": " ".join(options.rest)})
+    try:
+        yield record
+    finally:
+        record.finish()
+
+
+def grid(
+    sampler: "Sampler",
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    about: dict[str, Any],
+    record: "Tracking | None",
+) -> int:
+    """Writes images, or the path to them, in one form or another; a tracker gets a grid of them."""
+    from sparring.runs.pictures import POINTS, image_grid
     from sparring.samplers import save_animation, save_images
 
     states: list[Any] = []
@@ -129,13 +164,22 @@ def grid(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, An
         each |= {"seed": options.seed} if len(options.seed) > 1 else {}
         in_turn = {key: [of[i % len(of)] for i in range(options.n)] for key, of in each.items() if of}
         written = save_images(images, options.out, scale=scale, real=real, about=about, each=in_turn)
+    if record is not None:
+        record.picture(image_grid(images[:GRID], scale=scale, real=real), 0, options.out.name)
+        record.log({"nfe": stream.nfe, "calls": stream.calls, "images_per_second": options.n / stream.seconds}, 0)
     more = "" if round(stream.calls, 3) == stream.nfe else f" ({stream.calls:.3g} with what was added)"
     speed = options.n / stream.seconds
     print(f"{written} ({stream.name}, {stream.nfe} network calls{more}, {speed:.0f} images/s)")
     return 0
 
 
-def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, Any], about: dict[str, Any]) -> int:
+def sheet(
+    sampler: "Sampler",
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    about: dict[str, Any],
+    record: "Tracking | None",
+) -> int:
     """Writes a contact sheet: a column for each number of steps, a row for each scheduler and guidance."""
     from sparring.runs.pictures import contact_sheet, image_grid
     from sparring.samplers import save_picture
@@ -154,7 +198,10 @@ def sheet(sampler: "Sampler", options: argparse.Namespace, settings: dict[str, A
             row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
             cells[row, f"{steps} steps"] = image_grid(images, columns, scale)
             described.append({"scheduler": stream.name, "steps": steps, "nfe": stream.nfe, "calls": stream.calls})
-    save_picture(contact_sheet(cells), options.out, about | {"cells": described})
+    picture = contact_sheet(cells)
+    save_picture(picture, options.out, about | {"cells": described})
+    if record is not None:
+        record.picture(picture, 0, options.out.name)
     print(f"a contact sheet of {len(cells)} samplers, {options.n} images each from the same latents, as {options.out}")
     return 0
 

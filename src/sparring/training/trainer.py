@@ -143,17 +143,10 @@ class Trainer:
                 raise ValueError(f"`{name}={value}` must be 0 (only at the end) or more")
         if data_workers < 0:
             raise ValueError(f"`data_workers={data_workers}` must be 0 or more")
-        from accelerate import Accelerator
+        from sparring.training.tracking import Tracking, accelerator_with
 
-        from sparring.training.tracking import UNTRACKED, Tracking
-
-        tracker = None if tracker is None or tracker.lower() in UNTRACKED else tracker
-        # without `cpu` accelerate would take the processes of torchrun, on a machine without a GPU, for one each
-        cpu = not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", log_with=tracker, project_dir=str(out))
+        self.accelerator = accelerator_with(tracker, Path(out))
         processes.destroy_group_at_exit()
-        if tracker is not None and not self.accelerator.log_with:
-            raise ValueError(f"`tracker={tracker}` is not installed: install it, or use --trainer.tracker none")
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
