@@ -135,8 +135,8 @@ def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return Nested(**settings)
 
 
-OF_LATENTS = {"hubness"}
-"""Systems that choose latents of a generator of one call, tested in test_latents.py."""
+OF_LATENTS = {"hubness", "rare"}
+"""Systems that choose or move latents of a generator of one call, tested in test_latents.py and test_rare.py."""
 
 OF_NETWORKS = {"auto_diffusion", "early_exit", "lacon", "todo"}
 """Systems that change how a network of some kind is called, tested with such networks in files of their own."""

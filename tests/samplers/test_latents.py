@@ -69,7 +69,7 @@ def test_what_cannot_be_chosen_is_refused():
     generator = LatentGenerator(Show(), latent_dim=16)
     with pytest.raises(ValueError, match="`pool=20`: 40 images are wanted"):
         generator.sample(40, using=[Hubness(pool=20)])
-    with pytest.raises(ValueError, match="chooses among the latents of one seed, and once"):
+    with pytest.raises(ValueError, match="is the only one that acts on latents, and takes one seed"):
         generator.sample(2, seed=[1, 2], using=[Hubness(pool=20)])
     with pytest.raises(ValueError, match="and this is a denoiser"):
         sampled(pair(), "ddim", 2, using=[Hubness()])

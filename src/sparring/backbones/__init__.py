@@ -6,6 +6,7 @@ from sparring.backbones.convnet import SmallConvNet
 from sparring.backbones.dinov2 import DINOv2
 from sparring.backbones.efficientnet import EfficientNetLite
 from sparring.backbones.experts import Experts
+from sparring.backbones.feature_flow import FeatureFlow
 from sparring.backbones.fitting import fit_classifier, fit_self_supervised, images_to_learn, nt_xent
 from sparring.backbones.from_file import FileEncoder, save_encoder
 from sparring.backbones.inception import Inception
@@ -20,6 +21,7 @@ __all__ = [
     "DINOv2",
     "EfficientNetLite",
     "Experts",
+    "FeatureFlow",
     "FileEncoder",
     "Inception",
     "Pixels",

@@ -187,11 +187,11 @@ class LatentGenerator(Generator):
         if sampling.guidance != 1:
             raise ValueError(f"`guidance={sampling.guidance}`: {name} makes an image in one call; leave it out")
         for one in sampling.using:
-            if one.latents is None:
+            if not one.of_latents:
                 raise ValueError(f"`{type(one).__name__}`: {name} makes an image in one call; leave it out")
         if len(sampling.using) > 1 or (sampling.using and not isinstance(sampling.seed, int)):
             raise ValueError(
-                f"`{sampling.using[0].label}` chooses among the latents of one seed, and once: leave it out"
+                f"`{sampling.using[0].label}` is the only one that acts on latents, and takes one seed of them all"
             )
         if sampling.prompts:
             raise ValueError(f"`prompt`: {name} takes no captions; leave it out")
@@ -204,7 +204,7 @@ class LatentGenerator(Generator):
             sources = repeated(sources, n, self.device)
         classes = None if self.classes is None else in_turn(labels, self.classes, n, self.device)
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
-        for rows, z in self._noise(sampling, size):
+        for rows, z in self._noise(sampling, classes, size):
             own = None if classes is None else classes[rows]
             source = sources[rows] if self.takes_source and sources is not None else None
             images = clamped(self._images(z.to(self.device), own, source, size))
@@ -212,21 +212,18 @@ class LatentGenerator(Generator):
                 sampling.watch(images)  # one call: the only state is the last
             yield images
 
-    def _noise(self, sampling: Sampling, size: int) -> Iterator[tuple[slice, Tensor]]:
-        """Noise [b, noise_dim] of the latents a batch at a time, chosen from more of it if something chooses."""
+    def _noise(self, sampling: Sampling, classes: Tensor | None, size: int) -> Iterator[tuple[slice, Tensor]]:
+        """Noise [b, noise_dim] of the latents a batch at a time, as something says that acts on them, if it does."""
         if not sampling.using:
             for rows, noise, _ in drawn(sampling.n, (self.noise_dim,), size, sampling.seed):
                 yield rows, noise
             return
-        (choice,) = sampling.using
+        (one,) = sampling.using
         assert isinstance(sampling.seed, int)
-        pool = torch.randn(
-            (choice.latents or 0, self.noise_dim), generator=torch.Generator().manual_seed(sampling.seed)
-        )
-        kept = pool[choice.chosen(self.of_noise(pool.to(self.device)), sampling.n).cpu()]
+        noise = one.noise(self, sampling.n, sampling.seed, classes, size)
         for first in range(0, sampling.n, size):
             rows = slice(first, min(first + size, sampling.n))
-            yield rows, kept[rows]
+            yield rows, noise[rows]
 
     def grid(self, data: ImageData, n: int, seed: int, *, scheduler: str, steps: int) -> Tensor:
         classes = None if self.classes is None else in_turn(None, self.classes, n, self.device)

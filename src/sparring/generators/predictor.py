@@ -21,6 +21,7 @@ from sparring.runs.classes import is_plain
 
 if TYPE_CHECKING:
     from sparring.generators.denoiser import Denoiser
+    from sparring.generators.latent import LatentGenerator
 
 Predictor = Callable[[Tensor, Level, Condition], Prediction]
 """Noisy images [B, C, H, W], where they stand, and what they are conditioned on. Rows never see each other."""
@@ -39,6 +40,7 @@ class Intervention:
             into one), "edit" (the clean estimate replaced), "gradient" (of a number, added to the score).
         moves: it edits the state at a level (`move`), which multistep schedulers do not allow.
         needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
+        of_latents: it says of which latents a generator of one call makes its images (`noise`).
         enlarges: images come out so many times as wide and as high as those of the network.
         times: t of the process, falling, for each step of the sampler; none: those of the scheduler.
     """
@@ -46,6 +48,7 @@ class Intervention:
     place: Literal["call", "mix", "edit", "gradient"] = "call"
     needs_none: bool = False
     moves: bool = False
+    of_latents: bool = False
     enlarges: int = 1
     times: Sequence[float] = ()
 
@@ -65,14 +68,20 @@ class Intervention:
         """How many classes it guides by, for a denoiser that takes none itself; None: it needs no class."""
         return None
 
-    @property
-    def latents(self) -> int | None:
-        """How many latents it chooses from, for a generator of one call; None: it has nothing to do with latents."""
-        return None
+    def noise(self, generator: "LatentGenerator", n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:
+        """Normal numbers [n, noise_dim] of which a generator of one call makes its images; if `of_latents`.
 
-    def chosen(self, z: Tensor, n: int) -> Tensor:
-        """The rows [n] of latents z [m, d] that are drawn, in their order."""
-        return torch.arange(n, device=z.device)
+        Args:
+            generator: what is sampled, on its device.
+            n: number of images.
+            seed: of the latents of the plain sampler.
+            labels: classes [n]; None if it takes none.
+            size: images at once.
+
+        Raises:
+            ValueError: it cannot be added to this generator.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has nothing to do with latents")
 
     @property
     def cost(self) -> int:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, LatentGenerator
 from sparring.generators.predictor import Intervention
 
 BLOCK = 1000  # latents whose distances to the whole pool are held at once
@@ -31,6 +31,8 @@ class Hubness(Intervention):
         choose: "hubs"; or, as controls, "antihubs", with the lowest counts, and "small", of the smallest norm.
     """
 
+    of_latents = True
+
     def __init__(
         self, *, pool: int = 10_000, neighbours: int = 5, choose: Literal["hubs", "antihubs", "small"] = "hubs"
     ):
@@ -43,12 +45,12 @@ class Hubness(Intervention):
         self.neighbours = neighbours
         self.choose = choose
 
-    @property
-    def latents(self) -> int:
-        return self.pool
-
     def check(self, denoiser: Denoiser) -> None:
         raise ValueError("hubness chooses latents of a generator that makes images in one call, and this is a denoiser")
+
+    def noise(self, generator: LatentGenerator, n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:
+        pool = torch.randn((self.pool, generator.noise_dim), generator=torch.Generator().manual_seed(seed))
+        return pool[self.chosen(generator.of_noise(pool.to(generator.device)), n).cpu()]
 
     def chosen(self, z: Tensor, n: int) -> Tensor:
         """The rows [n] of latents z [m, d] that are drawn, in their order.
