@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from method_parts import Net, batch_of, denoiser, images_of, touched
+from method_parts import Net, batch_of, denoiser, evaluated, images_of, logits, opponent_frozen, projected, touched
 from torch import nn
 
 from sparring.data import Batch, Draws
@@ -169,6 +169,23 @@ def test_a_guided_teacher_mixes_the_outputs():
     made = guided(generator, images_of(), t, labels, 2.5)
     torch.testing.assert_close(made.output, none + 2.5 * (told - none))
     assert torch.equal(guided(generator, images_of(), t, labels).output, told)
+
+
+def test_a_discriminator_adds_its_term_and_sees_the_prediction_and_the_image():
+    method = Consistency(denoiser(), projected(augment=""), adversarial_weight=0.3, times=At(2.0))
+    batch, rollout = batch_of(phase="generator"), method.rollout(batch_of())
+    losses = evaluated(method.generator_loss(batch, rollout))
+    fake = logits(method.discriminator, rollout.image)
+    torch.testing.assert_close(losses["adversarial"], 0.3 * nn.functional.softplus(-fake).mean())
+    players = evaluated(method.discriminator_loss(batch, rollout))
+    real = logits(method.discriminator, images_of())
+    expected = nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean()
+    torch.testing.assert_close(players["adversarial"], expected)
+    with opponent_frozen(method):
+        losses = evaluated(method.generator_loss(batch, method.rollout(batch_of())))
+        torch.stack(list(losses.values())).sum().backward()
+    assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
+    assert Consistency(denoiser(), projected(), adversarial_weight=0.0).discriminator is None
 
 
 def test_what_it_refuses():

@@ -159,7 +159,7 @@ def test_what_it_refuses():
         (dict(score_weight=-1.0), "score_weight=-1"),
         (dict(score_weight=0.0, adversarial_weight=0.0), "nothing would teach"),
         (dict(features="pixels"), "features=pixels"),
-        (dict(guidance=2.0), "guidance=2.0.*cannot be asked"),
+        (dict(guidance=2.0), "guidance=2.0.*neither captions"),
         (dict(num_steps=0), "num_steps=0"),
     ]:
         with pytest.raises(ValueError, match=message):

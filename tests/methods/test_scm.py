@@ -76,7 +76,7 @@ def test_the_solution_in_trigflow_is_minus_tan_of_half_the_angle():
     method = method_of(end, T)
     batch = gaussian_batch()
     rollout = method.rollout(batch)
-    angle = method.angle(torch.tensor([T]).double()).item()
+    angle = method.trigflow.angle(torch.tensor([T]).double()).item()
     assert math.tan(angle) == pytest.approx(
         (COSINE.sigma(torch.tensor(T).double()) / COSINE.alpha(torch.tensor(T).double())).item() / STD, rel=1e-4
     )
@@ -105,7 +105,7 @@ def test_the_tangent_of_a_copy_by_hand():
     """F = 0 there, so x stands still in TrigFlow: df/da = -sin a x, and g = -cos a sin a x over its size and 0.1."""
     method, batch = method_of(mean, T), gaussian_batch()
     rollout, time = method.rollout(batch), torch.tensor(T).double()
-    angle = method.angle(time)
+    angle = method.trigflow.angle(time)
     x = COSINE.add_noise(batch.x_0, batch_noise(batch), time.expand(len(batch))) * angle.cos() / COSINE.alpha(time)
     tangent = -angle.cos() * angle.sin() * x
     size = tangent.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -6,8 +6,8 @@ from torch import nn
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
-from sparring.process import VP, set_timesteps
-from sparring.rollout import own_steps, student_levels
+from sparring.process import VP, Uniform, set_timesteps
+from sparring.rollout import falling_steps, own_steps, student_levels
 
 
 class Clean(nn.Module):
@@ -77,3 +77,27 @@ def test_the_calls_before_are_the_samplers(calls):
     torch.testing.assert_close(made.x_t, seen[-1][0])
     (slope,) = torch.autograd.grad(made.x0.mean(), denoiser.net.shift)
     assert slope == 1  # of the last call only
+
+
+def test_falling_steps_end_at_times_of_each_row_that_never_rise():
+    """1 to 3 calls, of which the first is of pure noise and the last has the graph."""
+    numbers, ends = set(), []
+    for seed in range(60):
+        denoiser = student()
+        made = falling_steps(denoiser, batch_of(seed, 100.0), Uniform(), 3)
+        seen = denoiser.net.calls
+        numbers.add(len(seen))
+        times = torch.stack([time for _, time, _ in seen])
+        assert (times[0] == 999).all()
+        assert (times[1:] <= times[:-1]).all()
+        assert seen[0][0].abs().max() < 6  # nothing of the images
+        assert [grad for _, _, grad in seen] == [False] * (len(seen) - 1) + [True]
+        if len(seen) == 2:
+            ends.append(made.t)
+            alpha = denoiser.process.alpha(made.t.double()).view(-1, 1, 1, 1)
+            noise = (made.x_t - alpha * (0.5 * seen[0][0] + 0.25)) / (1 - alpha**2).sqrt()
+            assert noise.std().item() == pytest.approx(1, abs=0.5)
+    assert numbers == {1, 2, 3}
+    drawn = torch.cat(ends)  # uniform in t: the least of it and 1 is itself
+    assert drawn.mean().item() == pytest.approx(0.5, abs=0.1)
+    assert all(len(set(one.tolist())) == 5 for one in ends)

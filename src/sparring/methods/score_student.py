@@ -1,4 +1,4 @@
-"""What students of two scores share (DMD2, SiD, SiDA): calls from noise, a teacher, a fake score that learns."""
+"""What students of two scores share (DMD2, SiD, SiDA, rCM): calls from noise, a teacher, a fake score that learns."""
 
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +13,7 @@ from sparring.methods.method import Method, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.process import Times, Uniform
 from sparring.rollout import Noised, denoising_loss, from_noise, noise, own_steps, student_levels
+from sparring.rollout.ode_step import check_guidance
 
 
 @dataclass
@@ -53,10 +54,7 @@ class ScoreStudent(Method):
     ):
         if generator.slot is not None:
             raise ValueError("a teacher that is conditioned on a latent z has no score: start from another")
-        if guidance != 1 and not generator.takes_guidance:
-            raise ValueError(
-                f"`guidance={guidance}`: this teacher cannot be asked without its condition; leave it at 1"
-            )
+        check_guidance(generator, guidance)
         super().__init__(generator, DenoiserAndHead(copy_of_trained(generator)))
         self.teacher = frozen_copy(generator)
         self.sampler, self.levels = student_levels(generator, num_steps)

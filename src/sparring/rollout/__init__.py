@@ -16,7 +16,7 @@ from sparring.rollout.one_step import (
 )
 from sparring.rollout.own_calls import Call, own_calls
 from sparring.rollout.own_image import own_image, step_from_image
-from sparring.rollout.own_steps import own_steps
+from sparring.rollout.own_steps import falling_steps, own_steps
 from sparring.rollout.posterior_step import PosteriorStep, posterior_step
 from sparring.rollout.restoration_step import RestorationStep, fidelity, restoration_step
 from sparring.rollout.simulate import (
@@ -43,6 +43,7 @@ __all__ = [
     "deterministic_scheduler",
     "draw_path",
     "equalised_scales",
+    "falling_steps",
     "few_step",
     "fidelity",
     "from_noise",

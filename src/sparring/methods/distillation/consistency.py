@@ -12,97 +12,117 @@ shrinks in stages k = 0, 1 …:
 x_r is one Euler step of a frozen teacher (distillation), or has the image and the noise of x_t (training, which needs
 no teacher). The first stage jumps to 0 at low noise: there it is denoising, and distillation of the teacher itself.
 
-There is no fake and no discriminator. Both passes of f have the same dropout mask; there is no average target. The
-paper has w = 1. Ours is w = 1 + t: in a short run the gradient of the noisiest levels, at which a one-call student
-starts, would be lost. ECT has stages of equal numbers of images, here they divide the run evenly. Sampling is the
-paper's: predict, noise again, predict (LCMScheduler); it needs a VP process.
+Both passes of f have the same dropout mask; there is no average target. There is no discriminator unless one is given
+(ours, with the weight 0.1): then f(x_t, t) is its fake. The papers have w = 1. Ours is w = 1 + t: in a short run the
+gradient of the noisiest levels, at which a one-call student starts, would be lost. ECT has stages of equal numbers of
+images, here they divide the run evenly. Sampling is that of the papers: predict, noise again, predict (LCMScheduler).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
+from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.consistency_model import ConsistencyModel
+from sparring.methods.method import Losses, check_not_negative
 from sparring.networks.modes import same_dropout
+from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import Times, per_image
-from sparring.rollout import noise
-from sparring.rollout.ode_step import check_guidance, ddim, guided
+from sparring.rollout import real_and_fake
 
 
 @dataclass
 class ConsistencyStep:
-    """The student's image at t, what it is pulled to, [B, C, H, W], and both noise-to-signal ratios [B]."""
+    """The student's image at t, what it is pulled to, [B, C, H, W], both noise-to-signal ratios [B], and what a
+    discriminator sees, if there is one."""
 
     image: Tensor
     target: Tensor
     t: Tensor
     r: Tensor
+    views: Views = field(default_factory=Views)
 
 
-class Consistency(Method):
+class Consistency(ConsistencyModel):
     """Makes a student of one or a few calls, from a trained denoiser.
 
     Args:
         generator: a trained denoiser of a VP process; its state at the start is the teacher.
+        discriminator: tells f(x_t, t) from the images; none by default. One that compares gets the image itself.
         distil: x_r is a step of the teacher; without, it has the noise of x_t, and there is no teacher.
         stages: how often the jump is halved, plus one.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         huber: c, below which the distance is a squared one.
+        adversarial_weight: of the adversarial term, if there is a discriminator.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
         times: distribution of the noise level; the process's own when None.
     """
-
-    generator: Denoiser
-    sampler = "lcm"
-    sample_steps = 1
 
     def __init__(
         self,
         generator: Denoiser,
+        discriminator: Discriminator | None = None,
         *,
         distil: bool = True,
         stages: int = 8,
         guidance: float = 1.0,
         huber: float = 1e-8,
+        adversarial_weight: float = 0.1,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
         if stages < 1 or huber <= 0:
             raise ValueError(f"`stages={stages}` must be at least 1, and `huber={huber}` above 0")
-        if not distil and guidance != 1:
-            raise ValueError(f"`guidance={guidance}` is the teacher's, and with `distil=False` there is none")
-        check_guidance(generator, guidance)
-        generator.process.scheduler(self.sampler, generator.prediction)
-        super().__init__(generator)
-        self.teacher = frozen_copy(generator) if distil else None
-        self.stages, self.guidance, self.huber = stages, guidance, huber
-        self.times = times or generator.process.default_times()
+        check_not_negative(adversarial_weight=adversarial_weight)
+        opponent = discriminator if adversarial_weight > 0 else None
+        super().__init__(generator, opponent, distil=distil, guidance=guidance, times=times)
+        self.stages, self.huber = stages, huber
+        self.adversarial_weight = adversarial_weight
+        self.objective = objective or NonSaturating()
+        self.penalties = penalties_of(penalty)
 
     def rollout(self, batch: Batch) -> ConsistencyStep:
-        student, process = self.generator, self.generator.process
-        noised = noise(process, batch, self.times(process, batch.draws, len(batch)))
+        student, process, noised = self.generator, self.generator.process, self.noised(batch)
         ratio_t = torch.exp(-0.5 * process.log_snr(noised.t))
         ratio_r = self.jump(ratio_t)
         r = process.t_from_log_snr(-2 * ratio_r.log())
-        if self.teacher is None:
-            x_r = process.add_noise(noised.x_0, noised.eps, r)
-        else:
-            x_r = ddim(guided(self.teacher, noised.x_t, noised.t, batch.condition, self.guidance), r)
+        x_r = process.add_noise(*self.ends(batch, noised), r)
         with torch.no_grad(), same_dropout(x_r):
             target = student(x_r, r, batch.condition).x0
         target = torch.where(per_image(ratio_r, x_r) > 0, target, x_r)
         image = student(noised.x_t, noised.t, batch.condition).x0
-        return ConsistencyStep(image, target, ratio_t, ratio_r)
+        if self.discriminator is None:
+            return ConsistencyStep(image, target, ratio_t, ratio_r)
+        real, fake = real_and_fake(student, batch, image)
+        given = Given(labels=batch.labels, t=noised.t, x_t=noised.x_t, condition=batch.condition)
+        views = self.discriminator.views(real, fake, given, batch.draws, real)
+        return ConsistencyStep(image, target, ratio_t, ratio_r, views)
 
     def jump(self, t: Tensor) -> Tensor:
         """The noise-to-signal ratios r [B] to which it jumps from t [B], in the stage of this step."""
         stage = min(self.stages * self.step // self.steps, self.stages - 1)
         return t * (1 - 2.0 ** -(stage + 1) * (1 + 8 * torch.sigmoid(-t))).clamp(min=0)
 
+    def discriminator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
+        assert self.discriminator is not None
+        losses, statistics = discriminator_losses(
+            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+        )
+        self.log(**statistics)
+        return {**losses}
+
     def generator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
         t, r = rollout.t, rollout.r
         square = (rollout.image - rollout.target).square().flatten(1).sum(1)
         self.log(distance=square.sqrt().mean(), jump=(1 - r / t).mean())
         distance = (square + self.huber**2).sqrt() - self.huber
-        return {"consistency": ((1 + t) / (t - r) * distance).mean()}
+        losses: Losses = {"consistency": ((1 + t) / (t - r) * distance).mean()}
+        if self.discriminator is not None:
+            adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
+            losses["adversarial"] = self.adversarial_weight * adversarial
+        return losses

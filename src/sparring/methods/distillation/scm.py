@@ -20,19 +20,16 @@ because one call starts at the noisiest; rates and lengths. Sampling: LCMSchedul
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
-from sparring.networks.modes import same_dropout
-from sparring.process import Times, Uncertainty, per_image
-from sparring.rollout import noise
-from sparring.rollout.along_path import clean_image_along
-from sparring.rollout.ode_step import check_guidance, guided
+from sparring.methods.consistency_model import ConsistencyModel
+from sparring.methods.method import Losses, check_not_negative
+from sparring.process import Times, Uncertainty
+from sparring.rollout.trigflow import Derivative, TrigFlow, moved
 
 
 @dataclass
@@ -44,7 +41,7 @@ class SCMStep:
     log_snr: Tensor
 
 
-class SCM(Method):
+class SCM(ConsistencyModel):
     """Makes a student of one or a few calls, from a trained denoiser.
 
     Args:
@@ -59,10 +56,6 @@ class SCM(Method):
         times: distribution of the noise level; the process's own when None.
     """
 
-    generator: Denoiser
-    sampler = "lcm"
-    sample_steps = 1
-
     def __init__(
         self,
         generator: Denoiser,
@@ -71,57 +64,25 @@ class SCM(Method):
         data_std: float = 0.5,
         warmup_steps: int = 10_000,
         guidance: float = 1.0,
-        derivative: Literal["forward", "reverse", "difference"] = "difference",
+        derivative: Derivative = "difference",
         interval: float = 0.02,
         times: Times | None = None,
     ):
         check_not_negative(warmup_steps=warmup_steps)
-        if data_std <= 0 or not 0 < interval < 0.5:
-            raise ValueError(f"`data_std={data_std}` must be above 0, and `interval={interval}` lie in (0, 0.5)")
-        if not distil and guidance != 1:
-            raise ValueError(f"`guidance={guidance}` is the teacher's, and with `distil=False` there is none")
-        check_guidance(generator, guidance)
-        generator.process.scheduler(self.sampler, generator.prediction)
-        super().__init__(generator)
-        self.teacher = frozen_copy(generator) if distil else None
+        super().__init__(generator, distil=distil, guidance=guidance, times=times)
+        self.trigflow = TrigFlow(generator.process, data_std=data_std, derivative=derivative, interval=interval)
         self.uncertainty = Uncertainty()
-        self.data_std, self.warmup_steps, self.guidance, self.derivative = data_std, warmup_steps, guidance, derivative
-        self.interval = interval
-        self.times = times or generator.process.default_times()
+        self.warmup_steps = warmup_steps
 
     def rollout(self, batch: Batch) -> SCMStep:
-        student, process = self.generator, self.generator.process
-        noised = noise(process, batch, self.times(process, batch.draws, len(batch)))
-        x_0, eps, x_t, t = noised.x_0, noised.eps, noised.x_t, noised.t
-        if self.teacher is not None:
-            shown = guided(self.teacher, x_t, t, batch.condition, self.guidance)
-            x_0, eps = shown.x0, shown.eps
-        velocity = process.velocity(x_0, eps, t)
-        with same_dropout(x_t):
-            _, slope = clean_image_along(
-                student, x_t, t, velocity, batch.condition, mode=self.derivative, interval=self.interval
-            )
-        made = student(x_t, t, batch.condition)
-        angle = self.angle(t)
-        cos, sin = (per_image(function(angle), x_t) for function in (torch.cos, torch.sin))
-        slope = slope / per_image(process.rate(self.angle, t), x_t)  # df/da
-        output = (cos * self.data_std * made.eps - sin * made.x0) / self.data_std  # F
+        noised = self.noised(batch)
+        at = self.trigflow.along(self.generator, batch, noised, *self.ends(batch, noised))
         rho = self.ramp(self.warmup_steps) if self.warmup_steps else 1.0
-        missing = cos * self.data_std * eps - sin * x_0 - self.data_std * output.detach()
-        tangent = (1 - rho) * cos.square() * missing + rho * cos * slope
-        size = tangent.square().flatten(1).mean(1).sqrt()
-        self.log(tangent=size.mean(), rho=rho)
-        return SCMStep(output, output.detach() + tangent / per_image(size + 0.1, x_t), process.log_snr(t))
-
-    def angle(self, t: Tensor) -> Tensor:
-        """TrigFlow's a [B] in (0, pi/2) of the process's times t [B]."""
-        return torch.atan(self.tangent_of(self.generator.process.log_snr(t)))
-
-    def tangent_of(self, log_snr: Tensor) -> Tensor:
-        """tan a = sigma / (s alpha) [B]."""
-        return torch.exp(-0.5 * log_snr) / self.data_std
+        tangent = (1 - rho) * at.cos.square() * at.missing + rho * at.cos * at.slope
+        self.log(tangent=tangent.square().mean().sqrt(), rho=rho)
+        return SCMStep(at.output, moved(at.output, tangent), at.log_snr)
 
     def generator_loss(self, batch: Batch, rollout: SCMStep) -> Losses:
         error = (rollout.output - rollout.target).square().flatten(1).mean(1)
         u = self.uncertainty.uncertainty(rollout.log_snr)
-        return {"consistency": (torch.exp(-u) / self.tangent_of(rollout.log_snr) * error + u).mean()}
+        return {"consistency": (torch.exp(-u) / self.trigflow.tan(rollout.log_snr) * error + u).mean()}
