@@ -18,8 +18,7 @@ def clean_image_along(
     velocity: Tensor,
     condition: Condition = None,
     *,
-    mode: Literal["forward", "reverse", "difference"] = "forward",
-    interval: float = 1e-3,
+    mode: Literal["forward", "reverse"] = "forward",
 ) -> tuple[Tensor, Tensor]:
     """The clean image xhat(x_t, t) [B, C, H, W] and `d xhat / dt = d_x xhat . velocity + d_t xhat`; without gradient.
 
@@ -33,7 +32,6 @@ def clean_image_along(
         velocity: dx_t / dt along the path, [B, C, H, W].
         condition: of the network.
         mode: how the derivative of the network is computed, see `jvp`.
-        interval: of t, to both sides, for "difference"; less near the ends, but no less than 0.001.
     """
     process = denoiser.process
 
@@ -53,8 +51,4 @@ def clean_image_along(
         lambda u: process.model_input(torch.ones_like(u), u),
     ]
     at, along = [x_t, *(f(t) for f in functions)], [velocity, *(process.rate(f, t) for f in functions)]
-    if mode != "difference":
-        return jvp(clean, at, along, mode=mode)
-    step = torch.minimum(t, 1 - t).clamp(min=1e-3, max=max(interval, 1e-3))
-    value, moved = jvp(clean, at, [per_image(step, along_one) * along_one for along_one in along], mode=mode, step=1.0)
-    return value, moved / per_image(step, moved)
+    return jvp(clean, at, along, mode=mode)

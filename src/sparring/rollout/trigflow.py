@@ -3,6 +3,9 @@
     x = cos a x_0 + sin a z,        z = s eps,        tan a = sigma / (s alpha),        s the deviation of the data
 
 The network's output is F there: s F is its dx/da, and f = cos a x - sin a s F its clean image.
+
+Training moves f at a by -df/da, as wind carries smoke, from the clean end towards noise. Of such an equation only the
+difference against the wind is stable, to the cleaner side. A central one lets waves of its own length in t grow.
 """
 
 from dataclasses import dataclass
@@ -48,8 +51,9 @@ class TrigFlow:
     Args:
         process: of the denoiser.
         data_std: s.
-        derivative: how df/da is computed: by a "difference", or exactly in "forward" or "reverse" mode.
-        interval: of the difference, to both sides, in the process's time.
+        derivative: how df/da is computed: by a "difference" to a cleaner level, or exactly in "forward" or "reverse"
+            mode.
+        interval: of the difference, in the process's time.
 
     Raises:
         ValueError: a deviation or an interval out of range.
@@ -72,24 +76,25 @@ class TrigFlow:
     def along(self, student: Denoiser, batch: Batch, noised: Noised, x_0: Tensor, eps: Tensor) -> Along:
         """The student on the paths through noised.x_t, which lead from images x_0 to noise eps, [B, C, H, W].
 
-        Both passes through the network have the same mask of dropout.
+        All passes through the network have the same mask of dropout.
         """
-        process, x_t, t = self.process, noised.x_t, noised.t
-        how = {"mode": self.derivative, "interval": self.interval}
-        with same_dropout(x_t):
-            _, slope = clean_image_along(
-                student,
-                x_t,
-                t,
-                process.velocity(x_0, eps, t),
-                batch.condition,
-                **how,  # type: ignore[arg-type]
-            )
-        made = student(x_t, t, batch.condition)
-        cos, sin = (per_image(function(self.angle(t)), x_t) for function in (torch.cos, torch.sin))
+        process, x_t, t, condition = self.process, noised.x_t, noised.t, batch.condition
+        angle = self.angle(t)
+        with torch.no_grad(), same_dropout(x_t):
+            if self.derivative == "difference":
+                s = (t - self.interval).clamp(min=0)
+                before = student(process.add_noise(x_0, eps, s), s, condition).x0
+            else:
+                velocity = process.velocity(x_0, eps, t)
+                _, exact = clean_image_along(student, x_t, t, velocity, condition, mode=self.derivative)
+        made = student(x_t, t, condition)
+        if self.derivative == "difference":
+            slope = (made.x0.detach() - before) / per_image(angle - self.angle(s), x_t)
+        else:
+            slope = exact / per_image(process.rate(self.angle, t), x_t)
+        cos, sin = (per_image(function(angle), x_t) for function in (torch.cos, torch.sin))
         output = (cos * self.data_std * made.eps - sin * made.x0) / self.data_std
         missing = cos * self.data_std * eps - sin * x_0 - self.data_std * output.detach()
-        slope = slope / per_image(process.rate(self.angle, t), x_t)
         return Along(output, missing, slope, cos, sin, process.log_snr(t))
 
 

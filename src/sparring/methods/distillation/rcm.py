@@ -45,7 +45,7 @@ class RCM(ScoreStudent):
         warmup: share of the run over which rho rises, and before which the scores wait; below 1.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         derivative: how df/da is computed, see sCM.
-        interval: of the difference, to both sides, in the process's time.
+        interval: of the difference, to the cleaner side, in the process's time.
         consistency_times: levels of sCM's term; the process's own when None.
         score_times: levels at which the scores are compared, and of the fake's later calls; uniform from 2% to 98% when
             None.

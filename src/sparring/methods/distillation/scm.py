@@ -14,9 +14,9 @@ For rho = 0 this pulls F to the velocity, so the start is denoising; then to con
 each level. In the paper's terms g = -cos^2 a (s F - dx/da) - rho (cos a sin a x + cos a sin a s dF/da), which is equal.
 
 There is no fake and no discriminator. Tangent, normalisation and weight are those of an implementation in a public
-collection, whose 1 / sigma is 1 / tan a in units of s. Ours: df/da is a difference of the stock network along the path
-(`clean_image_along`), for it takes 1000 t, and its exact derivative in time is noise; the process's own times,
-because one call starts at the noisiest; rates and lengths. Sampling: LCMScheduler, which needs a VP process.
+collection, whose 1 / sigma is 1 / tan a in units of s. Ours: df/da is a difference of the stock network along the path,
+to the cleaner side (`TrigFlow.along`), for it takes 1000 t, and its exact derivative in time is noise; the process's
+own times, because one call starts at the noisiest; rates and lengths. Sampling: LCMScheduler, which needs a VP process.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class SCM(ConsistencyModel):
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         derivative: how df/da is computed: by a "difference", or exactly in "forward" or "reverse" mode, which suits
             networks whose output is smooth in time.
-        interval: of the difference, to both sides, in the process's time.
+        interval: of the difference, to the cleaner side, in the process's time.
         times: distribution of the noise level; the process's own when None.
     """
 
