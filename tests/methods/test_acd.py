@@ -37,13 +37,13 @@ def test_its_losses_by_hand_with_the_source_that_it_is_told(pairs):
     given = batch(method)
     rollout = method.rollout(given)
     source = {"own": given.source, "shuffled": given.source.roll(1, 0), "none": None}[pairs]
-    real, fake = (method.discriminator.net(x, x_t=source) for x in (given.images, rollout.step.image))
+    real, fake = (method.discriminator.net(x, x_t=source) for x in (given.images, rollout.image))
     losses = method.discriminator_loss(given, rollout)
     torch.testing.assert_close(losses["adversarial"], softplus(-real).mean() + softplus(fake).mean())
     plain = Consistency(denoiser())
     plain.step, plain.steps = 50, 100
     losses = method.generator_loss(given, rollout)
-    torch.testing.assert_close(losses["consistency"], plain.generator_loss(given, rollout.step)["consistency"])
+    torch.testing.assert_close(losses["consistency"], plain.generator_loss(given, rollout)["consistency"])
     torch.testing.assert_close(losses["adversarial"], 0.3 * softplus(-fake).mean())
 
 

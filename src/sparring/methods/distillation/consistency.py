@@ -31,7 +31,7 @@ from sparring.methods.method import Losses, check_not_negative
 from sparring.networks.modes import same_dropout
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import Times, per_image
-from sparring.rollout import real_and_fake
+from sparring.rollout import Noised, real_and_fake
 
 
 @dataclass
@@ -96,12 +96,18 @@ class Consistency(ConsistencyModel):
             target = student(x_r, r, batch.condition).x0
         target = torch.where(per_image(ratio_r, x_r) > 0, target, x_r)
         image = student(noised.x_t, noised.t, batch.condition).x0
-        if self.discriminator is None:
-            return ConsistencyStep(image, target, ratio_t, ratio_r)
-        real, fake = real_and_fake(student, batch, image)
-        given = Given(labels=batch.labels, t=noised.t, x_t=noised.x_t, condition=batch.condition)
-        views = self.discriminator.views(real, fake, given, batch.draws, real)
+        views = Views() if self.discriminator is None else self.views(self.discriminator, batch, noised, image)
         return ConsistencyStep(image, target, ratio_t, ratio_r, views)
+
+    def views(self, discriminator: Discriminator, batch: Batch, noised: Noised, image: Tensor) -> Views:
+        """What a discriminator sees of the images and of f(x_t, t) [B, c, h, w]."""
+        real, fake = real_and_fake(self.generator, batch, image)
+        given = Given(labels=batch.labels, t=noised.t, x_t=noised.x_t, condition=batch.condition)
+        return discriminator.views(real, fake, given, batch.draws, real)
+
+    def adversarial_now(self) -> float:
+        """The weight of the adversarial term in this step."""
+        return self.adversarial_weight
 
     def jump(self, t: Tensor) -> Tensor:
         """The noise-to-signal ratios r [B] to which it jumps from t [B], in the stage of this step."""
@@ -124,5 +130,5 @@ class Consistency(ConsistencyModel):
         losses: Losses = {"consistency": ((1 + t) / (t - r) * distance).mean()}
         if self.discriminator is not None:
             adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
-            losses["adversarial"] = self.adversarial_weight * adversarial
+            losses["adversarial"] = self.adversarial_now() * adversarial
         return losses

@@ -31,8 +31,6 @@ from sparring.methods.method import Losses, Method, check_not_negative, moving_c
 from sparring.process import RectifiedFlow, Times, Uniform, per_image
 from sparring.rollout import noise, standard_normal
 
-STEP = 0.01  # h
-
 
 @dataclass
 class Twin:
@@ -65,6 +63,7 @@ class TwinFlow(Method):
         rectify_weight: weight of the term that moves the one-call samples; 0 with `fake_weight` 0 leaves the base.
         flipped: Delta with the wrong sign, a control.
         target_decay: decay of the EMA in the base term's target.
+        interval: h, over which the base term looks at the velocity.
         times: distribution of t and s; uniform when None.
     """
 
@@ -79,6 +78,7 @@ class TwinFlow(Method):
         rectify_weight: float = 1.0,
         flipped: bool = False,
         target_decay: float = 0.99,
+        interval: float = 0.01,
         times: Times | None = None,
     ):
         check_not_negative(fake_weight=fake_weight, rectify_weight=rectify_weight)
@@ -91,10 +91,12 @@ class TwinFlow(Method):
             raise ValueError("TwinFlow needs `denoiser.second_time` true")
         if not 0 <= target_decay < 1:
             raise ValueError(f"`target_decay={target_decay}` must lie in [0, 1)")
+        if not 0 < interval < 1:
+            raise ValueError(f"`interval={interval}` must lie in (0, 1)")
         super().__init__(generator)
         self.target = moving_copy(generator)
         self.fake_weight, self.rectify_weight, self.flipped = fake_weight, rectify_weight, flipped
-        self.target_decay = target_decay
+        self.target_decay, self.interval = target_decay, interval
         self.times = times or Uniform()
 
     def rollout(self, batch: Batch) -> Twin:
@@ -131,7 +133,7 @@ class TwinFlow(Method):
         t, r, x_t, v = rollout.t, rollout.r, rollout.x_t, rollout.v
         mean = velocity(self.generator, x_t, t, t - r, condition)
         with torch.no_grad():
-            h = (t - r).clamp(max=STEP)
+            h = (t - r).clamp(max=self.interval)
             middle, x, integral = (t - h + r) / 2, x_t - per_image(h, x_t) * v, torch.zeros_like(v)
             for start, end in ((t - h, middle), (middle, r)):
                 moved = per_image(start - end, x) * velocity(self.target.module, x, start, start - end, condition)

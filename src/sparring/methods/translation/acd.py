@@ -15,26 +15,19 @@ radar image, consistency distillation, and a discriminator for clarity and again
 of both networks, D on pairs, w = 0.1 after a tenth of the run, the schedule of the jumps, speckled digits for radar.
 """
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single
 from sparring.generators import Denoiser
-from sparring.methods.distillation.consistency import Consistency, ConsistencyStep
-from sparring.methods.method import Losses, check_not_negative
-from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.methods.distillation.consistency import Consistency
+from sparring.objectives import Objective, Penalty
 from sparring.process import Times
+from sparring.rollout import Noised
 
 DELAY = 0.1  # of the run, without the discriminator's gradient
-
-
-@dataclass
-class SeenStep:
-    """A step of consistency training, and what the discriminator sees of the student's image."""
-
-    step: ConsistencyStep
-    views: Views = field(default_factory=Views)
 
 
 class ACD(Consistency):
@@ -52,8 +45,6 @@ class ACD(Consistency):
         penalty: one penalty or several on the discriminator.
     """
 
-    discriminator: Discriminator | None
-
     def __init__(
         self,
         generator: Denoiser,
@@ -67,39 +58,21 @@ class ACD(Consistency):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        check_not_negative(adversarial_weight=adversarial_weight)
         if pairs != "none" and not generator.takes_source:
             raise ValueError(
                 f"`pairs={pairs}`: {type(generator.net).__name__} takes no source: start from a run on digits-speckle, "
                 "or set `pairs=none`"
             )
         check_single(discriminator)
-        super().__init__(generator, stages=stages, huber=huber, times=times)
-        self.discriminator = discriminator if adversarial_weight > 0 else None
-        self.pairs, self.adversarial_weight = pairs, adversarial_weight
-        self.objective = objective or NonSaturating()
-        self.penalties = penalties_of(penalty)
+        adversarial = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, stages=stages, huber=huber, times=times, **adversarial)  # type: ignore[arg-type]
+        self.pairs = pairs
 
-    def rollout(self, batch: Batch) -> SeenStep:  # type: ignore[override]
-        step = super().rollout(batch)
-        if self.discriminator is None:
-            return SeenStep(step)
-        source = None if self.pairs == "none" or batch.source is None else batch.source
+    def views(self, discriminator: Discriminator, batch: Batch, noised: Noised, image: Tensor) -> Views:
+        source = None if self.pairs == "none" else batch.source
         if source is not None and self.pairs == "shuffled":
             source = source.roll(1, 0)
-        return SeenStep(step, self.discriminator.views(batch.images, step.image, Given(x_t=source), batch.draws))
+        return discriminator.views(batch.images, image, Given(x_t=source), batch.draws)
 
-    def discriminator_loss(self, batch: Batch, rollout: SeenStep) -> Losses:
-        assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
-
-    def generator_loss(self, batch: Batch, rollout: SeenStep) -> Losses:  # type: ignore[override]
-        losses = super().generator_loss(batch, rollout.step)
-        if self.discriminator is not None:
-            weight = self.adversarial_weight * self.ramp(1, delay=round(DELAY * self.steps))
-            losses["adversarial"] = weight * generator_loss(self.discriminator, rollout.views, self.objective)
-        return losses
+    def adversarial_now(self) -> float:
+        return self.adversarial_weight * self.ramp(1, delay=round(DELAY * self.steps))
