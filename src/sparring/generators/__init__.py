@@ -14,6 +14,7 @@ from sparring.generators.prediction import Prediction
 from sparring.generators.pretrained import Pretrained
 from sparring.generators.prior import Classes, FittedGaussian, Mixture, Prior, Tempered, Uniform
 from sparring.generators.sampling import Sampling
+from sparring.generators.visual_prior import VisualPrior
 
 __all__ = [
     "Bridge",
@@ -38,6 +39,7 @@ __all__ = [
     "Tempered",
     "TextCondition",
     "Uniform",
+    "VisualPrior",
     "family_of",
     "holds_generator",
     "load_generator",

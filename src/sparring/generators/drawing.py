@@ -153,9 +153,8 @@ class Walker:
         if self.denoiser.start is not None:
             state = start_state(self.denoiser, walk, latents, self.draws(0, "start"))
         x_0 = self.run(walk, state, self.using, noise)
-        if any(one.enlarges > 1 for one in self.using):
-            for one in self.using:
-                x_0 = one.finish(x_0, self, self.denoiser)
+        for one in self.using:
+            x_0 = one.finish(x_0, self, self.denoiser)
         return x_0
 
     def __call__(self, x_0: Tensor, share: float, more: Sequence[Intervention]) -> Tensor:
