@@ -409,3 +409,11 @@ def test_classes_are_named_by_number_or_by_the_names_of_the_data(runs, capsys, t
         capsys, ["sample", str(runs / "model"), "--n", "2", "--out", str(tmp_path / "x.npz"), "--labels", "cat"]
     )
     assert "has no names of classes" in error
+
+
+def test_calls_beyond_those_of_the_path_are_printed(runs, capsys):
+    plain = ["evaluate", str(runs / "base"), "--steps", "2", *QUICK]
+    assert main(plain) == 0
+    assert "calls with what was added" not in capsys.readouterr().out
+    assert main([*plain, "--with", "autoguidance", "--with.weak", str(runs / "model"), "--with.weight", "2"]) == 0
+    assert "NFE 2 (4 calls with what was added)" in " ".join(capsys.readouterr().out.split())

@@ -85,7 +85,7 @@ def test_levels_that_cannot_be_walked_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             sampled(pair(process, kind), scheduler, 2, d=2, using=[times])
-    with pytest.raises(ValueError, match="`steps=3`: 2 levels were chosen for as many steps"):
+    with pytest.raises(ValueError, match="`steps=3`: 2 levels were chosen; take as many steps, 2"):
         sampled(pair(), "euler", 3, d=2, using=[times])
     with pytest.raises(ValueError, match="two of the chosen levels are the same of 1000"):
         sampled(pair(), "euler", 2, d=2, using=[AutoDiffusion(times=[0.5002, 0.5001])])

@@ -46,7 +46,8 @@ def print_result(name: str, result: Result) -> None:
             table.add_row(key, f"{value:.4g}", "" if low is None else f"{low:.4g}", better)
     for key, value in (result.measures or {}).items():
         table.add_row(key, f"{value:.4g}", "", "")
-    how = f"{result.scheduler}, NFE {result.nfe}, " if result.nfe else ""
+    more = "" if round(result.calls or 0, 3) in (0, result.nfe) else f" ({result.calls:.3g} calls with what was added)"
+    how = f"{result.scheduler}, NFE {result.nfe}{more}, " if result.nfe else ""
     table.caption = (
         f"{how}n = {result.n} against {result.n_reference} real images, features: {result.features} "
         f"(a distance in these features is not an FID); floor: {floor.n or '?'} real images"

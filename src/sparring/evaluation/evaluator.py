@@ -97,7 +97,10 @@ class Evaluator:
         channels, height, width = sampler.shape
         factor = max((one.enlarges for one in settings.get("using", ())), default=1)
         if (shape := (channels, factor * height, factor * width)) != real.image_shape:
-            raise ValueError(f"the model makes images of {shape}, the reference holds {real.image_shape}")
+            raise ValueError(
+                f"the model makes images of {shape}, the reference holds {real.image_shape}: give --reference images "
+                "of that shape"
+            )
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
             labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))

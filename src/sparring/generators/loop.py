@@ -51,7 +51,8 @@ class Walk:
         set_timesteps(self.scheduler, num_steps, device)
         if model_times is not None:
             if len(model_times) != num_steps:
-                raise ValueError(f"`steps={num_steps}`: {len(model_times)} levels were chosen for as many steps")
+                chosen = len(model_times)
+                raise ValueError(f"`steps={num_steps}`: {chosen} levels were chosen; take as many steps, {chosen}")
             set_model_times(self.scheduler, model_times, device)
         self.first = (start or 0) * self.scheduler.order  # Heun: two calls a step, but for the last
         if start is not None and hasattr(self.scheduler, "set_begin_index"):

@@ -61,7 +61,7 @@ class VisualPriors(Diffusion):
             ).clamp(-1, 1)
 
         real = data.images(n).to(draws.device)
-        first = sampled(prior(draws.normal((n, 1))))
+        first = sampled(prior.forward(draws.normal((n, 1))))
         return {
             "copy_index": index(first, sampled(prior.of_images(first))),
             "true_index": index(real, sampled(prior.of_images(real))),
