@@ -3,6 +3,7 @@
 from sparring.generators.bridge import Bridge
 from sparring.generators.condition import Condition, TextCondition
 from sparring.generators.denoiser import Denoiser
+from sparring.generators.denoising_network import DenoisingNetwork
 from sparring.generators.families import Family, family_of
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
@@ -22,6 +23,7 @@ __all__ = [
     "Coder",
     "Condition",
     "Denoiser",
+    "DenoisingNetwork",
     "Drafts",
     "Family",
     "FittedGaussian",

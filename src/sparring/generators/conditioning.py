@@ -1,23 +1,20 @@
 """What a network is conditioned on, beside the noisy image and its time: classes, captions, or another image."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparring.data import Draws, ImageData, derived_seed
-from sparring.generators.condition import Condition, TextCondition, in_turn, repeated
+from sparring.data import ImageData
+from sparring.generators.condition import Condition, TextCondition
 from sparring.generators.families import Family
 from sparring.generators.labels import SOURCE, label_argument, null_class_of, num_classes_of
-from sparring.generators.loop import drawn
 from sparring.generators.own_source import OwnSource
-from sparring.generators.sampling import Sampling
 
 
 class Conditioning:
-    """The one kind of condition that a network takes: it is checked, chosen for samples, and becomes an argument.
+    """The one kind of condition that a network takes: it is checked, and becomes an argument.
 
     It is no module: network, encoders and source are the denoiser's.
 
@@ -137,51 +134,3 @@ class Conditioning:
         if not isinstance(condition, TextCondition):
             raise ValueError(f"{self.name} takes captions, and the batch was not embedded")
         return self.text.output(self.net, x, time, condition.to(x.dtype))
-
-    # -- samples -------------------------------------------------------------------------------------------------------
-
-    def chosen(self, sampling: Sampling, device: torch.device) -> Tensor | list[str] | None:
-        """n classes, captions or sources, whichever the network takes; with guidance, never the class for "none"."""
-        n, labels = sampling.n, sampling.labels
-        if self.text is not None:
-            return self.text.in_turn(sampling.prompts, n)
-        if sampling.prompts:
-            raise ValueError(f"`prompt`: {self.name} takes no captions; leave it out")
-        if self.takes_source:
-            if sampling.sources is None:
-                raise ValueError(f"`sources`: {self.name} is conditioned on source images: sample it from its run")
-            return repeated(sampling.sources, n, device)
-        if self.label is not None:
-            chosen = labels or list(range(self.classes_of_data)) or None
-            return in_turn(chosen, self.null_class if sampling.needs_none else self.num_classes, n, device)
-        if sampling.needs_none:
-            words = " ".join(one.label for one in sampling.interventions if one.needs_none)
-            words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
-            raise ValueError(f"`{words}`: {self.name} takes neither classes nor captions")
-        if self.own_source is not None and labels is None:
-            noise = [part for _, part, _ in drawn(n, (self.own_source.noise_dim,), n, source_seed(sampling.seed))]
-            return self.own_source(torch.cat(noise).to(device))
-        classes = next((one.num_classes for one in sampling.using if one.num_classes is not None), None)
-        if classes is not None:  # of a guide; the network is not given them
-            return in_turn(labels, classes, n, device)
-        if labels is not None:
-            raise ValueError(f"`labels={labels}`: {self.name} takes no classes; leave it out")
-        return None
-
-    def shown(self, data: ImageData, n: int, seed: int, device: torch.device) -> Tensor | list[str] | None:
-        """n conditions for the grids of a run: class after class, or captions or sources of the data."""
-        if self.text is not None:
-            captions = data.captions(min(n, len(data)), seed) or [""]
-            return [captions[i % len(captions)] for i in range(n)]
-        if self.own_source is not None:
-            return self.own_source(Draws(seed, phase="sources", device=device).normal((n, self.own_source.noise_dim)))
-        if self.takes_source:
-            sources = data.source_images(min(n, len(data)), seed)
-            assert sources is not None
-            return repeated(sources, n, device)
-        return None if self.label is None else (torch.arange(n) % int(data.num_classes or 1)).to(device)
-
-
-def source_seed(seed: int | Sequence[int]) -> int | list[int]:
-    """Of the noise of own sources, which is not that of the images."""
-    return derived_seed(seed, "own source") if isinstance(seed, int) else [derived_seed(s, "own source") for s in seed]

@@ -4,26 +4,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparring.data import Draws, ImageData, derived_seed
 from sparring.data.waiting import Told
-from sparring.generators.condition import Condition
+from sparring.generators.condition import Condition, in_turn, repeated
+from sparring.generators.conditioning import Conditioning
+from sparring.generators.denoising_network import DenoisingNetwork
 from sparring.generators.loop import Noise, SeparateDraws, Walk, drawn, own_draws, rows_at_once
 from sparring.generators.predictor import ClassifierFree, Intervention, check_moves, times_of, wrapped
 from sparring.generators.sampling import Sampling, clamped
 from sparring.networks.modes import eval_mode
 from sparring.process.noise import HALF_STEP
 
-if TYPE_CHECKING:
-    from sparring.generators.denoiser import Denoiser
-
 
 @torch.no_grad()
-def draw(denoiser: "Denoiser", sampling: Sampling) -> Iterator[Tensor]:
+def draw(denoiser: DenoisingNetwork, sampling: Sampling) -> Iterator[Tensor]:
     """The images of a sampling, a batch [b, C, H, W] at a time.
 
     The noise is `torch.randn((n, C, H, W), generator=torch.Generator().manual_seed(seed))`, in the shape of latents
@@ -32,7 +31,7 @@ def draw(denoiser: "Denoiser", sampling: Sampling) -> Iterator[Tensor]:
     one image, as a diffusers pipeline does with a list of generators.
     """
     stepper = denoiser.stepper(sampling.scheduler)
-    condition = denoiser.conditioning.chosen(sampling, denoiser.device)
+    condition = chosen(denoiser.conditioning, sampling, denoiser.device)
     shape = denoiser.latent_shape(denoiser.image_shape)
     size = sampling.batch_size or rows_at_once(torch.empty(0, *shape), denoiser.factor**2)
     watch = sampling.watched(denoiser.plan(sampling.steps, sampling.scheduler)[1] + 1, denoiser.decode)
@@ -53,7 +52,7 @@ def draw(denoiser: "Denoiser", sampling: Sampling) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def draw_grid(denoiser: "Denoiser", data: ImageData, n: int, seed: int, scheduler: str, steps: int) -> Tensor:
+def draw_grid(denoiser: DenoisingNetwork, data: ImageData, n: int, seed: int, scheduler: str, steps: int) -> Tensor:
     """n images for the grids of a run, see `Generator.grid`."""
     latents = Draws(seed, phase="samples", device=denoiser.device).normal((n, *denoiser.latent_shape(data.image_shape)))
     batches = -(-n // rows_at_once(latents, denoiser.factor**2))
@@ -62,7 +61,7 @@ def draw_grid(denoiser: "Denoiser", data: ImageData, n: int, seed: int, schedule
         denoiser.stepper(scheduler),
         steps,
         latents=latents,
-        condition=denoiser.conditioning.shown(data, n, seed, denoiser.device),
+        condition=shown(denoiser.conditioning, data, n, seed, denoiser.device),
         generator=torch.Generator(denoiser.device).manual_seed(seed),
         watch=Told(f"drawing the picture of {n} samples", batches * (denoiser.plan(steps, scheduler)[1] + 1)),
     )
@@ -71,7 +70,7 @@ def draw_grid(denoiser: "Denoiser", data: ImageData, n: int, seed: int, schedule
 
 @torch.no_grad()
 def generate(
-    denoiser: "Denoiser",
+    denoiser: DenoisingNetwork,
     scheduler: Any,
     num_steps: int,
     *,
@@ -136,7 +135,7 @@ class Walker:
         rounds: how often it walked again.
     """
 
-    denoiser: "Denoiser"
+    denoiser: DenoisingNetwork
     scheduler: Any
     num_steps: int
     condition: Condition
@@ -192,13 +191,13 @@ class Walker:
         return self.draws(call, f"{phase} of walk {number + 1}")
 
 
-def start_state(denoiser: "Denoiser", walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
+def start_state(denoiser: DenoisingNetwork, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
     """The state that a walk begins from by the start density, made of standard normal latents [B, c, h, w]."""
     u = draws.uniform((len(latents),)).to(latents.device) + HALF_STEP
     return walk.level(0, denoiser.process).state(denoiser.start(latents, u))
 
 
-def check_using(using: Sequence[Intervention], denoiser: "Denoiser", scheduler: Any) -> None:
+def check_using(using: Sequence[Intervention], denoiser: DenoisingNetwork, scheduler: Any) -> None:
     """Raises ValueError for what cannot be added to this denoiser when this diffusers scheduler samples it."""
     for one in using:
         one.check(denoiser)
@@ -213,3 +212,55 @@ def generator_of(draws: Draws) -> Noise:
     if isinstance(draws, SeparateDraws):
         return [torch.Generator().manual_seed(one.one_integer(2**62)) for one in draws.each]
     return torch.Generator().manual_seed(derived_seed(draws.one_integer(2**62), draws.first))
+
+
+def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device) -> Tensor | list[str] | None:
+    """n classes, captions or sources, whichever the network takes; with guidance, never the class for "none"."""
+    n, labels = sampling.n, sampling.labels
+    if conditioning.text is not None:
+        return conditioning.text.in_turn(sampling.prompts, n)
+    if sampling.prompts:
+        raise ValueError(f"`prompt`: {conditioning.name} takes no captions; leave it out")
+    if conditioning.takes_source:
+        if sampling.sources is None:
+            raise ValueError(f"`sources`: {conditioning.name} is conditioned on source images: sample it from its run")
+        return repeated(sampling.sources, n, device)
+    if conditioning.label is not None:
+        labelled = labels or list(range(conditioning.classes_of_data)) or None
+        total = conditioning.null_class if sampling.needs_none else conditioning.num_classes
+        return in_turn(labelled, total, n, device)
+    if sampling.needs_none:
+        words = " ".join(one.label for one in sampling.interventions if one.needs_none)
+        words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
+        raise ValueError(f"`{words}`: {conditioning.name} takes neither classes nor captions")
+    if conditioning.own_source is not None and labels is None:
+        noise = [part for _, part, _ in drawn(n, (conditioning.own_source.noise_dim,), n, source_seed(sampling.seed))]
+        return conditioning.own_source(torch.cat(noise).to(device))
+    classes = next((one.num_classes for one in sampling.using if one.num_classes is not None), None)
+    if classes is not None:  # of a guide; the network is not given them
+        return in_turn(labels, classes, n, device)
+    if labels is not None:
+        raise ValueError(f"`labels={labels}`: {conditioning.name} takes no classes; leave it out")
+    return None
+
+
+def shown(
+    conditioning: Conditioning, data: ImageData, n: int, seed: int, device: torch.device
+) -> Tensor | list[str] | None:
+    """n conditions for the grids of a run: class after class, or captions or sources of the data."""
+    if conditioning.text is not None:
+        captions = data.captions(min(n, len(data)), seed) or [""]
+        return [captions[i % len(captions)] for i in range(n)]
+    if conditioning.own_source is not None:
+        draws = Draws(seed, phase="sources", device=device)
+        return conditioning.own_source(draws.normal((n, conditioning.own_source.noise_dim)))
+    if conditioning.takes_source:
+        sources = data.source_images(min(n, len(data)), seed)
+        assert sources is not None
+        return repeated(sources, n, device)
+    return None if conditioning.label is None else (torch.arange(n) % int(data.num_classes or 1)).to(device)
+
+
+def source_seed(seed: int | Sequence[int]) -> int | list[int]:
+    """Of the noise of own sources, which is not that of the images."""
+    return derived_seed(seed, "own source") if isinstance(seed, int) else [derived_seed(s, "own source") for s in seed]

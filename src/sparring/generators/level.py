@@ -1,5 +1,6 @@
 """Where a sampler stands: one noise level, common to all rows, in the coordinates of the process."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from sparring.data import Draws
+from sparring.generators.condition import Condition
+from sparring.generators.prediction import Prediction
 from sparring.process import Process, scheduler_input
 from sparring.process.process import wide
 
@@ -92,3 +95,7 @@ class Level:
         if self.scheduler is not None:
             return scheduler_input(self.scheduler, x_t, self.model_time)
         return self.process.model_input(x_t, self.times(len(x_t)))
+
+
+Predictor = Callable[[Tensor, Level, Condition], Prediction]
+"""Noisy images [B, C, H, W], where they stand, and what they are conditioned on. Rows never see each other."""

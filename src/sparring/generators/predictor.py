@@ -1,30 +1,24 @@
 """What predicts at a level of a sampler, and what can be laid around it: guidance, sums of models, replaced estimates.
 
 A predictor is called as `predict(x_t, level, condition)` and gives a `Prediction`; a denoiser's own is
-`Denoiser.predict`. Everything that touches the outputs of networks is a predictor around a predictor.
+`DenoisingNetwork.predict`. Everything that touches the outputs of networks is a predictor around a predictor.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sparring.data import Draws
 from sparring.generators.condition import Condition, concatenate
-from sparring.generators.level import Level
+from sparring.generators.denoising_network import DenoisingNetwork
+from sparring.generators.level import Level, Predictor
 from sparring.generators.prediction import Prediction
 from sparring.runs.classes import is_plain
-
-if TYPE_CHECKING:
-    from sparring.generators.denoiser import Denoiser
-    from sparring.generators.latent import LatentGenerator
-
-Predictor = Callable[[Tensor, Level, Condition], Prediction]
-"""Noisy images [B, C, H, W], where they stand, and what they are conditioned on. Rows never see each other."""
 
 PLACES = ("call", "mix", "edit", "gradient")
 
@@ -68,11 +62,11 @@ class Intervention:
         """How many classes it guides by, for a denoiser that takes none itself; None: it needs no class."""
         return None
 
-    def noise(self, generator: "LatentGenerator", n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:
+    def noise(self, generator: Any, n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:
         """Normal numbers [n, noise_dim] of which a generator of one call makes its images; if `of_latents`.
 
         Args:
-            generator: what is sampled, on its device.
+            generator: what is sampled, a `LatentGenerator`, on its device.
             n: number of images.
             seed: of the latents of the plain sampler.
             labels: classes [n]; None if it takes none.
@@ -88,15 +82,21 @@ class Intervention:
         """Images that passed through networks of its own so far; one that goes back through a network counts two."""
         return 0
 
-    def check(self, denoiser: "Denoiser") -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         """Raises ValueError if it cannot be added to this denoiser."""
 
-    def wrap(self, inner: Predictor, denoiser: "Denoiser") -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         """A predictor around `inner`, for one walk: what it keeps from call to call begins anew."""
         return inner
 
     def move(
-        self, x_t: Tensor, level: Level, condition: Condition, predict: Predictor, denoiser: "Denoiser", draws: Draws
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Condition,
+        predict: Predictor,
+        denoiser: DenoisingNetwork,
+        draws: Draws,
     ) -> Tensor:
         """The state [B, C, H, W] at its level, edited before the network of this step sees it.
 
@@ -110,7 +110,7 @@ class Intervention:
         """
         return x_t
 
-    def finish(self, x_0: Tensor, again: "Again", denoiser: "Denoiser") -> Tensor:
+    def finish(self, x_0: Tensor, again: "Again", denoiser: DenoisingNetwork) -> Tensor:
         """What becomes of finished images [B, C, H, W] at the end of a walk; by default nothing.
 
         Args:
@@ -126,7 +126,7 @@ Again = Callable[[Tensor, float, Sequence[Intervention]], Tensor]
 (0, 1] (rounded up), and what is added to all that is laid around the denoiser."""
 
 
-def wrapped(denoiser: "Denoiser", using: Sequence[Intervention]) -> Predictor:
+def wrapped(denoiser: DenoisingNetwork, using: Sequence[Intervention]) -> Predictor:
     """The denoiser's predictor with everything around it, for one walk."""
     predict: Predictor = denoiser.predict
     for intervention in sorted(using, key=lambda one: PLACES.index(one.place)):
@@ -185,7 +185,7 @@ class ClassifierFree(Intervention):
         self.weight = weight
         self.interval = check_interval(interval)
 
-    def wrap(self, inner: Predictor, denoiser: "Denoiser") -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         mix = self.mix()
 
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -200,7 +200,7 @@ class ClassifierFree(Intervention):
         """From predictions without and with the condition to the guided one, for one walk."""
         return self.linear
 
-    def finished(self, denoiser: "Denoiser", guided: Prediction, told: Prediction) -> Prediction:
+    def finished(self, denoiser: DenoisingNetwork, guided: Prediction, told: Prediction) -> Prediction:
         """The guided prediction, renormed if this is the plain guidance of a pipeline that does so."""
         if denoiser.text is None or type(self) is not ClassifierFree:
             return guided
@@ -227,7 +227,7 @@ def within(interval: Interval | None, level: Level) -> bool:
 
 
 def none_and_told(
-    inner: Predictor, denoiser: "Denoiser", x_t: Tensor, level: Level, condition: Condition
+    inner: Predictor, denoiser: DenoisingNetwork, x_t: Tensor, level: Level, condition: Condition
 ) -> tuple[Prediction, Prediction]:
     """Predictions without and with the condition; see `ClassifierFree`."""
     unconditional = denoiser.unconditional(condition)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, DenoisingNetwork
 from sparring.generators.loading import load_denoiser
 
 
@@ -18,7 +18,7 @@ def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser
     return (source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)).eval()
 
 
-def check_beside(other: Denoiser, denoiser: Denoiser, name: str, own_classes: bool = False) -> None:
+def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_classes: bool = False) -> None:
     """Moves `other` to the device of the sampled denoiser.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor, none_and_told
 
@@ -39,7 +39,7 @@ class DiffusersGuider(Intervention):
     def label(self) -> str:
         return type(self.guider).__name__
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         guider = deepcopy(self.guider)
 
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide, Prediction, load_generator
+from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction, load_generator
 from sparring.generators.level import Level
 from sparring.generators.prediction import SMALLEST
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
@@ -58,14 +58,14 @@ class GuidedByGradient(Intervention):
     def cost(self) -> int:
         return self.guide.images_seen + 2 * self.backward_rows
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_guide(self.guide, denoiser, self.name)
 
     def log_weight(self, x_t: Tensor, level: Level, condition: Condition) -> Tensor:
         """[B], up to a constant; each row of x_t [B, C, H, W] by itself."""
         raise NotImplementedError
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             plain = inner(x_t, level, condition)
             if not within(self.interval, level):
@@ -97,7 +97,7 @@ def opened_guide(source: str | Path | Guide, name: str, allow: Sequence[str] = (
 
 
 def check_guide(
-    guide: Guide, denoiser: Denoiser, name: str, channels: int | None = None, any_size: bool = False
+    guide: Guide, denoiser: DenoisingNetwork, name: str, channels: int | None = None, any_size: bool = False
 ) -> None:
     """Moves the guide to the device of the denoiser.
 

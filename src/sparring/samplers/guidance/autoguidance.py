@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor, check_interval, within
 from sparring.samplers.denoisers import check_beside, opened
@@ -52,10 +52,10 @@ class Autoguidance(Intervention):
     def cost(self) -> int:
         return self.model.images_seen
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_beside(self.model, denoiser, "weak")
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             strong = inner(x_t, level, condition)
             if not within(self.interval, level):

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Predictor, within
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient, gradient_of, towards
@@ -72,7 +72,7 @@ class CheapGuidance(GuidedByGradient):
         t = self.guide.process.t_from_log_snr(torch.full((len(x_0),), 2 * CLEAN, dtype=x_0.dtype, device=x_0.device))
         return torch.log_softmax(self.guide(x_0, t), dim=1).gather(1, condition[:, None]).squeeze(1)
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         held: list[Tensor] = []
         calls = 0
 

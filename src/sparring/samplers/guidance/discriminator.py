@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide
+from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.level import Level
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient
 
@@ -41,7 +41,7 @@ class DiscriminatorGuidance(GuidedByGradient):
         super().__init__(discriminator, "discriminator", weight, interval, allow)
         self.discriminator = discriminator
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         super().check(denoiser)
         if self.guide.outputs != 1:
             raise ValueError(f"`discriminator`: it gives {self.guide.outputs} numbers an image, and a logit is one")

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.samplers.denoisers import check_beside, opened
@@ -42,12 +42,12 @@ class InvDiff(Intervention):
     def cost(self) -> int:
         return self.model.images_seen
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_beside(self.model, denoiser, "delta")
         if self.model.prediction != denoiser.prediction:
             raise ValueError(f"`delta` is of {self.model.prediction}, and the model predicts {denoiser.prediction}")
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def added(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             base = inner(x_t, level, condition)
             return replace(base, output=base.output + self.weight * self.model.predict(x_t, level, condition).output)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.prediction import SMALLEST
 from sparring.generators.predictor import Predictor, within
@@ -53,10 +53,10 @@ class LaCon(GuidedByGradient):
         self.until = until
         self.mask = mask_of(target, (self.guide.image_shape[1], self.guide.image_shape[2]))
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_guide(self.guide, denoiser, self.name, BlockTaps(denoiser.net).channels)
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         taps = BlockTaps(denoiser.net)
 
         def steered(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
@@ -69,7 +69,9 @@ class LaCon(GuidedByGradient):
 
         return inner if self.weight == 0 else steered
 
-    def error(self, denoiser: Denoiser, taps: BlockTaps, x_t: Tensor, level: Level, condition: Condition) -> Tensor:
+    def error(
+        self, denoiser: DenoisingNetwork, taps: BlockTaps, x_t: Tensor, level: Level, condition: Condition
+    ) -> Tensor:
         """Mean squared error [B] of what the aligner sees in the features of x_t [B, C, H, W]."""
         with taps.listening() as features:
             denoiser.predict(x_t, level, condition)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide
+from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.level import Level
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient
 
@@ -44,7 +44,7 @@ class MinorityGuidance(GuidedByGradient):
         self.classifier = classifier
         self.target = target
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         super().check(denoiser)
         if self.target is not None and not 0 <= self.target < self.guide.outputs:
             raise ValueError(f"`target={self.target}`: the classifier has the bins 0 to {self.guide.outputs - 1}")

@@ -16,7 +16,7 @@ else that is added to the sampler makes the composition. That h goes with sigma^
 from torch import Tensor
 
 from sparring.data import Draws
-from sparring.generators import Condition, Denoiser
+from sparring.generators import Condition, DenoisingNetwork
 from sparring.generators.level import Level
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
 
@@ -44,7 +44,13 @@ class Recycle(Intervention):
         self.interval = check_interval(interval)
 
     def move(
-        self, x_t: Tensor, level: Level, condition: Condition, predict: Predictor, denoiser: Denoiser, draws: Draws
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Condition,
+        predict: Predictor,
+        denoiser: DenoisingNetwork,
+        draws: Draws,
     ) -> Tensor:
         if not within(self.interval, level):
             return x_t

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from sparring.generators import Condition, Denoiser, Guide
+from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.predictor import Predictor
 from sparring.samplers.gradients import ACTS_IN, check_guide
 from sparring.samplers.guidance.cheap import CheapGuidance
@@ -74,10 +74,10 @@ class SceneGenie(CheapGuidance):
     def num_classes(self) -> int | None:
         return None
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_guide(self.guide, denoiser, self.name, any_size=True)
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         return super().wrap(inner, denoiser) if self.boxes else inner
 
     def log_probability(self, x_0: Tensor, condition: Condition) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.samplers.denoisers import check_beside, opened
@@ -62,7 +62,7 @@ class Unite(Intervention):
     def cost(self) -> int:
         return self.model.images_seen
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         own, takes = self.model.takes_labels and not denoiser.takes_labels, self.model.takes_labels
         if own and self.other_class is None:
             raise ValueError("`other_class`: the other model takes classes and the sampled one none: name one")
@@ -72,7 +72,7 @@ class Unite(Intervention):
             )
         check_beside(self.model, denoiser, "other", own_classes=self.other_class is not None)
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         more = self.own_weight + self.weight - 1
 
         def united(x_t: Tensor, level: Level, condition: Condition) -> Prediction:

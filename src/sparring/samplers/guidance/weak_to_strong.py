@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor
 
 from sparring.data import Draws
-from sparring.generators import Condition, Denoiser
+from sparring.generators import Condition, Denoiser, DenoisingNetwork
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.samplers.denoisers import check_beside, opened
@@ -56,12 +56,18 @@ class WeakToStrong(Intervention):
     def cost(self) -> int:
         return 0 if self.model is None else self.model.images_seen
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         if self.model is not None:
             check_beside(self.model, denoiser, "weak")
 
     def move(
-        self, x_t: Tensor, level: Level, condition: Condition, predict: Predictor, denoiser: Denoiser, draws: Draws
+        self,
+        x_t: Tensor,
+        level: Level,
+        condition: Condition,
+        predict: Predictor,
+        denoiser: DenoisingNetwork,
+        draws: Draws,
     ) -> Tensor:
         if level.after is None or self.weight == 0:
             return x_t

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparring.generators import Denoiser, LatentGenerator
+from sparring.generators import DenoisingNetwork, LatentGenerator
 from sparring.generators.predictor import Intervention
 
 BLOCK = 1000  # latents whose distances to the whole pool are held at once
@@ -45,7 +45,7 @@ class Hubness(Intervention):
         self.neighbours = neighbours
         self.choose = choose
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         raise ValueError("hubness chooses latents of a generator that makes images in one call, and this is a denoiser")
 
     def noise(self, generator: LatentGenerator, n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.functional import relu
 
 from sparring.backbones.feature_flow import FeatureFlow
 from sparring.data import Draws
-from sparring.generators import Denoiser, Guide, LatentGenerator
+from sparring.generators import DenoisingNetwork, Guide, LatentGenerator
 from sparring.generators.predictor import Intervention
 from sparring.networks.modes import eval_mode
 from sparring.samplers.gradients import opened_guide
@@ -79,7 +79,7 @@ class Rare(Intervention):
     def cost(self) -> int:
         return self.rows
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         raise ValueError("rare moves latents of a generator that makes images in one call, and this is a denoiser")
 
     def noise(self, generator: LatentGenerator, n: int, seed: int, labels: Tensor | None, size: int) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Again, Intervention, Predictor
 from sparring.networks.modes import eval_mode
@@ -51,7 +51,7 @@ class DiffuseHigh(Intervention):
         self.strength = strength
         self.enlarges = max(sizes)
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         if denoiser.space is not None or denoiser.takes_source:
             raise ValueError("diffuse_high works on pixels, and this model diffuses latents or takes a source image")
         channels, height, width = denoiser.image_shape
@@ -63,7 +63,7 @@ class DiffuseHigh(Intervention):
                     "convolutional network and a factor that gives even sides"
                 )
 
-    def finish(self, x_0: Tensor, again: Again, denoiser: Denoiser) -> Tensor:
+    def finish(self, x_0: Tensor, again: Again, denoiser: DenoisingNetwork) -> Tensor:
         size = x_0.shape[-2:]
         for factor in self.sizes:
             target = (factor * size[0], factor * size[1])
@@ -87,7 +87,7 @@ class KeptBand(Intervention):
         self.low = low_band(image)
         self.until = until
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def kept(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             plain = inner(x_t, level, condition)
             if level.call >= round(self.until * level.calls):
@@ -111,7 +111,7 @@ def sharpened(x: Tensor, strength: float) -> Tensor:
     return x + strength * (x - blurred)
 
 
-def takes(denoiser: Denoiser, shape: tuple[int, int, int]) -> bool:
+def takes(denoiser: DenoisingNetwork, shape: tuple[int, int, int]) -> bool:
     """Whether the network of a denoiser of pixels can be shown an image of shape (C, H, W)."""
     x, seen = torch.zeros(1, *shape, device=denoiser.device), denoiser.images_seen
     label = torch.zeros(1, dtype=torch.long, device=denoiser.device) if denoiser.takes_labels else None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.networks.skips import skippable, without
@@ -49,14 +49,14 @@ class AutoDiffusion(Intervention):
         self.times = tuple(times)
         self.skips = tuple(tuple(step) for step in skips)
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         known = skippable(denoiser.net)
         for name in (name for step in self.skips for name in step):
             if name not in known:
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise ValueError(f"`skips={name}` is no block of the {type(denoiser.net).__name__} to leave out: {has}")
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         blocks = skippable(denoiser.net) if any(self.skips) else {}
 
         def lighter(x_t: Tensor, level: Level, condition: Condition) -> Prediction:

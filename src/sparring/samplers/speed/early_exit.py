@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.networks.exits import SHARES, Exits
@@ -34,10 +34,10 @@ class EarlyExit(Intervention):
     def __init__(self, *, shares: Sequence[float] = SHARES):
         self.shares = tuple(shares)
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         Exits(denoiser.net, self.shares)
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         exits = Exits(denoiser.net, self.shares)
 
         def shallow(x_t: Tensor, level: Level, condition: Condition) -> Prediction:

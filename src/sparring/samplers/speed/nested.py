@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.process import per_image
@@ -42,7 +42,7 @@ class Nested(Intervention):
         self.steps = steps
         self.eta = eta
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def nested(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             plain = inner(x_t, level, condition)
             count = max(1, math.ceil(self.steps * float(level.t)))

@@ -19,7 +19,7 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from sparring.generators import Condition, Denoiser, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
 
@@ -40,13 +40,13 @@ class ToDo(Intervention):
         self.factor = factor
         self.interval = check_interval(interval)
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         if not self_attentions(denoiser):
             raise ValueError(
                 f"{self.label} coarsens self-attention, and {type(denoiser.net).__name__} has none of diffusers' kind"
             )
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         layers = self_attentions(denoiser)
 
         def downsampled(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
