@@ -161,7 +161,7 @@ def test_without_one_of_the_weights_its_networks_are_not_there():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (dict(frame_weight=0.0, adversarial_weight=0.0), "nothing would teach"),
+        (dict(frame_weight=0.0, adversarial_weight=0.0), "nothing would be learned"),
         (dict(frame_weight=-1.0), "frame_weight=-1.0"),
         (dict(frames=0), "`frames=0`"),
         (dict(order="other"), "`order=other`"),

@@ -149,7 +149,7 @@ def test_what_it_refuses():
         (dict(scheduler="lcm"), "scheduler=lcm"),
         (dict(num_steps=0), "num_steps=0"),
         (dict(adversarial_weight=-1.0), "adversarial_weight=-1"),
-        (dict(adversarial_weight=0.0, distance_weight=0.0), "nothing would teach"),
+        (dict(adversarial_weight=0.0, distance_weight=0.0), "nothing would be learned"),
         (dict(augment="color"), "augment=color"),
     ]:
         with pytest.raises(ValueError, match=message):

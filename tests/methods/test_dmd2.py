@@ -157,7 +157,7 @@ def test_it_is_sampled_as_it_was_trained():
 def test_what_it_refuses():
     for settings, message in [
         (dict(score_weight=-1.0), "score_weight=-1"),
-        (dict(score_weight=0.0, adversarial_weight=0.0), "nothing would teach"),
+        (dict(score_weight=0.0, adversarial_weight=0.0), "nothing would be learned"),
         (dict(features="pixels"), "features=pixels"),
         (dict(guidance=2.0), "guidance=2.0.*neither captions"),
         (dict(num_steps=0), "num_steps=0"),

@@ -147,7 +147,7 @@ def test_training_makes_the_object_that_the_views_are_of():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (dict(sds_weight=0.0, adversarial_weight=0.0), "nothing would teach"),
+        (dict(sds_weight=0.0, adversarial_weight=0.0), "nothing would be learned"),
         (dict(strength=0.0), "strength=0.0"),
         (dict(coarse=1.0), "coarse=1.0"),
         (dict(edit_steps=0), "edit_steps=0"),

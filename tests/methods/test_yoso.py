@@ -132,7 +132,7 @@ def test_what_it_refuses():
         (dict(cooperation=0.0), "cooperation=0"),
         (dict(neighbour=1.5), "neighbour=1.5"),
         (dict(data_weight=-1.0), "data_weight=-1"),
-        (dict(adversarial_weight=0.0, consistency_weight=0.0, data_weight=0.0), "all weights are 0"),
+        (dict(adversarial_weight=0.0, consistency_weight=0.0, data_weight=0.0), "nothing would be learned"),
     ]:
         with pytest.raises(ValueError, match=message):
             yoso(**settings)

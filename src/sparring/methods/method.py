@@ -165,6 +165,13 @@ def check_not_negative(**settings: float) -> None:
             raise ValueError(f"`{name}={value}` must be 0 or more")
 
 
+def check_weights(**weights: float) -> None:
+    """Raises ValueError for a weight below 0, or if all are 0."""
+    check_not_negative(**weights)
+    if not any(weights.values()):
+        raise ValueError(f"{', '.join(f'`{name}=0`' for name in weights)}: nothing would be learned")
+
+
 def frozen_copy(module: Module) -> Module:
     """A copy that never changes (teacher, reference): eval mode, no gradient; written once in a run.
 

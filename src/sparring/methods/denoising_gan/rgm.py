@@ -21,7 +21,7 @@ import torch
 from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, check_not_negative
+from sparring.methods.method import Losses, Method, check_weights
 from sparring.objectives import NonSaturating, Penalty, Wasserstein, penalties_of
 from sparring.process import set_timesteps
 from sparring.rollout import RestorationStep, fidelity, restoration_step
@@ -61,9 +61,7 @@ class RGM(Method):
         adversarial_weight: float = 1.0,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        check_not_negative(fidelity_weight=fidelity_weight, adversarial_weight=adversarial_weight)
-        if fidelity_weight == adversarial_weight == 0:
-            raise ValueError("`fidelity_weight` and `adversarial_weight` are both 0, and nothing would be learned")
+        check_weights(fidelity_weight=fidelity_weight, adversarial_weight=adversarial_weight)
         check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)

@@ -23,7 +23,7 @@ from torch import Tensor
 from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.method import Losses, Method, check_not_negative, check_weights, frozen_copy
 from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of
 from sparring.process import Times, set_timesteps
 from sparring.rollout import DiscriminatorInput, OneStep, few_step, noise, real_and_fake
@@ -73,11 +73,7 @@ class ADD(Method):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
-        weights = (adversarial_weight, distillation_weight)
-        if min(weights) < 0 or max(weights) == 0:
-            raise ValueError(
-                "`adversarial_weight={}`, `distillation_weight={}`: 0 or more, not both 0".format(*weights)
-            )
+        check_weights(adversarial_weight=adversarial_weight, distillation_weight=distillation_weight)
         check_not_negative(r1_gamma=r1_gamma)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)

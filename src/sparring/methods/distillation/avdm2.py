@@ -30,7 +30,7 @@ from sparring.discriminators import DenoiserHeads, Given, Views, discriminator_l
 from sparring.generators import Denoiser, Generator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.frame_model import fit_frames, noised_frames, of_frames, some_frames
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.method import Losses, Method, check_not_negative, check_weights, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
@@ -108,9 +108,8 @@ class AVDM2(Method):
         score_times: Times | None = None,
         times: Times | None = None,
     ):
-        check_not_negative(frame_weight=frame_weight, adversarial_weight=adversarial_weight, frame_steps=frame_steps)
-        if frame_weight == adversarial_weight == 0:
-            raise ValueError("`frame_weight=0`, `adversarial_weight=0`: nothing would teach the student")
+        check_weights(frame_weight=frame_weight, adversarial_weight=adversarial_weight)
+        check_not_negative(frame_steps=frame_steps)
         if min(frames, frame_channels) < 1:
             raise ValueError(f"`frames={frames}`, `frame_channels={frame_channels}` must be at least 1")
         if order not in ("own", "shuffled"):

@@ -29,7 +29,7 @@ from sparring.data import Batch
 from sparring.discriminators import DiffAugment, Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.middle import middle_block, middle_map
-from sparring.methods.method import Losses, check_not_negative
+from sparring.methods.method import Losses, check_weights
 from sparring.methods.on_pairs import OnPairs
 from sparring.objectives import R1, NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import per_image
@@ -84,9 +84,7 @@ class Diffusion2GAN(OnPairs):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        check_not_negative(distance_weight=distance_weight, adversarial_weight=adversarial_weight)
-        if distance_weight == adversarial_weight == 0:
-            raise ValueError("`distance_weight=0`, `adversarial_weight=0`: nothing would teach the student")
+        check_weights(distance_weight=distance_weight, adversarial_weight=adversarial_weight)
         if "color" in augment:
             raise ValueError(f"`augment={augment}`: a change of colour is no distance; use translation and cutout")
         middle_block(generator.net)

@@ -26,7 +26,7 @@ from sparring.data import Batch
 from sparring.discriminators import discriminator_losses, generator_loss
 from sparring.discriminators.middle_head import MiddleHead
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, check_not_negative
+from sparring.methods.method import Losses, check_not_negative, check_weights
 from sparring.methods.score_student import ScoreRollout, ScoreStudent
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
@@ -71,9 +71,8 @@ class DMD2(ScoreStudent):
         score_times: Times | None = None,
         times: Times | None = None,
     ):
-        check_not_negative(score_weight=score_weight, adversarial_weight=adversarial_weight, class_weight=class_weight)
-        if score_weight == adversarial_weight == 0:
-            raise ValueError("`score_weight=0`, `adversarial_weight=0`: nothing would teach the student")
+        check_weights(score_weight=score_weight, adversarial_weight=adversarial_weight)
+        check_not_negative(class_weight=class_weight)
         if features not in ("fake score", "teacher"):
             raise ValueError(f"`features={features}` must be 'fake score' or 'teacher'")
         common = dict(guidance=guidance, score_times=score_times, times=times)

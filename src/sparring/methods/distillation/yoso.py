@@ -36,7 +36,7 @@ from sparring.discriminators import (
 )
 from sparring.generators import Denoiser
 from sparring.generators.middle import freeze_after_middle, middle_map
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import Times
@@ -90,9 +90,7 @@ class YOSO(Method):
         weights = dict(
             adversarial_weight=adversarial_weight, consistency_weight=consistency_weight, data_weight=data_weight
         )
-        check_not_negative(**weights)
-        if max(weights.values()) == 0:
-            raise ValueError("all weights are 0: nothing would teach the student")
+        check_weights(**weights)
         for name, value in dict(cooperation=cooperation, neighbour=neighbour).items():
             if not 0 < value <= 1:
                 raise ValueError(f"`{name}={value}` is a distance of times and must lie in (0, 1]")

@@ -28,7 +28,7 @@ from torch import Tensor
 from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Views, discriminator_losses, generator_loss
 from sparring.generators import Generator, LatentGenerator
-from sparring.methods.method import Losses, Method, check_not_negative, moving_copy
+from sparring.methods.method import Losses, Method, check_weights, moving_copy
 from sparring.methods.view_model import ViewModel
 from sparring.networks.precision import at_least_float32
 from sparring.objectives import R1, NonSaturating, Objective, Penalty, penalties_of
@@ -94,9 +94,7 @@ class IT3D(Method):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
-        check_not_negative(sds_weight=sds_weight, adversarial_weight=adversarial_weight)
-        if sds_weight == adversarial_weight == 0:
-            raise ValueError("`sds_weight=0`, `adversarial_weight=0`: nothing would teach the object")
+        check_weights(sds_weight=sds_weight, adversarial_weight=adversarial_weight)
         if not 0 <= coarse < 1 or not 0 < strength <= 1 or edit_steps < 1:
             raise ValueError(
                 f"`coarse={coarse}` must lie in [0, 1), `strength={strength}` in (0, 1], and `edit_steps={edit_steps}` "

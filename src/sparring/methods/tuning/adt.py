@@ -24,7 +24,7 @@ from torch import Tensor
 from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
 from sparring.generators import Condition, Denoiser
-from sparring.methods.method import Losses, Method, check_not_negative
+from sparring.methods.method import Losses, Method, check_not_negative, check_weights
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
 from sparring.process import Times, Weighting
 from sparring.rollout import (
@@ -113,9 +113,7 @@ class ADT(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
-        weights = (adversarial_weight, diffusion_weight)
-        if min(weights) < 0 or max(weights) == 0:
-            raise ValueError("`adversarial_weight={}`, `diffusion_weight={}`: 0 or more, not both 0".format(*weights))
+        check_weights(adversarial_weight=adversarial_weight, diffusion_weight=diffusion_weight)
         check_not_negative(warmup_steps=warmup_steps, ramp_steps=ramp_steps)
         if discriminator.needs_reference == "aligned" and reference == "unpaired":
             raise ValueError(

@@ -24,7 +24,7 @@ from sparring.backbones import freeze
 from sparring.data import Batch
 from sparring.generators import Denoiser
 from sparring.generators.middle import middle_block, output_of
-from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
+from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.precision import at_least_float32
 from sparring.process import Times, Weighting
 from sparring.rollout import OneStep, denoising_error, one_step, standard_normal
@@ -64,9 +64,7 @@ class SelfPerceptual(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
-        check_not_negative(weight=weight, diffusion_weight=diffusion_weight)
-        if weight == diffusion_weight == 0:
-            raise ValueError("`weight=0.0`, `diffusion_weight=0.0`: nothing would be trained")
+        check_weights(weight=weight, diffusion_weight=diffusion_weight)
         if not 0 < low <= high < 1:
             raise ValueError(f"`low={low}`, `high={high}`: times must lie between 0 and 1, the smaller one first")
         if generator.slot is not None:
