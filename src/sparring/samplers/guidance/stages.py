@@ -14,7 +14,7 @@ processes here next to nothing is left of it.
 
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Prediction, VisualPrior
+from sparring.generators import Condition, DenoisingNetwork, Prediction, VisualPrior
 from sparring.generators.level import Level
 from sparring.generators.predictor import Again, Intervention, Predictor
 
@@ -31,11 +31,11 @@ class Stages(Intervention):
             raise ValueError(f"`stages={stages}` must be at least 1")
         self.stages = stages
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         if not isinstance(denoiser.own_source, VisualPrior):
             raise ValueError("stages need a denoiser that was told codes of images: train one with `fit visual_priors`")
 
-    def finish(self, x_0: Tensor, again: Again, denoiser: Denoiser) -> Tensor:
+    def finish(self, x_0: Tensor, again: Again, denoiser: DenoisingNetwork) -> Tensor:
         for _ in range(self.stages - 1):
             x_0 = again(x_0, 1.0, [Told(denoiser.own_source.of_images(x_0.clamp(-1, 1)))])
         return x_0
@@ -47,7 +47,7 @@ class Told(Intervention):
     def __init__(self, codes: Tensor):
         self.codes = codes
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def told(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             return inner(x_t, level, self.codes)
 
