@@ -326,7 +326,7 @@ def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
 
 def test_the_arms_of_the_studies_are_trained_as_they_were_measured(tmp_path):
     """Steps, rates and averages of the results in docs/results, some of which come from the recipes."""
-    moved = Runner(read_study("sadm-moved"), tmp_path, tmp_path)
+    moved = Runner(read_study("sadm-moved-adapters"), tmp_path, tmp_path)
     arm = moved.config("fashion16-moved", "sadm-frozen, LoRA")
     assert arm["trainer"]["steps"] == 600
     assert arm["trainer"]["generator_optimizer"]["lr"] == 1e-3
