@@ -114,7 +114,7 @@ class Evolution:
         return Schedule(schedule.levels, self.chosen(self.all_blocks(), skipped))
 
     def mutated(self, schedule: Schedule) -> Schedule:
-        """Each level, and each block, is another one by chance."""
+        """Each level, and each block, is another one at random."""
         kept = [level for level in schedule.levels if self.random.random() >= self.chance]
         skips = [one for one in schedule.skips if self.random.random() >= self.chance]
         return self.filled(kept, skips, len(schedule.skips))

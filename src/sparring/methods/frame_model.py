@@ -29,7 +29,7 @@ def of_frames(clips: Denoiser, channels: int) -> Denoiser:
 
 
 def some_frames(clips: Tensor, channels: int, draws: Draws, k: int) -> Tensor:
-    """k different frames of each clip [B, F C, H, W] by chance, [B k, C, H, W]."""
+    """k different frames of each clip [B, F C, H, W] at random, [B k, C, H, W]."""
     frames = clips.unflatten(1, (-1, channels))
     chosen = draws.uniform(frames.shape[:2]).argsort(1)[:, :k]
     rows = torch.arange(len(clips), device=clips.device)
@@ -54,7 +54,7 @@ def noised_frames(denoiser: Denoiser, batch: Batch, frames: Tensor, times: Times
 
 
 def fit_frames(denoiser: Denoiser, data: ImageData, channels: int, steps: int, seed: int) -> None:
-    """Trains a denoiser on frames of clips by chance.
+    """Trains a denoiser on random frames of clips.
 
     Args:
         denoiser: of frames.

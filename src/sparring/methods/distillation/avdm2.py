@@ -76,7 +76,7 @@ class AVDM2(Method):
         num_steps: network calls of the student; more than 1 need a VP process.
         frame_weight: of the difference of the frames' scores; 0 leaves a GAN.
         adversarial_weight: of the adversarial term; 0 leaves frames only, without a discriminator.
-        order: of the frames that the discriminator sees: "own", or "shuffled" in each clip by chance: a control.
+        order: of the frames that the discriminator sees: "own", or "shuffled" in each clip at random: a control.
         width: channels of the heads.
         objective: adversarial loss; non-saturating when None.
         score_times: levels at which the scores of frames are compared; uniform from 2% to 98% when None.

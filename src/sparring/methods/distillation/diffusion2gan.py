@@ -13,7 +13,7 @@ Fake: the student's image x beside the noise z that it came from; "real" is the 
 asks whether an image belongs to this noise: BiGAN with the teacher's ODE as a fixed encoder.
 
 The paper: the bank, one call, a perceptual distance in the space of the diffusion under random augmentations, a
-discriminator that is conditioned on the noise; its weights and its layers were not to be seen. Ours: F is the middle of
+discriminator that is conditioned on the noise; its weights and its layers are not known here. Ours: F is the middle of
 the frozen teacher at time 0, its channels of length 1 at each place (the paper's is trained on human judgements);
 augmentations are shift and cutout; D is a small network that sees z as further channels; weights 1 and 0.1, R1 0.1 in
 each 16th step; classes in place of captions; the size of the bank, and rates.

@@ -5,17 +5,17 @@ Status: unproven.
 A generator of objects is distilled from a diffusion model that knows only how objects look from given poses. A GAN
 renders its objects, and "real" is what the diffusion model draws for the same pose:
 
-    x = G(z),    v = view(x, a),    a a pose by chance;     u ~ T(u | a)
+    x = G(z),    v = view(x, a),    pose a at random;     u ~ T(u | a)
     L_D = mean sp(-D(u, a)) + mean sp(D(v, a)) + R1,        L_G = mean sp(-D(v, a)),        sp(r) = log(1 + e^r)
 
 Fake: the view of a generated object, given its pose. Unlike score distillation of one object, one generator learns all
 objects, and nothing pulls them to one mode. Pose pruning: of the samples of T, those that do not look as their pose
 says are dropped; here a sample disagrees by the share of its own pose's denoising error in the mean over all poses.
 
-From a review of the paper: adversarial distillation from pose-conditional samples, pose pruning. Its losses were not
-seen. Ours: everything in the plane, where an object is an image [C, n, n] and a view is its opacity on a line of n
-places; non-saturating loss, R1 of 1 every 16th step; the measure of pruning and the half that is kept; T, a perceptron
-that learns views of the data before the first step and is then all that is known of them.
+From a review of the paper: adversarial distillation from pose-conditional samples, pose pruning. Its losses are not
+known here. Ours: everything in the plane, where an object is an image [C, n, n] and a view is its opacity on a line of
+n places; non-saturating loss, R1 of 1 every 16th step; the measure of pruning and the half that is kept; T, a
+perceptron that learns views of the data before the first step and is then all that is known of them.
 """
 
 from typing import Literal

@@ -5,7 +5,7 @@ Status: unproven.
 One object is made by score distillation from a diffusion model of views, and then improved by a discriminator whose
 reals are edits of the object's own coarse views:
 
-    v = view(x, a),  a a pose by chance,      v_t = alpha v + sigma eps
+    v = view(x, a),  pose a at random,      v_t = alpha v + sigma eps
     first:   L_G = sds_weight 0.5 mean |v - sg T(v_t, a)|^2                        (coarse object x_c)
     then:    u = T's way back from view(x_c, a) noised to `strength`,   w = adversarial_weight, falling to 0 at the end
              L_D = mean sp(-D(u, a)) + mean sp(D(v, a)) + R1,    L_G = L_sds + w mean sp(-D(v, a)),    sp = log(1 + e^.)
