@@ -64,7 +64,7 @@ class ViewModel(nn.Module):
         return views(images, angle_of(poses, self.num_poses), self.density)
 
     def given(self, poses: Tensor) -> Given:
-        """What the discriminator is told of views from poses [B]."""
+        """What the discriminator is conditioned on beside views from poses [B]."""
         return Given(labels=poses.roll(1, 0) if self.shuffled else poses)
 
     def fit(self, data: ImageData, seed: int) -> None:
