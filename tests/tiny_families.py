@@ -143,6 +143,15 @@ def sana(folder: Path):
     return SanaPipeline(gemma_tokenizer(), gemma(), autoencoder, transformer, scheduler)
 
 
+def sana_sprint(folder: Path):
+    from diffusers import SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
+
+    parts = sana(folder).components
+    config = {name: value for name, value in parts["transformer"].config.items() if not name.startswith("_")}
+    transformer = SanaTransformer2DModel(**config | {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"})
+    return SanaSprintPipeline(**parts | {"transformer": transformer, "scheduler": SCMScheduler()})
+
+
 def pixart(folder: Path):
     from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
 
@@ -300,6 +309,7 @@ FAMILIES = {
     "flux": flux,
     "schnell": schnell,
     "sana": sana,
+    "sana_sprint": sana_sprint,
     "pixart": pixart,
     "lumina2": lumina2,
     "z_image": z_image,
@@ -308,12 +318,13 @@ FAMILIES = {
     "prx": prx,
 }
 
-SIZES = {"sana": 32, "lumina2": 32}  # the smallest that the pipelines take
+SIZES = {"sana": 32, "sana_sprint": 32, "lumina2": 32}  # the smallest that the pipelines take
 
 CALLS = {  # how a pipeline is asked for the guidance w
     "flux": lambda w: {"true_cfg_scale": w, "negative_prompt": ["", ""]},
     "schnell": lambda w: {"true_cfg_scale": w, "negative_prompt": ["", ""]},
     "sana": lambda w: {"guidance_scale": w, "use_resolution_binning": False},
+    "sana_sprint": lambda w: {"use_resolution_binning": False, "intermediate_timesteps": None},  # it has none
     "pixart": lambda w: {"guidance_scale": w, "use_resolution_binning": False},
     "lumina2": lambda w: {"guidance_scale": w},
     "z_image": lambda w: {"guidance_scale": w - 1},

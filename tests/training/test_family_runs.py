@@ -132,7 +132,8 @@ def test_pipelines_and_adapters_draw_the_same_as_sparring_in_a_process_without_i
     for kind in KINDS:
         size, drawn = SIZES.get(kind, 16), np.load(tmp_path / f"{kind}.npz")
         sampler = Sampler(adapted / kind, device="cpu", size=size)
-        images = sampler(2, 3, seed=3, guidance=3.0, prompts=["a red apple", "zebra"]).images
+        guidance = 1.0 if kind == "sana_sprint" else 3.0
+        images = sampler(2, 3, seed=3, guidance=guidance, prompts=["a red apple", "zebra"]).images
         whole = torch.from_numpy(drawn["whole"])
         torch.testing.assert_close(images, whole.clamp(-1, 1), rtol=0, atol=1e-4)
         plain = torch.from_numpy(drawn["plain"])

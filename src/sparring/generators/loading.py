@@ -23,7 +23,7 @@ from sparring.generators.start import Start, StudentTStart
 from sparring.networks.latent_slot import LatentSlot
 from sparring.networks.loading import first_line, load_network
 from sparring.networks.wavelet import HaarWavelet
-from sparring.process import FlowBySize, Latents, StudentT, from_scheduler, takes_variance
+from sparring.process import FlowBySize, Latents, StudentT, from_scheduler, takes_variance, walked
 from sparring.process.space import space_of
 from sparring.runs import RunFolder
 
@@ -150,7 +150,7 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
         denoiser.see_size(denoiser.image_shape)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.time_slot = getattr(pipe, "time_slot", None)
-    denoiser.own_scheduler, denoiser.conditioning.classes_of_data = pipe.scheduler, classes_of_data(folder)
+    denoiser.own_scheduler, denoiser.conditioning.classes_of_data = walked(pipe.scheduler), classes_of_data(folder)
     denoiser.learned_variance = takes_variance(pipe.scheduler)
     return denoiser, pipe.scheduler
 

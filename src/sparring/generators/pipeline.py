@@ -110,6 +110,7 @@ def write_pipeline(
     parts = trained | {"scheduler": scheduler} | ({} if start is None else {"start": start})
     if text is not None:
         pipe = copy(text.pipe)
+        parts["scheduler"] = scheduler = text.shipped(scheduler)
         if "steps_offset" in scheduler.config:  # these pipelines ask for 1; our spacing of the steps does not use it
             scheduler.register_to_config(steps_offset=1)
         pipe.register_modules(**parts | {k: in_float32(part) for k, part in text.parts().items() if k not in parts})

@@ -12,6 +12,7 @@ from sparring.process.schedulers import (
     set_model_times,
     set_timesteps,
     takes_variance,
+    walked,
 )
 from sparring.process.space import Bands, Latents
 from sparring.process.times import (
@@ -81,6 +82,7 @@ __all__ = [
     "set_model_times",
     "set_timesteps",
     "takes_variance",
+    "walked",
     "AdaptiveTimes",
     "Bands",
     "EDMMonotone",

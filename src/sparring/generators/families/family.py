@@ -167,6 +167,10 @@ class Family(ABC):
         """What the pipeline makes of outputs [B, c, h, w] after guidance, with those on the caption beside them."""
         return guided
 
+    def shipped(self, scheduler: Any) -> Any:
+        """The scheduler that the pipeline gets beside a tuned network: the one that its method made it for."""
+        return scheduler
+
     def parts(self) -> dict[str, Any]:
         """The parts of the pipeline as they are shipped, by name."""
         return self.pipe.components
