@@ -15,11 +15,17 @@ from sparring.training.players import trained_by
 
 ROWS = 6
 PHASES = ("rollout", "discriminator", "generator")
+CLASSES = "with-classes"
 
 
 def build(name: str, start: Path, out: Path, *flags: str, tuned: bool = False) -> Trainer:
-    """The trainer of a recipe on `tiny`; one that needs a trained generator (or `tuned`) gets `start`."""
+    """The trainer of a recipe on `tiny`; one that needs a trained generator (or `tuned`) gets `start`.
+
+    If what is trained stands beside the start, and the recipe says on `tiny` that the start has classes, it has them.
+    """
     kind = read(name).get("start")
+    if kind == BESIDE and "denoiser" in read(name).get("on", {}).get("tiny", {}):
+        start = start.with_name(CLASSES)
     tuned = tuned or kind == "trained"
     init = str(start) if tuned or kind == BESIDE else None
     header = {"recipe": name, "setting": "tiny", "init": init, "allow": []}

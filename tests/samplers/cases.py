@@ -138,7 +138,7 @@ def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
 OF_LATENTS = {"hubness", "rare"}
 """Systems that choose or move latents of a generator of one call, tested in test_latents.py and test_rare.py."""
 
-OF_NETWORKS = {"auto_diffusion", "early_exit", "lacon", "stages", "todo"}
+OF_NETWORKS = {"auto_diffusion", "early_exit", "lacon", "plugged", "stages", "todo"}
 """Systems that change how a network of some kind is called, tested with such networks in files of their own."""
 
 OF_SIZES = {"diffuse_high"}

@@ -53,12 +53,15 @@ class Guide(Generator):
             raise ValueError(f"{type(self.net).__name__} has seen no images yet: call `check_shape` first")
         return self._image_shape
 
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """[B, outputs], at least float32, of noisy images x_t [B, C, H, W] at times t [B]; `images_seen` grows by B."""
+    def forward(self, x_t: Tensor, t: Tensor, **given: Tensor) -> Tensor:
+        """[B, outputs], at least float32, of noisy images x_t [B, C, H, W] at times t [B]; `images_seen` grows by B.
+
+        What else its network takes, such as classes, is `given` by name.
+        """
         self.images_seen += len(x_t)
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), x_t.dtype)
         time = self.process.model_time(t).to(torch.float64 if dtype == torch.float64 else torch.float32)
-        output = self.net(self.process.model_input(x_t, t).to(dtype), time)
+        output = self.net(self.process.model_input(x_t, t).to(dtype), time, **given)
         output = output if isinstance(output, Tensor) else output.sample
         return at_least_float32(output.flatten(1))
 

@@ -5,6 +5,7 @@ from sparring.networks.block_unet import BlockUNet
 from sparring.networks.code_unet import CodeUNet
 from sparring.networks.conv_discriminator import ConvDiscriminator
 from sparring.networks.conv_generator import ConvGenerator
+from sparring.networks.decoder_guide import DecoderGuide
 from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
 from sparring.networks.equilibrium import EquilibriumTransformer
@@ -31,6 +32,7 @@ __all__ = [
     "CodeUNet",
     "ConvDiscriminator",
     "ConvGenerator",
+    "DecoderGuide",
     "EditNet",
     "EquilibriumTransformer",
     "GaussianPolicy",
