@@ -11,6 +11,7 @@ from sparring.generators.level import Level
 from sparring.generators.prediction import SMALLEST
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
 from sparring.process import per_image
+from sparring.samplers.trained import check_trained_by
 
 ACTS_IN = (0.05, 20.0)
 """Noise levels sigma / alpha at which gradients act by default, log-SNR in [-6, 6]; beyond, 1 / alpha explodes."""
@@ -43,11 +44,16 @@ class GuidedByGradient(Intervention):
         weight: of the gradient; 0 is none, and costs no call.
         interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
         allow: further packages whose networks the folder may name.
+
+    Attributes:
+        trained_by: names of `sparring fit` that train its guide; none: any.
     """
 
     place = "gradient"
+    trained_by: Sequence[str] = ()
 
     def __init__(self, guide: str | Guide, name: str, weight: float, interval: Interval | None, allow: Sequence[str]):
+        check_trained_by(guide, name, self.trained_by)
         self.guide = opened_guide(guide, name, allow)
         self.name = name
         self.weight = weight

@@ -40,6 +40,8 @@ class CheapGuidance(GuidedByGradient):
         allow: further packages whose networks the folder may name.
     """
 
+    trained_by = ("noisy_classifier", "ppap")
+
     def __init__(
         self,
         classifier: str | Guide,

@@ -32,6 +32,8 @@ class ClassifierGuidance(GuidedByGradient):
         allow: further packages whose networks the folder may name.
     """
 
+    trained_by = ("noisy_classifier", "ppap")
+
     def __init__(
         self,
         classifier: str | Guide,

@@ -30,6 +30,8 @@ class DiscriminatorGuidance(GuidedByGradient):
         allow: further packages whose networks the folder may name.
     """
 
+    trained_by = ("noisy_discriminator",)
+
     def __init__(
         self,
         discriminator: str | Guide,

@@ -20,6 +20,7 @@ from sparring.generators import Condition, Denoiser, DenoisingNetwork, Predictio
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.samplers.denoisers import check_beside, opened
+from sparring.samplers.trained import check_trained_by
 
 
 class InvDiff(Intervention):
@@ -36,6 +37,7 @@ class InvDiff(Intervention):
     def __init__(self, delta: str | Denoiser, *, weight: float = 1.0, allow: Sequence[str] = ()):
         self.delta = delta
         self.weight = weight
+        check_trained_by(delta, "delta", ("inv_diff_delta",))
         self.model = opened(delta, allow)
 
     @property

@@ -42,6 +42,8 @@ class LaCon(GuidedByGradient):
         allow: further packages whose networks the folder may name.
     """
 
+    trained_by = ("lacon_aligner",)
+
     def __init__(
         self, aligner: str | Guide, *, target: str, weight: float = 2.0, until: float = 0.5, allow: Sequence[str] = ()
     ):

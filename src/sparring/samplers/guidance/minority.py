@@ -31,6 +31,8 @@ class MinorityGuidance(GuidedByGradient):
         allow: further packages whose networks the folder may name.
     """
 
+    trained_by = ("minority_classifier",)
+
     def __init__(
         self,
         classifier: str | Guide,
