@@ -417,3 +417,15 @@ def test_calls_beyond_those_of_the_path_are_printed(runs, capsys):
     assert "calls with what was added" not in capsys.readouterr().out
     assert main([*plain, "--with", "autoguidance", "--with.weak", str(runs / "model"), "--with.weight", "2"]) == 0
     assert "NFE 2 (4 calls with what was added)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_reference_of_another_size_than_the_training_images_needs_those_too(runs, capsys, tmp_path):
+    from torch.nn.functional import interpolate
+
+    large = interpolate(Digits("validation").images(24), size=16)
+    save_images(large, tmp_path / "large")
+    evaluate = ["evaluate", str(runs / "base"), "--steps", "2", *QUICK, "--reference", str(tmp_path / "large")]
+    error = fails(capsys, [*evaluate, "--with", "diffuse_high"])
+    assert "(1, 16, 16), and those trained on are (1, 8, 8): give --train images like those of the reference" in error
+    measured = [*evaluate, "--train", str(tmp_path / "large"), "--with", "diffuse_high", "--json"]
+    assert printed(capsys, measured)["scheduler"] == "ddim+diffuse_high"

@@ -65,7 +65,8 @@ class RealImages:
             settings: size, pad, limit … of both data sets, as far as they have them.
 
         Raises:
-            ValueError: nothing to measure against; a word that is no data set; colour images for a grey model.
+            ValueError: nothing to measure against; a word that is no data set; colour images for a grey model; images
+                of one shape to measure against and of another that were trained on.
         """
         known = data_of_run(Path(source), allow) if is_run(source) and (reference is None or train is None) else None
         if reference is None:
@@ -86,6 +87,11 @@ class RealImages:
             trained = data_of(train, channels, settings, allow)
         if known is not None:
             held_out, trained = known.alike(held_out), known.alike(trained)
+        if held_out.image_shape != trained.image_shape:
+            raise ValueError(
+                f"the reference holds images of {held_out.image_shape}, and those trained on are "
+                f"{trained.image_shape}: give --train images like those of the reference"
+            )
         return cls(held_out, None if trained is held_out else trained)
 
 
