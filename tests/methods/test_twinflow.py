@@ -121,6 +121,19 @@ def test_of_a_constant_velocity_the_base_term_is_its_error(k):
     torch.testing.assert_close(slope, 2 * (k - rollout.v).clamp(-1, 1).mean(), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("interval", [0.01, 0.1])
+def test_what_the_average_differs_by_counts_over_the_interval(interval):
+    """A network k and its average a: ((t - r) k - (t - r - h) a) / h, h at most the interval and the whole step."""
+    one = method(Constant(0.1), interval=interval)
+    one.target.module.net.k.data.fill_(0.1005)
+    rollout = one.rollout(batch())
+    length = (rollout.t - rollout.r).view(-1, 1, 1, 1)
+    h = length.clamp(max=interval)
+    slope = torch.where(h > 0, (length * 0.1 - (length - h) * 0.1005) / h.clamp(min=1e-9), 0.1)
+    expected = (slope - rollout.v).clamp(-1, 1).square().mean()
+    torch.testing.assert_close(one.base(rollout, None), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_rows_are_of_three_kinds():
     rollout = method(Constant(0.1)).rollout(batch(n=3000))
     whole, flow = (rollout.t == 1) & (rollout.r == 0), rollout.t == rollout.r
@@ -163,6 +176,8 @@ def test_what_it_refuses():
         TwinFlow(flow)
     with pytest.raises(ValueError, match="process=VP.*TwinFlow is a flow"):
         TwinFlow(Denoiser(MLP(width=8), VP(), "v", second_time=True))
+    with pytest.raises(ValueError, match="interval=0"):
+        method(Constant(0.0), interval=0.0)
     with pytest.raises(ValueError, match="target_decay=1"):
         method(Constant(0.0), target_decay=1.0)
     with pytest.raises(ValueError, match="fake_weight=-1"):

@@ -17,7 +17,8 @@ r = t. Descent on the last term moves xhat by + Delta. Both clamps are to [-1, 1
 
 Fake: one call from pure noise; the two branches of the network tell it from real images. Ours: rows draw one of three
 kinds of (t, r), which are (1, 0), (t, any r < t) and (t, t); equal weights of the terms; the length t - r enters by a
-`TimeSlot`. The paper's robust loss, its weight over t - r and guided targets are left out.
+`TimeSlot`; h = 0.1 in the recipe, because from scratch what network and EMA differ by, over h, fills the clamp. The
+paper's robust loss, its weight over t - r and guided targets are left out.
 """
 
 from dataclasses import dataclass
