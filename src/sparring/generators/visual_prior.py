@@ -1,4 +1,4 @@
-"""A short code of an image, which a denoiser is told in training, and of its own first sample in a second stage."""
+"""A short code of an image, which a denoiser is conditioned on in training, and of its own first sample in a second stage."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class VisualPrior(OwnSource):
         code: Numbers of a code.
         width: Of the encoder's two hidden layers.
         noise: Deviation of what is added to codes in training, since codes of samples are not those of real images.
-        dropout: Share of rows that are told nothing in training.
+        dropout: Share of rows without a code in training.
 
     Raises:
         ValueError: A size below 1, a negative noise, or a share outside of [0, 1]; in `size_for`, images of another
@@ -67,7 +67,7 @@ class VisualPrior(OwnSource):
         return self.encoder(images.to(self.dtype)).tanh()
 
     def told(self, images: Tensor, draws: Draws) -> Tensor:
-        """Codes of images [B, C, H, W] as they are told in training: with noise, and for some rows 0."""
+        """Codes of images [B, C, H, W] as the network gets them in training: with noise, and for some rows 0."""
         codes = self.of_images(images)
         noisy = codes + self.config["noise"] * draws.normal(tuple(codes.shape)).to(codes)
         return noisy * (draws.uniform((len(codes),)) >= self.config["dropout"]).to(codes)[:, None]

@@ -1,4 +1,4 @@
-"""Visual priors: diffusion on diffusion, a denoiser that is told a code of its own last sample (arXiv 2410.08531).
+"""Visual priors: diffusion on diffusion, a denoiser conditioned on a code of its own last sample (arXiv 2410.08531).
 
 Status: unproven.
 

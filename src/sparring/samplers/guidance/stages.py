@@ -33,7 +33,7 @@ class Stages(Intervention):
 
     def check(self, denoiser: DenoisingNetwork) -> None:
         if not isinstance(denoiser.own_source, VisualPrior):
-            raise ValueError("stages need a denoiser that was told codes of images: train one with `fit visual_priors`")
+            raise ValueError("stages need a denoiser that was conditioned on codes of images: train one with `fit visual_priors`")
 
     def finish(self, x_0: Tensor, again: Again, denoiser: DenoisingNetwork) -> Tensor:
         for _ in range(self.stages - 1):
@@ -42,7 +42,7 @@ class Stages(Intervention):
 
 
 class Told(Intervention):
-    """The network is told codes [B, code] in place of its condition."""
+    """The network gets codes [B, code] in place of its condition."""
 
     def __init__(self, codes: Tensor):
         self.codes = codes
