@@ -1,4 +1,4 @@
-"""A short code of an image, which a denoiser is conditioned on in training, and of its own first sample in a second stage."""
+"""A short code of an image that a denoiser is conditioned on: of the clean image, or of its own first sample."""
 
 from collections.abc import Sequence
 

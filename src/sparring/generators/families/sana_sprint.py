@@ -1,4 +1,4 @@
-"""SANA-Sprint (arXiv 2503.09641): SANA distilled to one to four calls, a consistency model that is given its guidance."""
+"""SANA-Sprint (arXiv 2503.09641): SANA distilled to one to four calls, a consistency model that takes guidance."""
 
 from inspect import signature
 from typing import Any

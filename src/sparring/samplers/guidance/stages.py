@@ -33,7 +33,7 @@ class Stages(Intervention):
 
     def check(self, denoiser: DenoisingNetwork) -> None:
         if not isinstance(denoiser.own_source, VisualPrior):
-            raise ValueError("stages need a denoiser that was conditioned on codes of images: train one with `fit visual_priors`")
+            raise ValueError("stages need a denoiser that takes codes of images: train one with `fit visual_priors`")
 
     def finish(self, x_0: Tensor, again: Again, denoiser: DenoisingNetwork) -> Tensor:
         for _ in range(self.stages - 1):
