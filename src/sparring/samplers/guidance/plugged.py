@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Denoiser, Guide, Prediction
+from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.networks.decoder_guide import DecoderMaps
@@ -43,7 +43,7 @@ class Plugged(Intervention):
         """In passes of the sampled network, of which one of the guide is as many as it has weights beside it."""
         return round(self.share * self.model.images_seen)
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: DenoisingNetwork) -> None:
         check_guide(self.model, denoiser, "guide")
         DecoderMaps(denoiser.net).check(self.model.net)
         if not denoiser.takes_labels:
@@ -51,7 +51,7 @@ class Plugged(Intervention):
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.model.net, denoiser.net)]
         self.share = sizes[0] / sizes[1]
 
-    def wrap(self, inner: Predictor, denoiser: Denoiser) -> Predictor:
+    def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         maps = DecoderMaps(denoiser.net)
 
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
