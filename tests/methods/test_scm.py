@@ -19,7 +19,7 @@ T = 0.50037  # between two levels, where the formula has a slope in time
 
 
 def method_of(formula, t=0.40037, process=COSINE, **settings):
-    chosen = {"data_std": STD, "warmup_steps": 0, "times": At(t), "derivative": "forward"} | settings
+    chosen = {"data_std": STD, "warmup": 0.0, "times": At(t), "derivative": "forward"} | settings
     return SCM(Formula(process, "x0", formula), **chosen)
 
 
@@ -109,7 +109,7 @@ def batch_noise(batch):
 
 
 def test_without_rho_a_copy_of_the_teacher_stays():
-    method = method_of(mean, warmup_steps=10**9)
+    method = method_of(mean, warmup=1e9)
     rollout = method.rollout(gaussian_batch())
     assert (rollout.target - rollout.output).abs().max() < 1e-5
     whole = method_of(mean)
@@ -165,7 +165,7 @@ def test_the_student_and_the_uncertainty_learn():
 def test_what_it_refuses():
     for settings, message in [
         (dict(data_std=0.0), "data_std=0"),
-        (dict(warmup_steps=-1), "warmup_steps=-1"),
+        (dict(warmup=-1), "warmup=-1"),
         (dict(interval=0.5), "interval=0.5"),
         (dict(guidance=2.0), "guidance=2.0.*neither captions"),
         (dict(guidance=2.0, distil=False), "guidance=2.0.*distil=False"),

@@ -48,7 +48,7 @@ class SCM(ConsistencyModel):
         generator: a trained denoiser of a VP process; its state at the start is the teacher.
         distil: the velocity is the teacher's; without, that of the image and its noise, and there is no teacher.
         data_std: s, the deviation of the data.
-        warmup_steps: over which rho rises; 0: it is 1 from the start.
+        warmup: share of the run over which rho rises; 0: it is 1 from the start.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         derivative: how df/da is computed: by a "difference", or exactly in "forward" or "reverse" mode, which suits
             networks whose output is smooth in time.
@@ -62,22 +62,22 @@ class SCM(ConsistencyModel):
         *,
         distil: bool = True,
         data_std: float = 0.5,
-        warmup_steps: int = 10_000,
+        warmup: float = 0.1,
         guidance: float = 1.0,
         derivative: Derivative = "difference",
         interval: float = 0.02,
         times: Times | None = None,
     ):
-        check_not_negative(warmup_steps=warmup_steps)
+        check_not_negative(warmup=warmup)
         super().__init__(generator, distil=distil, guidance=guidance, times=times)
         self.trigflow = TrigFlow(generator.process, data_std=data_std, derivative=derivative, interval=interval)
         self.uncertainty = Uncertainty()
-        self.warmup_steps = warmup_steps
+        self.warmup = warmup
 
     def rollout(self, batch: Batch) -> SCMStep:
         noised = self.noised(batch)
         at = self.trigflow.along(self.generator, batch, noised, *self.ends(batch, noised))
-        rho = self.ramp(self.warmup_steps) if self.warmup_steps else 1.0
+        rho = self.ramp(round(self.warmup * self.steps))
         tangent = (1 - rho) * at.cos.square() * at.missing + rho * at.cos * at.slope
         self.log(tangent=tangent.square().mean().sqrt(), rho=rho)
         return SCMStep(at.output, moved(at.output, tangent), at.log_snr)
