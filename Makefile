@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo baseline study test test-all lint mutants docs clean
+.PHONY: demo baseline study test test-all test-matrix lint mutants docs clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,10 @@ test: .venv/.installed lint
 # With the tests that take longer: what CI runs.
 test-all: .venv/.installed lint
 	$(PYTEST)
+
+# A part of the tests on the oldest declared versions and on other Pythons, each in an environment of its own (build/matrix).
+test-matrix: .venv/.installed
+	$(BIN)/python tests/matrix/run.py
 
 # One-line changes of the source, each of which the tests listed with it must notice.
 mutants: .venv/.installed
