@@ -21,7 +21,7 @@ def method_of(formula, **settings):
 
 def test_with_rho_at_one_the_consistency_is_that_of_scm():
     """For a copy of the teacher, whose slope is not 0, and for the solution, where both are nearly 0."""
-    scm = SCM(Formula(COSINE, "x0", mean), data_std=STD, warmup_steps=0, times=At(T), derivative="forward")
+    scm = SCM(Formula(COSINE, "x0", mean), data_std=STD, warmup=0.0, times=At(T), derivative="forward")
     step = scm.rollout(gaussian_batch())
     expected = (step.output - step.target).square().mean()
     torch.testing.assert_close(method_of(mean).consistency(gaussian_batch()), expected)

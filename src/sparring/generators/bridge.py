@@ -103,7 +103,7 @@ class Bridge(Generator):
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         like = next(self.net.parameters())
         x = torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype)
-        with trial(self, self, image_shape):
+        with trial(self, self.net, image_shape):
             self(x, x.new_ones(1), x.new_zeros(1, self.latent_dim))
         self._image_shape = image_shape
 
