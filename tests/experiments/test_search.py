@@ -19,6 +19,7 @@ def test_non_dominated_sorting_by_hand():
     assert fronts(scores) == [[0, 1, 2, 5], [3], [4]]
     scored = dict(zip(GENOTYPES, scores, strict=False))
     assert survivors(scored) == [GENOTYPES[0], GENOTYPES[1], GENOTYPES[5]]
+    assert fronts([(1.0, 2.0), (1.0, 3.0)]) == [[0], [1]]  # as good in one number, better in the other
 
 
 def test_a_mutant_differs_in_exactly_one_gene_and_a_crossing_has_one_of_the_other():

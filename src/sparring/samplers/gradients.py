@@ -97,7 +97,8 @@ def opened_guide(source: str | Path | Guide, name: str, allow: Sequence[str] = (
     guide = source if isinstance(source, Guide) else load_generator(source, allow)
     if not isinstance(guide, Guide):
         raise ValueError(
-            f"`{name}={source}` holds a {type(guide).__name__}, and a guide is needed: train one with `fit`"
+            f"`{name}={source}` holds a {type(guide).__name__}, and a guide is needed: train one with `fit` "
+            "(`sparring systems guides` lists them)"
         )
     return guide.eval().requires_grad_(False)
 
