@@ -10,6 +10,7 @@ if it trains no denoiser, what it needs everywhere, and under `on` what it needs
 import difflib
 import os
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def shipped(kind: str) -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
 
 
+@cache
+def parsed(text: str) -> Any:
+    """YAML, read once: a recipe is composed of the same files again and again."""
+    return yaml.safe_load(text)
+
+
 def baseline_of(setting: str) -> Path:
     """The pipeline folder of plain diffusion, trained on a setting, that the package holds (`make baseline`).
 
@@ -56,21 +63,18 @@ def read(name: str, kind: str = "methods") -> dict[str, Any]:
         ValueError: no such name or file; not YAML; not a mapping; a key that a file of this kind does not have.
     """
     what = "recipe" if kind == "methods" else "setting"
-    if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = Path(name)
-        if not path.is_file():
+    own = name.endswith((".yaml", ".yml")) or os.sep in name
+    path = Path(name) if own else HERE / kind / f"{name}.yaml"
+    if not path.is_file():
+        if own:
             raise ValueError(f"{what} file {name} does not exist")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    else:
         names = list(shipped(kind))
-        if name not in names:
-            near = [f"{n} --on {name[len(n) + 1 :]}" for n in names if name.startswith(f"{n}-")]
-            near = near or difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            raise ValueError(f"unknown {what} {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
-        text = (HERE / kind / f"{name}.yaml").read_text(encoding="utf-8")
+        near = [f"{n} --on {name[len(n) + 1 :]}" for n in names if name.startswith(f"{n}-")]
+        near = near or difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"unknown {what} {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
     try:
-        content = yaml.safe_load(text)
+        content = deepcopy(parsed(path.read_text(encoding="utf-8", errors="replace")))
     except yaml.YAMLError as error:
         raise ValueError(f"{what} {name} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
