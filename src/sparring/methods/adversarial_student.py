@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
@@ -80,11 +80,7 @@ class AdversarialStudent(Method):
         return StudentRollout(real, fake, self.discriminator.views(real, fake, self.given(batch), batch.draws))
 
     def discriminator_loss(self, batch: Batch, rollout: Any) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Any) -> Losses:
         return {"adversarial": generator_loss(self.discriminator, rollout.views, self.objective)}

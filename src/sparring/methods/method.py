@@ -1,16 +1,17 @@
 """The seam between a method and the trainer: `Method`, and the denoising error that all methods share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator
+from sparring.discriminators import Discriminator, Views, discriminator_losses
 from sparring.generators import Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
+from sparring.objectives import Objective, Penalty
 from sparring.process import Uncertainty
 from sparring.runs.field import Field
 
@@ -139,6 +140,36 @@ class Method(nn.Module, ABC):
     def generators(self) -> list[Generator]:
         """Every generator in here (the trained one, teacher, reference): a step's cost is counted in their calls."""
         return [part for part in self.modules() if isinstance(part, Generator)]
+
+    def discriminator_terms(
+        self,
+        discriminator: Discriminator,
+        views: Views,
+        objective: Objective,
+        penalties: Sequence[Penalty],
+        draws: Draws,
+        *,
+        weight: float = 1.0,
+        name: str = "adversarial",
+        prefix: str = "",
+    ) -> Losses:
+        """The terms of a discriminator's loss in this step; what is known of them goes to the log.
+
+        Args:
+            discriminator: the one that is updated.
+            views: what it sees; the graph of the fakes is left out.
+            objective: adversarial loss.
+            penalties: those that are due are added.
+            draws: random numbers for the rows.
+            weight: of all terms.
+            name: of the objective's term.
+            prefix: of all names, of a method with two discriminators.
+        """
+        terms, statistics = discriminator_losses(
+            discriminator, views, objective, penalties, step=self.step, draws=draws, name=name
+        )
+        self.log(**{prefix + key: value for key, value in statistics.items()})
+        return {prefix + key: weight * value for key, value in terms.items()}
 
     def ramp(self, num_steps: int, delay: int = 0) -> float:
         """Rises from 0 to 1 over `num_steps` steps, after `delay` steps at 0."""

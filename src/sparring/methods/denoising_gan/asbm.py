@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Bridge, Generator
 from sparring.methods.method import Losses, Method, held_out, moving_copy
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
@@ -107,11 +107,9 @@ class ASBM(Method):
     def discriminator_loss(self, batch: Batch, rollout: list[BridgeStep]) -> Losses:
         losses: Losses = {}
         for name, discriminator, step in zip(("", "reverse_"), self.discriminator, rollout, strict=True):
-            found, statistics = discriminator_losses(
-                discriminator, step.views, self.objective, self.penalties, step=self.step, draws=batch.draws
+            losses |= self.discriminator_terms(
+                discriminator, step.views, self.objective, self.penalties, batch.draws, prefix=name
             )
-            losses |= {f"{name}{key}": value for key, value in found.items()}
-            self.log(**{f"{name}{key}": value for key, value in statistics.items()})
         return losses
 
     def generator_loss(self, batch: Batch, rollout: list[BridgeStep]) -> Losses:

@@ -25,7 +25,6 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
-    discriminator_losses,
     fields_of,
     generator_loss,
 )
@@ -97,11 +96,7 @@ class DDGAN(Method):
         return {"outlier_share": outlier_share(images, *known)}
 
     def discriminator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: DDGANRollout) -> Losses:
         return {"adversarial": generator_loss(self.discriminator, rollout.views, self.objective)}

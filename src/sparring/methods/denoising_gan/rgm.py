@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_weights
 from sparring.objectives import NonSaturating, Penalty, Wasserstein, penalties_of
@@ -82,11 +82,7 @@ class RGM(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: RGMRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: RGMRollout) -> Losses:
         losses: Losses = {}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, check_weights, frozen_copy
 from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of
@@ -98,11 +98,7 @@ class ADD(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: ADDRollout) -> Losses:
         losses: Losses = {}

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.drifting import unsteadiness
-from sparring.discriminators import DenoiserHeads, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import DenoiserHeads, Given, Views, generator_loss
 from sparring.generators import Denoiser, Generator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.frame_model import fit_frames, noised_frames, of_frames, some_frames
@@ -181,11 +181,7 @@ class AVDM2(Method):
             noised, condition = noised_frames(psi, batch, rollout.frames.detach(), times)
             losses["fake_score"] = denoising_loss(psi, noised, condition, None)
         if (heads := self.discriminator.clips) is not None:
-            adversarial, statistics = discriminator_losses(
-                heads, rollout.views, self.objective, [], step=self.step, draws=batch.draws
-            )
-            self.log(**statistics)
-            losses |= adversarial
+            losses |= self.discriminator_terms(heads, rollout.views, self.objective, [], batch.draws)
         return losses
 
     def generator_loss(self, batch: Batch, rollout: Clips) -> Losses:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.consistency_model import ConsistencyModel
 from sparring.methods.method import Losses, check_not_negative
@@ -116,11 +116,7 @@ class Consistency(ConsistencyModel):
 
     def discriminator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
         t, r = rollout.t, rollout.r

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sparring.data import Batch
-from sparring.discriminators import DiffAugment, Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import DiffAugment, Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.middle import middle_block, middle_map
 from sparring.methods.method import Losses, check_weights
@@ -110,11 +110,7 @@ class Diffusion2GAN(OnPairs):
 
     def discriminator_loss(self, batch: Batch, rollout: PairRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: PairRollout) -> Losses:
         losses: Losses = {}

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 
 from sparring.data import Batch
-from sparring.discriminators import discriminator_losses, generator_loss
+from sparring.discriminators import generator_loss
 from sparring.discriminators.middle_head import MiddleHead
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, check_not_negative, check_weights
@@ -95,11 +95,9 @@ class DMD2(ScoreStudent):
         noised = self.noised(batch, rollout.x_0.detach(), self.times)
         losses: Losses = {"fake_score": self.fake_score_loss(batch, noised)}
         if (head := self.discriminator.head) is not None:
-            adversarial, statistics = discriminator_losses(
-                head, rollout.views, self.objective, [], step=self.step, draws=batch.draws
+            losses |= self.discriminator_terms(
+                head, rollout.views, self.objective, [], batch.draws, weight=self.class_weight
             )
-            self.log(**statistics)
-            losses |= {name: self.class_weight * loss for name, loss in adversarial.items()}
         return losses
 
     def generator_loss(self, batch: Batch, rollout: ScoreRollout) -> Losses:

@@ -31,7 +31,6 @@ from sparring.discriminators import (
     Given,
     MiddleHead,
     Views,
-    discriminator_losses,
     generator_loss,
 )
 from sparring.generators import Denoiser
@@ -136,11 +135,7 @@ class YOSO(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: YOSORollout) -> Losses:
         assert self.head is not None
-        losses, statistics = discriminator_losses(
-            self.head, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.head, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: YOSORollout) -> Losses:
         losses: Losses = {}

@@ -30,7 +30,6 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
-    discriminator_losses,
     generator_loss,
 )
 from sparring.generators import Denoiser
@@ -110,11 +109,7 @@ class AFM(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: AFMRollout) -> Losses:
         self.seen = []
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: AFMRollout) -> Losses:
         step = rollout.step

@@ -22,7 +22,6 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
-    discriminator_losses,
     fields_of,
     generator_loss,
 )
@@ -64,11 +63,7 @@ class GAN(Method):
         return self.discriminator.views(batch.images, fake, Given(labels=batch.labels), batch.draws)
 
     def discriminator_loss(self, batch: Batch, rollout: Views) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Views) -> Losses:
         return {"adversarial": generator_loss(self.discriminator, rollout, self.objective)}

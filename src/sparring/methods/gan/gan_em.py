@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sparring.data import Batch, Draws, ImageData, derived_seed
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Classes, Generator, LatentGenerator
 from sparring.methods.gan.gan import GAN
 from sparring.methods.method import Losses
@@ -126,11 +126,7 @@ class GANEM(GAN):
 
     def discriminator_loss(self, batch: Batch, rollout: Views) -> Losses:
         assert isinstance(rollout, ClassViews)
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout, rollout.objective(), self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout, rollout.objective(), self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Views) -> Losses:
         assert isinstance(rollout, ClassViews)

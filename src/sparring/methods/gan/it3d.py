@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Views, generator_loss
 from sparring.generators import Generator, LatentGenerator
 from sparring.methods.method import Losses, Method, check_weights, moving_copy
 from sparring.methods.view_model import ViewModel
@@ -142,12 +142,10 @@ class IT3D(Method):
         return edited(self.model.denoiser, rough, poses, self.strength, self.edit_steps, draws).clamp(-1, 1)
 
     def discriminator_loss(self, batch: Batch, rollout: ObjectViews) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
         begun = float(self.refining)
-        return {name: begun * loss for name, loss in losses.items()}
+        return self.discriminator_terms(
+            self.discriminator, rollout.views, self.objective, self.penalties, batch.draws, weight=begun
+        )
 
     def generator_loss(self, batch: Batch, rollout: ObjectViews) -> Losses:
         losses: Losses = {}

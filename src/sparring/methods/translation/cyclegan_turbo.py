@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.methods.translation.pix2pix_turbo import begin, translate
@@ -109,11 +109,9 @@ class CycleGANTurbo(Method):
     def discriminator_loss(self, batch: Batch, rollout: BothWays) -> Losses:
         losses: Losses = {}
         for name, discriminator, views in zip(("", "back_"), self.discriminator, rollout.views, strict=True):
-            found, statistics = discriminator_losses(
-                discriminator, views, self.objective, self.penalties, step=self.step, draws=batch.draws
+            losses |= self.discriminator_terms(
+                discriminator, views, self.objective, self.penalties, batch.draws, prefix=name
             )
-            losses |= {f"{name}{key}": value for key, value in found.items()}
-            self.log(**{f"{name}{key}": value for key, value in statistics.items()})
         return losses
 
     def generator_loss(self, batch: Batch, rollout: BothWays) -> Losses:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.metrics.calibration import calibration_error
@@ -97,11 +97,7 @@ class DifAugGAN(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: SuperResolved) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: SuperResolved) -> Losses:
         losses: Losses = {}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparring.data import Batch, ImageData
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import LatentGenerator
 from sparring.generators.loading import load_generator
 from sparring.methods.method import Losses, Method, check_not_negative
@@ -120,11 +120,7 @@ class E2GAN(Method):
         return EditedImages(images, self.discriminator.views(batch.images, images, Given(x_t=source), batch.draws))
 
     def discriminator_loss(self, batch: Batch, rollout: EditedImages) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: EditedImages) -> Losses:
         error = (rollout.images - batch.images).abs().mean()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
@@ -115,11 +115,7 @@ class Pix2PixTurbo(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: Translated) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Translated) -> Losses:
         views = rollout.views

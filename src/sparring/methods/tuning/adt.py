@@ -22,7 +22,7 @@ from typing import Literal
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, check_weights
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
@@ -190,11 +190,7 @@ class ADT(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: ADTRollout) -> Losses:
         losses: Losses = {}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.condition import in_turn
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
@@ -127,11 +127,7 @@ class ADTTurbo(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: TurboRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: TurboRollout) -> Losses:
         losses: Losses = {}

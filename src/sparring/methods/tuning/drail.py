@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.navigation import HORIZON, pairs, reached, starts, step
-from sparring.discriminators import Discriminator, Given, Views, check_single, discriminator_losses
+from sparring.discriminators import Discriminator, Given, Views, check_single
 from sparring.generators import Generator, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks import Perceptron
@@ -144,11 +144,7 @@ class DRAIL(Method):
         return log_likelihood(actions.flatten(0, 1), mean, self.policy.spread).view(states.shape[:2])
 
     def discriminator_loss(self, batch: Batch, rollout: Episodes) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Episodes) -> Losses:
         ratio = (self.log_likelihood(rollout.states, rollout.actions) - rollout.log_likelihood).exp()

@@ -34,7 +34,6 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
-    discriminator_losses,
     generator_loss,
 )
 from sparring.generators import Denoiser
@@ -189,8 +188,4 @@ class FAIL(Method):
         return (self.generator(x_t, t, batch.condition).output - before).square().mean()
 
     def discriminator_loss(self, batch: Batch, rollout: FAILRollout) -> Losses:
-        losses, statistics = discriminator_losses(
-            self.discriminator, rollout.views, self.objective, self.penalties, step=self.step, draws=batch.draws
-        )
-        self.log(**statistics)
-        return {**losses}
+        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)

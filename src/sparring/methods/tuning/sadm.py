@@ -21,7 +21,7 @@ import torch
 
 from sparring.backbones import freeze, images_to_learn
 from sparring.data import Batch, ImageData, StoredImages
-from sparring.discriminators import Discriminator, Given, Views, discriminator_losses, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import Objective, Penalty, Wasserstein, penalties_of
@@ -130,17 +130,9 @@ class SADM(Method):
 
     def discriminator_loss(self, batch: Batch, rollout: SADMRollout) -> Losses:
         assert self.discriminator is not None
-        losses, statistics = discriminator_losses(
-            self.discriminator,
-            rollout.views,
-            self.objective,
-            self.penalties,
-            step=self.step,
-            draws=batch.draws,
-            name="structure",
+        return self.discriminator_terms(
+            self.discriminator, rollout.views, self.objective, self.penalties, batch.draws, name="structure"
         )
-        self.log(**statistics)
-        return {**losses}
 
     def generator_loss(self, batch: Batch, rollout: SADMRollout) -> Losses:
         losses: Losses = {"diffusion": denoising_error(self.generator, rollout.step, self.weighting).mean()}
