@@ -3,8 +3,9 @@
     python benchmarks/family_memory.py   # the table of docs/guides/families.md, in a minute
 
 Networks are made of their configurations on the meta device, which holds no numbers. Frozen weights are counted in bf16
-(`frozen: bf16`), adapters of rank 32 with their moments and average. What a step needs beside them is not counted here;
-`memory_plan.py` computes it for Stable Diffusion.
+(`frozen: bf16`), adapters of rank 32 with their moments and average. Text encoders are on the device all the time, or,
+with `offload`, while captions are embedded. What a step needs beside them is not counted here; `memory_plan.py`
+computes it for Stable Diffusion.
 """
 
 import warnings
@@ -15,8 +16,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from memory_plan import HALF, clip_large, count, t5, vae
-from scale_table import GIB, STATE
+from memory_plan import HALF, PROJECTED, clip_big, clip_large, count, sd3, sd15, t5, vae
+from scale_table import GIB, STATE, sdxl
 from torch import nn
 
 from sparring.generators.families import family_of_class
@@ -87,12 +88,20 @@ def pixart() -> nn.Module:
     return diffusers.PixArtTransformer2DModel(sample_size=128, caption_channels=4096)
 
 
+def sprint() -> nn.Module:
+    """SANA-Sprint of 1.6B parameters."""
+    return diffusers.SanaTransformer2DModel(guidance_embeds=True, qk_norm="rms_norm_across_heads")
+
+
 def of_16_channels() -> nn.Module:
     """The autoencoder of SD3 and FLUX.1."""
     return vae(16)
 
 
 FAMILIES = {
+    "Stable Diffusion 1.5": Parts("StableDiffusionPipeline", sd15, [clip_large], vae),
+    "SDXL": Parts("StableDiffusionXLPipeline", sdxl, [clip_large, clip_big], vae),
+    "SD3 medium": Parts("StableDiffusion3Pipeline", sd3, [PROJECTED, clip_big, t5], of_16_channels),
     "FLUX.1 dev": Parts(
         "FluxPipeline", lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True), [clip_large, t5], of_16_channels
     ),
@@ -103,6 +112,7 @@ FAMILIES = {
         "QwenImagePipeline", diffusers.QwenImageTransformer2DModel, [qwen_vl], diffusers.AutoencoderKLQwenImage
     ),
     "SANA 1.6B": Parts("SanaPipeline", diffusers.SanaTransformer2DModel, [gemma2], diffusers.AutoencoderDC),
+    "SANA-Sprint 1.6B": Parts("SanaSprintPipeline", sprint, [gemma2], diffusers.AutoencoderDC),
     "PixArt-Sigma": Parts("PixArtSigmaPipeline", pixart, [t5], vae),
     "Lumina-Image 2.0": Parts(
         "Lumina2Pipeline", lambda: diffusers.Lumina2Transformer2DModel(cap_feat_dim=2304), [gemma2], of_16_channels
@@ -112,7 +122,7 @@ FAMILIES = {
 
 
 def row(parts: Parts) -> list[float]:
-    """Parameters in billions of network, text encoders and adapters; GiB at rest with text encoders and without."""
+    """Parameters in billions of network, text encoders and adapters; GiB with the text encoders and without."""
     with torch.device("meta"):
         net: Any = parts.net()
         whole = count(net)
@@ -126,12 +136,14 @@ def row(parts: Parts) -> list[float]:
     return [whole / 1e9, texts / 1e9, trained / 1e9, *rest]
 
 
+def line(name: str, parts: Parts) -> str:
+    """A line of the table."""
+    net, texts, trained, whole, without = row(parts)
+    return f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {whole:.1f} | {without:.1f} |"
+
+
 if __name__ == "__main__":
-    print("| pipeline | network, B | text encoders, B | adapters, M | GiB at rest | of these text encoders |")
+    print("| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, parts in FAMILIES.items():
-        net, texts, trained, rest, without = row(parts)
-        print(
-            f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {rest:.1f} | {rest - without:.1f} |",
-            flush=True,
-        )
+        print(line(name, parts), flush=True)

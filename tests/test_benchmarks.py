@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from sparring.generators.families import families as known_families
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +120,21 @@ def test_the_memory_plan_is_what_a_step_needs():
     rest, most = plan.plan(plan.SMALL, True, 1, 2)
     assert 0 < rest < 1
     assert most == pytest.approx(plan.measured(1, 2), rel=0.1)
+
+
+def test_the_table_of_memory_has_every_family_and_the_numbers_of_the_script():
+    families = load("family_memory")
+    table = (PAGE.parent / "guides" / "families.md").read_text()
+    assert {parts.pipeline for parts in families.FAMILIES.values()} == {*known_families()}
+    for name in families.FAMILIES:
+        assert f"\n| {name} | " in table
+    for name in ("Stable Diffusion 1.5", "PixArt-Sigma"):
+        assert families.line(name, families.FAMILIES[name]) in table
+    text_encoders = [
+        families.row(families.FAMILIES[name])[3:] for name in ("Stable Diffusion 1.5", "SDXL", "SD3 medium")
+    ]
+    saved = ", ".join(f"{whole - without:.1f}" for whole, without in text_encoders)
+    assert " and ".join(saved.rsplit(", ", 1)) in (PAGE.parent / "scaling.md").read_text()
 
 
 def test_a_peer_that_is_not_installed_is_an_import_error(monkeypatch):

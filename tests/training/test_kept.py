@@ -104,6 +104,25 @@ def test_a_run_is_the_same_with_and_without(tiny, tmp_path, kind, recipe):
     assert kept[0].made == 0  # latents: the second run makes none
 
 
+def test_a_run_is_the_same_with_encoders_that_leave(tiny, tmp_path):
+    """There is no other device here, so that each of their moves makes copies on this one."""
+
+    def run(name, offload):
+        made, copies = method(tiny("sd15"), "adt"), []
+        made.sample_steps, parts = 2, [made.generator.space, made.generator.text]
+        for part, net in zip(parts, [made.generator.space.vae, made.generator.text.encoders[0]], strict=True):
+            part.offload, at_home = offload, next(net.parameters()).data_ptr()
+            net.to = lambda device, net=net: copies.append(net._apply(torch.clone))
+        rate = AdamW(lr=1e-3)
+        settings = dict(steps=2, batch_size=4, accumulation=2, num_samples=1, tracker=None, generator_optimizer=rate)
+        folder = Trainer(made, Captioned(), out=tmp_path / name, **settings).fit()
+        assert copies
+        assert (next(net.parameters()).data_ptr() == at_home) == offload
+        return folder
+
+    assert_same_checkpoint(run("stay", False), run("leave", True), 2)
+
+
 def test_what_is_damaged_or_cannot_be_kept_is_one_line(tiny, tmp_path, capsys):
     images = Draws(seed=0).normal((2, 3, 32, 32)).clamp(-1, 1)
     denoiser = Pretrained(str(tiny("sd15")), cache=str(tmp_path / "kept"))
@@ -122,4 +141,4 @@ def test_what_is_damaged_or_cannot_be_kept_is_one_line(tiny, tmp_path, capsys):
     )
     tuned = ["fit", "diffusion", "--on", "tiny", "--init", base, "--out", str(tmp_path / "tuned")]
     assert main([*tuned, "--denoiser.cache", str(tmp_path / "other")]) == 2
-    assert "nothing to keep; leave it out" in capsys.readouterr().err
+    assert "so that nothing is encoded; leave it out" in capsys.readouterr().err

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from sparring.generators.denoiser import Denoiser
+from sparring.generators.families import Family
 from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.adapters.lora import ATTENTION
 from sparring.networks.frozen import frozen_tensors
-from sparring.process import Coupling
+from sparring.process import Coupling, Latents
 
 
 class Pretrained(Denoiser):
@@ -28,11 +29,14 @@ class Pretrained(Denoiser):
         second_time: it takes the length of a step, too, if it does not yet.
         cache: folder in which what frozen encoders make of images and captions is kept, and read again by their
             content instead of being made; the run is the same bit for bit. None: it is made in every step.
+        offload: whether text encoders and autoencoder leave the device after use, which costs the time to copy them
+            there in every step that needs them; the run is the same bit for bit. None: if there is a `cache`, which
+            needs them only for what is not kept yet.
         coupling: which noise goes to which image of a batch in training; independent noise when None.
         allow: further packages whose networks the folder may name.
 
     Raises:
-        ValueError: another `latent_dim` than that of the folder; a `cache` if nothing is encoded; and what
+        ValueError: another `latent_dim` than that of the folder; `cache` or `offload` if nothing is encoded; and what
             `load_denoiser` refuses.
     """
 
@@ -47,6 +51,7 @@ class Pretrained(Denoiser):
         allow: Sequence[str] = (),
         coupling: Coupling | None = None,
         cache: str | None = None,
+        offload: bool | None = None,
     ):
         dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
         loaded = load_denoiser(path, dtype, allow)
@@ -65,6 +70,9 @@ class Pretrained(Denoiser):
         self.path = path
         if cache is not None:
             self.keep(cache)
+        if cache is not None if offload is None else offload:
+            for part in self._encoders("offload=True"):
+                part.offload = True
         if isinstance(tuning, LoRA):
             self.net.to(dtype)
             tuning.attention = ATTENTION if self.text is None else self.text.attention
@@ -72,14 +80,18 @@ class Pretrained(Denoiser):
             tuning.apply(self.net)
 
     def keep(self, folder: str) -> None:
-        if self.space is None and self.text is None:
+        for part in self._encoders(f"cache={folder}"):
+            part.keep(folder)
+
+    def _encoders(self, setting: str) -> list[Latents | Family]:
+        """What encodes images and captions; raises ValueError if nothing does and a setting is about it."""
+        found = [part for part in (self.space, self.text) if part is not None]
+        if not found:
             raise ValueError(
-                f"`cache={folder}`: {type(self.net).__name__} takes images as they are and no captions, so that there "
-                "is nothing to keep; leave it out"
+                f"`{setting}`: {type(self.net).__name__} takes images as they are and no captions, so that nothing is "
+                "encoded; leave it out"
             )
-        for part in (self.space, self.text):
-            if part is not None:
-                part.keep(folder)
+        return found
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what is frozen stays in eval mode."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
+from sparring.networks.device import lent
 from sparring.networks.kept import Kept, content
 from sparring.networks.precision import at_least_float32
 
@@ -22,6 +23,10 @@ class Latents:
 
     Args:
         vae: the autoencoder, taken over and frozen.
+
+    Attributes:
+        offload: whether it leaves the device when it has encoded, or decoded what no gradient passes; from the first
+            image that gradient passes it stays, since the backward pass needs it.
     """
 
     def __init__(self, vae: Any):
@@ -30,6 +35,7 @@ class Latents:
         self.image_channels, self.channels, self.factor = self._sizes()
         self.shift, self.scale = self._shift_and_scale()
         self.kept: Kept | None = None
+        self.offload = False
 
     def _sizes(self) -> tuple[int, int, int]:
         """Channels of images and latents, and pixels per latent along one side."""
@@ -81,8 +87,7 @@ class Latents:
 
     def _encoded(self, images: Tensor) -> Tensor:
         """What the autoencoder makes of images, and a latent is sampled from."""
-        self.vae.to(images.device)
-        with torch.autocast(images.device.type, enabled=False):
+        with lent([self.vae], images.device, back=self.offload), torch.autocast(images.device.type, enabled=False):
             return torch.cat([self._of_part(images[rows].to(self.vae.dtype)) for rows in self._parts(images)])
 
     def _of_part(self, images: Tensor) -> Tensor:
@@ -100,10 +105,10 @@ class Latents:
         Gradient passes to the latents; the decoder's activations are then made again in the backward pass, a few images
         at a time, instead of being kept.
         """
-        self.vae.to(latents.device)
         latents = (latents / self.scale.to(latents) + self.shift.to(latents)).to(self.vae.dtype)
         keeps = latents.requires_grad and torch.is_grad_enabled()
-        with torch.autocast(latents.device.type, enabled=False):
+        back = self.offload and not keeps
+        with lent([self.vae], latents.device, back), torch.autocast(latents.device.type, enabled=False):
             images = [
                 checkpoint(self._decoded, latents[rows], use_reentrant=False) if keeps else self._decoded(latents[rows])
                 for rows in self._parts(latents, self.factor**2)

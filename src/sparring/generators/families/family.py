@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from sparring.data import ImageData
 from sparring.generators.condition import TextCondition
 from sparring.networks.adapters.lora import ATTENTION
+from sparring.networks.device import lent
 from sparring.networks.kept import Kept
 
 CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
+NOTHING = b"\xff"  # under which no caption is kept: no text in UTF-8
 
 
 class Family(ABC):
@@ -31,6 +34,7 @@ class Family(ABC):
         last: its last layer, whose input a discriminator may read.
         attention: endings of the names of its layers that get an adapter by default.
         filled: whether captions of different lengths are filled up to the longest of their batch.
+        offload: whether the encoders leave the device when captions are embedded.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +49,7 @@ class Family(ABC):
         self.encoders: list[Any] = [encoder.eval().requires_grad_(False) for encoder in encoders if encoder is not None]
         self._empty: TextCondition | None = None
         self.kept: Kept | None = None
+        self.offload = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Family":
         return self
@@ -80,17 +85,23 @@ class Family(ABC):
     def __call__(self, texts: list[str], size: tuple[int, int], device: torch.device | str) -> TextCondition:
         """The condition of captions for images of `size` (height, width), which are whole and not crops."""
         device = torch.device(device)
-        if self.kept is None:
-            told = self._embedded(texts, device)
-        else:
-            make = lambda: self._embedded(texts, device).tensors()  # noqa: E731
-            mask = "mask" if self.filled else None
-            told = TextCondition(**self.kept([text.encode() for text in texts], make, device, mask))
+        contents = [text.encode() for text in texts]
+        told = self._embedded(contents, lambda: self.encode([*texts], device), device)
         return told.with_sizes(self.sizes(len(texts), size, device))
 
-    def _embedded(self, texts: list[str], device: torch.device) -> TextCondition:
-        with torch.autocast(device.type, enabled=False):
-            return self.encode([*texts], self._moved(device))
+    def _embedded(
+        self, contents: list[bytes], encode: Callable[[], TextCondition], device: torch.device
+    ) -> TextCondition:
+        """What `encode` makes of captions, or what is kept of their contents."""
+
+        def made() -> TextCondition:
+            with lent(self.encoders, device, back=self.offload), torch.autocast(device.type, enabled=False):
+                return encode()
+
+        if self.kept is None:
+            return made()
+        mask = "mask" if self.filled else None
+        return TextCondition(**self.kept(contents, lambda: made().tensors(), device, mask))
 
     def keep(self, folder: str) -> None:
         """Keeps embedded captions in a folder, and reads them there the next time."""
@@ -104,14 +115,8 @@ class Family(ABC):
         """The condition of no caption, as the pipeline makes it for guidance; sizes are kept."""
         device, n = like.tokens.device, len(like)
         if self._empty is None or self._empty.tokens.device != device:
-            with torch.autocast(device.type, enabled=False):
-                self._empty = self.encode_nothing(self._moved(device))
+            self._empty = self._embedded([NOTHING], lambda: self.encode_nothing(device), device)
         return self._empty.map(lambda x: x.expand(n, *x.shape[1:])).with_sizes(like.sizes)
-
-    def _moved(self, device: torch.device | str) -> torch.device:
-        for encoder in self.encoders:
-            encoder.to(device)
-        return torch.device(device)
 
     def warn_of_cut(self, texts: list[str], what: str) -> None:
         """Warns once, with their number, of texts whose end no encoder sees; `what` they are called.
