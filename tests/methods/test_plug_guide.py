@@ -136,7 +136,7 @@ def test_what_is_refused():
         PlugGuide(guide(widths=(4, 8)), unet())
     with pytest.raises(ValueError, match="scale=-1"):
         Plugged(guide(), scale=-1.0)
-    with pytest.raises(ValueError, match="takes none"):
+    with pytest.raises(ValueError, match="takes neither classes nor captions"):
         unet(classes=None).sample(2, 2, using=[Plugged(guide())])
     with pytest.raises(ValueError, match="decoder of a UNet2DModel"):
         DecoderMaps(MLP())

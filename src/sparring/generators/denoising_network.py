@@ -1,5 +1,6 @@
 """A network that sees through noise: a torch module, its noising process, and what its output means."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -42,7 +43,10 @@ class DenoisingNetwork(nn.Module):
         conditioning: how the network takes its condition.
         learned_variance: whether "ddpm" takes the variance of its steps from the network.
         images_seen: rows that passed through the network; the cost of training is counted in them.
+        ancestors: fingerprints of the weights that it was trained from, newest first, as far as known; see `lineage`.
     """
+
+    ancestors: Sequence[str] = ()
 
     def __init__(
         self,

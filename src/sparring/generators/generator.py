@@ -1,7 +1,7 @@
 """What is trained, kept and shipped, as the trainer sees it: a denoiser, a generator of a GAN, …"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         images_seen: rows that passed through the network; the cost of training is counted in them.
+        ancestors: fingerprints of the weights that it was trained from, newest first, as far as known; see `lineage`.
         path: folder from which `reread_tensors` come.
         makes_images: whether it can be sampled; what only guides others makes none.
     """
 
     path: str = ""
+    ancestors: Sequence[str] = ()
     makes_images: bool = True
 
     def __init__(self) -> None:

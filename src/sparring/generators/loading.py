@@ -61,7 +61,8 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         else:
             dropout, own_source = settings["condition_dropout"], settings.get("prior")
             denoiser = Denoiser(net, process, prediction, condition_dropout=dropout, own_source=own_source)
-        denoiser.own_scheduler, denoiser.conditioning.classes_of_data = scheduler, classes_of_data(folder)
+        denoiser.own_scheduler = scheduler
+        tell(denoiser, folder)
         if settings["image_shape"] is not None:
             denoiser.check_shape(tuple(settings["image_shape"]))
         return denoiser
@@ -103,11 +104,12 @@ def pipeline_of(folder: str | Path) -> Path:
     return path
 
 
-def classes_of_data(folder: str | Path) -> int:
-    """How many classes the data of a run has; 0 if it has none, is no run, or does not say."""
-    if pipeline_of(folder) == Path(folder):
-        return 0
-    return (RunFolder(folder).read_config().get("made_with") or {}).get("classes") or 0
+def tell(denoiser: Denoiser, folder: str | Path) -> None:
+    """What a run says of its denoiser beside its weights: the classes of its data, and what it was trained from."""
+    if pipeline_of(folder) != Path(folder):
+        made_with = RunFolder(folder).read_config().get("made_with") or {}
+        denoiser.conditioning.classes_of_data = made_with.get("classes") or 0
+        denoiser.ancestors = made_with.get("ancestors") or ()
 
 
 def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tuple[Denoiser, Any]:
@@ -150,7 +152,8 @@ def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tu
         denoiser.see_size(denoiser.image_shape)
     denoiser.slot = getattr(pipe, "latent_slot", None)  # attached by the pipeline
     denoiser.time_slot = getattr(pipe, "time_slot", None)
-    denoiser.own_scheduler, denoiser.conditioning.classes_of_data = walked(pipe.scheduler), classes_of_data(folder)
+    denoiser.own_scheduler = walked(pipe.scheduler)
+    tell(denoiser, folder)
     denoiser.learned_variance = takes_variance(pipe.scheduler)
     return denoiser, pipe.scheduler
 

@@ -33,7 +33,8 @@ class Intervention:
         place: how far outside it is laid, innermost first: "call" (how one network is called), "mix" (several outputs
             into one), "edit" (the clean estimate replaced), "gradient" (of a number, added to the score).
         moves: it edits the state at a level (`move`), which multistep schedulers do not allow.
-        needs_none: it asks the network without the condition, so that no image may be of the class that says "none".
+        needs_none: it asks the network without the condition, or stands for that, so that no image may be of the class
+            that says "none", and no other guides by the condition.
         of_latents: it says of which latents a generator of one call makes its images (`noise`).
         enlarges: images come out so many times as wide and as high as those of the network.
         times: t of the process, falling, for each step of the sampler; none: those of the scheduler.

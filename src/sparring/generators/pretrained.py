@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import Family
+from sparring.generators.lineage import lineage
 from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.adapters.lora import ATTENTION
@@ -68,6 +69,7 @@ class Pretrained(Denoiser):
         self.slot = loaded.slot or self.slot
         self.time_slot = loaded.time_slot or self.time_slot
         self.path = path
+        self.ancestors = lineage(loaded)
         if cache is not None:
             self.keep(cache)
         if cache is not None if offload is None else offload:

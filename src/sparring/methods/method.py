@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Views, discriminator_losses
-from sparring.generators import Generator
+from sparring.generators import DenoisingNetwork, Generator
 from sparring.networks.frozen import Module, MovingCopy, copy_of_trained
 from sparring.objectives import Objective, Penalty
 from sparring.process import Uncertainty
@@ -61,6 +61,14 @@ class Method(nn.Module, ABC):
         self.step = 0
         self.steps = 1
         self.statistics: dict[str, Tensor] = {}
+
+    @property
+    def beside(self) -> DenoisingNetwork | None:
+        """The trained denoiser for which the generator is made; its run notes the weights. None: it fits others, too.
+
+        A sampler that is given the generator then refuses another denoiser: `check_trained_beside`.
+        """
+        return None
 
     def parts(self) -> list[nn.Module]:
         """Further modules that are trained with the generator, by its optimiser: a projector, an encoder, a prior.

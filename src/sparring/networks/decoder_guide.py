@@ -92,6 +92,7 @@ class DecoderMaps:
         parts: Any = net
         self.blocks: list[nn.Module] = [*parts.up_blocks]
         self.widths: list[int] = list(parts.config["block_out_channels"])
+        self.classes: int | None = parts.config["num_class_embeds"]
 
     def check(self, guide: nn.Module) -> None:
         """Raises ValueError for a guide of another decoder."""
@@ -101,6 +102,11 @@ class DecoderMaps:
             raise ValueError(
                 f"the guide is a {type(guide).__name__} with `block_out_channels={widths}`, and the U-Net has "
                 f"{self.widths}: set `--generator.net.block_out_channels`"
+            )
+        if self.classes is not None and config["num_classes"] != self.classes:
+            raise ValueError(
+                f"the guide has `num_classes={config['num_classes']}`, and the U-Net {self.classes}: set "
+                "`--generator.net.num_classes`"
             )
 
     @contextmanager

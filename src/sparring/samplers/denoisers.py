@@ -7,6 +7,7 @@ import torch
 
 from sparring.generators import Denoiser, DenoisingNetwork
 from sparring.generators.loading import load_denoiser
+from sparring.process import Process
 
 
 def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser:
@@ -16,6 +17,29 @@ def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser
         ValueError: what `load_denoiser` refuses.
     """
     return (source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)).eval()
+
+
+TIMES = torch.linspace(0.01, 1, 23, dtype=torch.float64)
+
+
+def same_noise(one: Process, other: Process) -> bool:
+    """Whether images and noise have the same scales at the same times."""
+    ours, theirs = (torch.stack([process.log_snr(TIMES), process.alpha(TIMES)]) for process in (one, other))
+    return torch.allclose(ours, theirs)
+
+
+def classes_of(denoiser: DenoisingNetwork) -> int | None:
+    """How many classes its data has, or else for how many its network was built, as far as is known."""
+    return denoiser.classes_of_data or denoiser.num_classes
+
+
+def same_classes(one: DenoisingNetwork, other: DenoisingNetwork) -> bool:
+    """Whether two class-conditional denoisers have as many classes, as far as is known, and the same says "none"."""
+    if one.takes_guidance and other.takes_guidance and one.null_class != other.null_class:
+        return False
+    if one.classes_of_data and other.classes_of_data:
+        return one.classes_of_data == other.classes_of_data
+    return one.takes_guidance or one.num_classes == other.num_classes
 
 
 def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_classes: bool = False) -> None:
@@ -30,16 +54,20 @@ def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_cla
     Raises:
         ValueError: they have other images, noise, latents or conditions, so that their predictions cannot be mixed.
     """
-    t = torch.linspace(0.01, 1, 23, dtype=torch.float64)
-    ours, theirs = (torch.stack([one.process.log_snr(t), one.process.model_time(t)]) for one in (denoiser, other))
+    ours, theirs = (one.process.model_time(TIMES) for one in (denoiser, other))
+    laws = [(type(one.process.kernel), vars(one.process.kernel)) for one in (denoiser, other)]
     for what, equal in {
         "images": other.image_shape == denoiser.image_shape,
         "a space of latents": (other.space is None) == (denoiser.space is None),
-        "a noising process": bool(torch.allclose(ours, theirs)),
+        "a noising process": same_noise(other.process, denoiser.process) and torch.allclose(ours, theirs),
+        "the law of its noise": laws[0] == laws[1],
         "captions": other.captioned == denoiser.captioned,
     }.items():
         if not equal:
             raise ValueError(f"`{name}`: it differs in {what} from the model that is sampled, so they cannot be mixed")
     if other.takes_labels and not (denoiser.takes_labels or own_classes):
         raise ValueError(f"`{name}`: it takes classes, and the model that is sampled takes none")
+    if other.takes_labels and not own_classes and not same_classes(other, denoiser):
+        numbers = f"{classes_of(other)} classes and the model that is sampled {classes_of(denoiser)}"
+        raise ValueError(f"`{name}`: it has {numbers}, so they cannot be mixed")
     other.to(denoiser.device)

@@ -11,6 +11,7 @@ from sparring.generators.level import Level
 from sparring.generators.prediction import SMALLEST
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
 from sparring.process import per_image
+from sparring.samplers.denoisers import classes_of, same_noise
 from sparring.samplers.trained import check_trained_by
 
 ACTS_IN = (0.05, 20.0)
@@ -103,6 +104,16 @@ def opened_guide(source: str | Path | Guide, name: str, allow: Sequence[str] = (
     return guide.eval().requires_grad_(False)
 
 
+def check_classes(guide: Guide, denoiser: DenoisingNetwork, name: str) -> None:
+    """Raises ValueError if a classifier knows other classes than a class-conditional denoiser, as far as is known."""
+    total = classes_of(denoiser)
+    if not denoiser.takes_labels or total is None:
+        return
+    last_says_none = not denoiser.classes_of_data and denoiser.takes_guidance and guide.outputs == denoiser.null_class
+    if guide.outputs != total and not last_says_none:
+        raise ValueError(f"`{name}` was trained on {guide.outputs} classes, and the model that is sampled has {total}")
+
+
 def check_guide(
     guide: Guide, denoiser: DenoisingNetwork, name: str, channels: int | None = None, any_size: bool = False
 ) -> None:
@@ -128,7 +139,6 @@ def check_guide(
         raise ValueError(
             f"`{name}` is for images of shape {guide.image_shape}, and the model makes {denoiser.image_shape}"
         )
-    t = torch.linspace(0.01, 1, 23, dtype=torch.float64)
-    if not torch.allclose(guide.process.log_snr(t), denoiser.process.log_snr(t)):
+    if not same_noise(guide.process, denoiser.process):
         raise ValueError(f"`{name}` was trained on another noising process than the model")
     guide.to(denoiser.device)

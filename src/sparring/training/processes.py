@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from sparring.networks.digest import checksum
+
 BUCKET_BYTES = 32 * 2**20
 
 
@@ -130,12 +132,3 @@ def check_agreement(tensors: dict[str, Tensor]) -> None:
                 f"({len(wrong)} of {len(names)} tensors differ). Batch statistics of one process are a common cause: "
                 "use GroupNorm, or SyncBatchNorm"
             )
-
-
-def checksum(tensor: Tensor) -> Tensor:
-    """Sum of a tensor's bit patterns, read as integers, as int64: equal for equal bits, on every device."""
-    sizes = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    flat = tensor.detach().contiguous().flatten()
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).flatten()
-    return flat.view(sizes[flat.element_size()]).sum(dtype=torch.int64)

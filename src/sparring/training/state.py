@@ -1,14 +1,13 @@
 """What of a run changes and is in every checkpoint, and what never changes and is written once."""
 
-import hashlib
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sparring.methods.method import Method
+from sparring.networks.digest import checksum, digest_of
 from sparring.networks.frozen import frozen_tensors, moving_tensors
-from sparring.training import processes
 from sparring.training.ema import EMA
 from sparring.training.optimizer import Player
 from sparring.training.power_ema import PowerAverages
@@ -70,7 +69,7 @@ def fixed_tensors(method: Method) -> dict[str, Tensor]:
 
 def checksums(method: Method) -> dict[str, int]:
     """A checksum of everything in a method that never changes, by name."""
-    return {name: int(processes.checksum(tensor)) for name, tensor in frozen_tensors(method).items()}
+    return {name: int(checksum(tensor)) for name, tensor in frozen_tensors(method).items()}
 
 
 def check_frozen(method: Method, before: dict[str, int]) -> None:
@@ -94,13 +93,12 @@ def check_frozen(method: Method, before: dict[str, int]) -> None:
 def collect_frozen(method: Method) -> dict[str, Tensor]:
     """`fixed_tensors`, and a digest of what is read again elsewhere."""
     reread = method.generator.reread_tensors()
-    return fixed_tensors(method) | ({REREAD: digest_of(reread)} if reread else {})
+    return fixed_tensors(method) | ({REREAD: as_tensor(digest_of(reread))} if reread else {})
 
 
-def digest_of(tensors: dict[str, Tensor]) -> Tensor:
-    """SHA-256 of names, shapes, types and checksums, as 32 bytes."""
-    lines = [f"{name} {tuple(t.shape)} {t.dtype} {processes.checksum(t).item()}" for name, t in sorted(tensors.items())]
-    return torch.frombuffer(bytearray(hashlib.sha256("\n".join(lines).encode()).digest()), dtype=torch.uint8)
+def as_tensor(digest: bytes) -> Tensor:
+    """The bytes as uint8."""
+    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
 
 def collect_state(run: Run) -> tuple[Groups, dict[str, Any]]:
@@ -180,7 +178,8 @@ def load_frozen(method: Method, tensors: dict[str, Tensor]) -> None:
         if name not in tensors or (tensor.numel() and tensor.shape != tensors[name].shape):
             raise ValueError(f"frozen.safetensors belongs to another method: {name} is missing or has another shape")
         tensor.data = tensors[name].to(tensor.device, tensor.dtype)
-    if REREAD in tensors and not torch.equal(tensors[REREAD], digest_of(method.generator.reread_tensors())):
+    reread = as_tensor(digest_of(method.generator.reread_tensors()))
+    if REREAD in tensors and not torch.equal(tensors[REREAD], reread):
         raise ValueError(
             f"the frozen weights in {method.generator.path} are not those that this run started with, "
             "and it holds no copy: put them back, or give their folder with --denoiser.path"

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 
 from sparring.data import BatchStream, ImageData
+from sparring.generators import DenoisingNetwork
+from sparring.generators.lineage import fingerprint
 from sparring.methods.method import Method
 from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
@@ -25,7 +27,7 @@ from sparring.training.power_ema import PowerAverages
 from sparring.training.progress import Progress
 from sparring.training.publisher import EmaPublisher
 from sparring.training.repeatable import repeatable
-from sparring.training.sharding import gather, shard
+from sparring.training.sharding import gather, is_cut, shard
 from sparring.training.state import (
     changing_tensors,
     check_frozen,
@@ -295,6 +297,10 @@ class Trainer:
             hardware: dict[str, Any] = dict(processes=self.world, device=device_name(self.device))
             if self.data.class_names is not None:
                 hardware["class_names"] = list(self.data.class_names)
+            if self.method.generator.ancestors:
+                hardware["ancestors"] = list(self.method.generator.ancestors)
+            if self.method.beside is not None:
+                hardware["beside"] = fingerprint(self.method.beside)
             self.folder.write_config(
                 self.config, **hardware, classes=self.data.num_classes, data=self.data.fingerprint()
             )
@@ -319,7 +325,11 @@ class Trainer:
         if self.main:
             self.folder.forget_after(self.step)
             self.powers.forget_after(self.step)
-            self.folder.replace_config(config | self.config)
+            changed = config | self.config
+            if loaded is not None and isinstance(shipped := self.ema.module, DenoisingNetwork) and not is_cut(shipped):
+                known = dict.fromkeys([fingerprint(shipped), *before.get("ancestors", [])])
+                changed["made_with"] = before | {"ancestors": list(known)}
+            self.folder.replace_config(changed)
         self.tracking.start(config | self.config)
         self.publisher.ship()
         self.accelerator.wait_for_everyone()

@@ -82,6 +82,10 @@ class InvDiffDelta(Method):
         self.times = times or generator.process.default_times()
         self.factors = nn.Parameter(torch.empty(0), requires_grad=False)
 
+    @property
+    def beside(self) -> Denoiser:
+        return self.denoiser
+
     def size_for(self, data: ImageData) -> None:
         self.factors.data = torch.ones(len(data), device=self.factors.device)
 

@@ -64,6 +64,10 @@ class LaConAligner(Method):
         self.threshold = threshold
         self.times = times or Uniform()
 
+    @property
+    def beside(self) -> Denoiser:
+        return self.denoiser
+
     def rollout(self, batch: Batch) -> Traced:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
         with torch.no_grad(), self.taps.listening() as features:

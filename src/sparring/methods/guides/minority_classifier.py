@@ -57,6 +57,10 @@ class MinorityClassifier(NoisyClassifier):
         self.eps = torch.nn.Parameter(torch.empty(0), requires_grad=False)
         self.edges = torch.nn.Parameter(torch.empty(0), requires_grad=False)
 
+    @property
+    def beside(self) -> Denoiser:
+        return self.denoiser
+
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         n = min(len(data), SCORED)
         device = self.eps.device

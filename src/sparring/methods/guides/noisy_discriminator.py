@@ -69,6 +69,10 @@ class NoisyDiscriminator(Method):
         self.times = times or generator.process.default_times()
         self.fakes = torch.nn.Parameter(torch.empty(0), requires_grad=False)
 
+    @property
+    def beside(self) -> Denoiser:
+        return self.denoiser
+
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         super().prepare(data, seed)
         draws = Draws(seed, phase="fakes", device=self.fakes.device)

@@ -76,6 +76,10 @@ class PlugGuide(Method):
         self.low, self.high = low, high
         self.times = times or generator.process.default_times()
 
+    @property
+    def beside(self) -> Denoiser:
+        return self.denoiser
+
     def rollout(self, batch: Batch) -> OnePass:
         base, process, labels = self.denoiser, self.generator.process, batch.condition
         noised = noise(process, batch, self.times(process, batch.draws, len(batch)))

@@ -22,7 +22,7 @@ from torch import Tensor
 from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Predictor, within
-from sparring.samplers.gradients import ACTS_IN, GuidedByGradient, gradient_of, towards
+from sparring.samplers.gradients import ACTS_IN, GuidedByGradient, check_classes, gradient_of, towards
 
 CLEAN = 4.0  # noise level sigma / alpha of e^-4 at which a classifier of noisy images counts as one of clean images
 
@@ -62,6 +62,10 @@ class CheapGuidance(GuidedByGradient):
         self.graph = graph
         self.stride = stride
         self.variance = variance
+
+    def check(self, denoiser: DenoisingNetwork) -> None:
+        super().check(denoiser)
+        check_classes(self.guide, denoiser, self.name)
 
     @property
     def num_classes(self) -> int | None:

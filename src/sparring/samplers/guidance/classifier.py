@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparring.generators import Condition, Guide
+from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.level import Level
-from sparring.samplers.gradients import ACTS_IN, GuidedByGradient
+from sparring.samplers.gradients import ACTS_IN, GuidedByGradient, check_classes
 
 
 class ClassifierGuidance(GuidedByGradient):
@@ -44,6 +44,10 @@ class ClassifierGuidance(GuidedByGradient):
     ):
         super().__init__(classifier, "classifier", weight, interval, allow)
         self.classifier = classifier
+
+    def check(self, denoiser: DenoisingNetwork) -> None:
+        super().check(denoiser)
+        check_classes(self.guide, denoiser, self.name)
 
     @property
     def num_classes(self) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.level import Level
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient
+from sparring.samplers.trained import check_trained_beside
 
 
 class DiscriminatorGuidance(GuidedByGradient):
@@ -47,6 +48,7 @@ class DiscriminatorGuidance(GuidedByGradient):
         super().check(denoiser)
         if self.guide.outputs != 1:
             raise ValueError(f"`discriminator`: it gives {self.guide.outputs} numbers an image, and a logit is one")
+        check_trained_beside(self.discriminator, self.name, denoiser, tuned=False)
 
     def log_weight(self, x_t: Tensor, level: Level, condition: Condition) -> Tensor:
         """The logit [B], log p_data(x_t) / p_model(x_t) for the best discriminator."""

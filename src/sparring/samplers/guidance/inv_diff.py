@@ -20,7 +20,7 @@ from sparring.generators import Condition, Denoiser, DenoisingNetwork, Predictio
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.samplers.denoisers import check_beside, opened
-from sparring.samplers.trained import check_trained_by
+from sparring.samplers.trained import check_trained_beside, check_trained_by
 
 
 class InvDiff(Intervention):
@@ -48,6 +48,7 @@ class InvDiff(Intervention):
         check_beside(self.model, denoiser, "delta")
         if self.model.prediction != denoiser.prediction:
             raise ValueError(f"`delta` is of {self.model.prediction}, and the model predicts {denoiser.prediction}")
+        check_trained_beside(self.delta, "delta", denoiser)
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def added(x_t: Tensor, level: Level, condition: Condition) -> Prediction:

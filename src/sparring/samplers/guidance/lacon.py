@@ -26,6 +26,7 @@ from sparring.generators.predictor import Predictor, within
 from sparring.networks.block_taps import BlockTaps, in_one_map
 from sparring.process import per_image
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient, check_guide, gradient_of
+from sparring.samplers.trained import check_trained_beside
 
 HALVES = ("left", "right", "upper", "lower")
 
@@ -57,6 +58,7 @@ class LaCon(GuidedByGradient):
 
     def check(self, denoiser: DenoisingNetwork) -> None:
         check_guide(self.guide, denoiser, self.name, BlockTaps(denoiser.net).channels)
+        check_trained_beside(self.aligner, self.name, denoiser)
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         taps = BlockTaps(denoiser.net)

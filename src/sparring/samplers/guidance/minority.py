@@ -18,6 +18,7 @@ from torch import Tensor
 from sparring.generators import Condition, DenoisingNetwork, Guide
 from sparring.generators.level import Level
 from sparring.samplers.gradients import ACTS_IN, GuidedByGradient
+from sparring.samplers.trained import check_trained_beside
 
 
 class MinorityGuidance(GuidedByGradient):
@@ -50,6 +51,7 @@ class MinorityGuidance(GuidedByGradient):
         super().check(denoiser)
         if self.target is not None and not 0 <= self.target < self.guide.outputs:
             raise ValueError(f"`target={self.target}`: the classifier has the bins 0 to {self.guide.outputs - 1}")
+        check_trained_beside(self.classifier, self.name, denoiser)
 
     def log_weight(self, x_t: Tensor, level: Level, condition: Condition) -> Tensor:
         """log p(bin | x_t) [B]."""

@@ -17,6 +17,7 @@ from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.networks.decoder_guide import DecoderMaps
 from sparring.samplers.gradients import check_guide, opened_guide
+from sparring.samplers.trained import check_trained_beside, check_trained_by
 
 
 class Plugged(Intervention):
@@ -29,12 +30,14 @@ class Plugged(Intervention):
     """
 
     place = "call"
+    needs_none = True  # it stands for the pass without the condition
 
     def __init__(self, guide: str | Guide, *, scale: float = 2.0, allow: Sequence[str] = ()):
         if scale < 0:
             raise ValueError(f"`scale={scale}` must be 0 or more; 1 is none")
         self.guide = guide
         self.scale = scale
+        check_trained_by(guide, "guide", ("plug_guide",))
         self.model = opened_guide(guide, "guide", allow)
         self.share = 0.0
 
@@ -50,6 +53,7 @@ class Plugged(Intervention):
             raise ValueError("`guide` needs classes, and the model that is sampled takes none")
         sizes = [sum(p.numel() for p in net.parameters()) for net in (self.model.net, denoiser.net)]
         self.share = sizes[0] / sizes[1]
+        check_trained_beside(self.guide, "guide", denoiser)
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         maps = DecoderMaps(denoiser.net)
