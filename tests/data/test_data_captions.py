@@ -170,6 +170,15 @@ def test_mistakes_are_named(tmp_path, settings, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_without_captions_is_told_where_they_go(folder):
+    with pytest.raises(ValueError, match=r"`text_column=text`: .* images without captions: write a metadata.jsonl"):
+        HubData(str(folder), text_column="text")
+    for nothing in ("", "\n"):
+        (folder / "metadata.jsonl").write_text(nothing)
+        with pytest.raises(ValueError, match=r"cannot be read: .*metadata.jsonl is empty$"):
+            HubData(str(folder), text_column="text")
+
+
 def test_labels_and_captions_at_once_are_refused(folder):
     with pytest.raises(ValueError, match="`labels=True` and `captions=True`"):
         ImageFolder(str(folder), labels=True, captions=True)

@@ -74,6 +74,17 @@ def test_samples_are_those_of_the_pipeline(tiny, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_side_that_is_no_multiple_of_a_patch_is_one_line_that_says_of_what(tiny, kind):
+    """And the multiples are taken."""
+    denoiser = load_pipeline(tiny(kind))[0]
+    step = denoiser.space.factor * denoiser.text.patch
+    denoiser.check_shape((3, 4 * step, 5 * step))
+    wrong = 5 * step + (denoiser.space.factor if denoiser.text.patch > 1 else 1)
+    with pytest.raises(ValueError, match=rf"`size`: images of .* sides must be multiples of {step}$"):
+        denoiser.check_shape((3, 4 * step, wrong))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_space_is_that_of_the_pipelines_autoencoder(tiny, kind):
     """A decoded sample of the encoder's Gaussian is what the autoencoder makes of it, and its scale is its own."""
     space, images = load_pipeline(tiny(kind))[0].space, Captioned()[range(2)][0]

@@ -108,6 +108,27 @@ def test_a_part_that_was_not_downloaded_is_named_with_what_helps(copied):
         load_pipeline(copied)
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"), [("sd15", "tokenizer"), ("flux", "tokenizer_2"), ("sana", "tokenizer"), ("z_image", "tokenizer")]
+)
+def test_a_tokenizer_without_its_words_is_said(tiny, tmp_path, kind, part):
+    """It would turn every caption into the same tokens, without an error."""
+    shutil.copytree(tiny(kind), tmp_path / "pipe")
+    for file in (tmp_path / "pipe" / part).iterdir():
+        if file.name != "tokenizer_config.json":
+            file.unlink()
+    with pytest.raises(ValueError, match=rf"pipe/{part}` holds no vocabulary .*: download it$"):
+        load_pipeline(tmp_path / "pipe")
+
+
+def test_a_name_on_the_hub_and_a_folder_without_its_index_are_told_what_to_do(copied):
+    with pytest.raises(ValueError, match="downloaded first: hf download owner/name --local-dir FOLDER"):
+        load_pipeline("owner/name")
+    (copied / "model_index.json").unlink()
+    with pytest.raises(ValueError, match="sd is neither .*: it has a unet/ and no model_index.json"):
+        load_pipeline(copied)
+
+
 def test_a_weight_of_another_shape_is_one_short_line(copied):
     weights = copied / "unet" / WEIGHTS["unet"]
     save_file({**load_file(weights), "conv_in.bias": torch.zeros(5)}, weights)

@@ -98,5 +98,8 @@ def test_images_and_autoencoders_that_do_not_fit_are_refused():
         space.shape((1, 16, 16))
     with pytest.raises(ValueError, match="15x16 pixels do not fit the autoencoder; sides must be multiples of 2"):
         space.shape((3, 16, 15))
+    assert space.shape((3, 16, 20), patch=2) == (4, 8, 10)
+    with pytest.raises(ValueError, match="18x16 .* the autoencoder and the network's 2x2 patches; .* multiples of 4"):
+        space.shape((3, 16, 18), patch=2)
     with pytest.raises(ValueError, match="is a Identity, which is unknown here; known: .*AutoencoderKL"):
         space_of(torch.nn.Identity())

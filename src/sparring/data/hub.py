@@ -114,6 +114,11 @@ class HubData(DecodedImages):
         if limit is not None:
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:limit]
             rows = [rows[i] for i in order.sort().values.tolist()]
+        if split in folders and text_column is not None and {*table.column_names} <= {image_column, "label"}:
+            raise ValueError(
+                f"`text_column={text_column}`: {path} holds images without captions: write a metadata.jsonl beside "
+                "them (file_name, text), or, with a .txt beside each image, give --data FOLDER --data.captions true"
+            )
         captions = None if text_column is None else captions_in(table, text_column)
         labels, class_names, num_classes = labels_in(table, label_column) if captions is None else (None, None, None)
         used = rows + held_out
@@ -242,6 +247,11 @@ def _image_tables(folder: Path, folders: dict[str, tuple[Path, Found]]) -> "dict
     # the name of a split is no class, which `datasets` would make of images that lie right in its folder
     no_classes = len(places) > 1 and any(len(file.parts) == 1 for _, found in folders.values() for file in found.images)
     above = [glob.escape(str(file)) for file in folder.resolve().glob("metadata.*")]
+    empty = [
+        file for place in (folder, *places.values()) for file in place.glob("metadata.*") if file.stat().st_size < 3
+    ]
+    if empty:
+        raise ValueError(f"{empty[0]} is empty")
     patterns = {split: [f"{glob.escape(str(place))}/**", *above] for split, place in places.items()}
     tables = dict(datasets.load_dataset("imagefolder", data_files=patterns, drop_labels=no_classes or None))
     if len(tables) > 1 and above:  # which list the images of all splits

@@ -179,9 +179,11 @@ class DenoisingNetwork(nn.Module):
         """(c, h, w) of what is diffused for images (C, H, W).
 
         Raises:
-            ValueError: the autoencoder does not take such images.
+            ValueError: the autoencoder, or the network of a text-to-image pipeline, does not take such images.
         """
-        return image_shape if self.space is None else self.space.shape(image_shape)
+        if self.space is None:
+            return image_shape
+        return self.space.shape(image_shape, 1 if self.text is None else self.text.patch)
 
     def _check_dropout(self) -> None:
         if self.condition_dropout > 0 and self.text is None:

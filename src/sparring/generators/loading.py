@@ -1,6 +1,7 @@
 """Generators from folders: what `--init`, `sample` and `evaluate` read."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from sparring.generators.bridge import Bridge
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.families import family_of, family_of_class
+from sparring.generators.families.family import TOKENIZERS
 from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
 from sparring.generators.joint import JointDenoiser
@@ -26,6 +28,8 @@ from sparring.networks.wavelet import HaarWavelet
 from sparring.process import FlowBySize, Latents, StudentT, from_scheduler, takes_variance, walked
 from sparring.process.space import space_of
 from sparring.runs import RunFolder
+
+WORD_START = "▁"  # which SentencePiece always has
 
 
 def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
@@ -100,7 +104,11 @@ def pipeline_of(folder: str | Path) -> Path:
     if (path / "config.yaml").is_file() and (path / "pipeline").is_dir():
         path = path / "pipeline"
     if not path.exists():
-        raise ValueError(f"{folder} does not exist: give a run of sparring or a diffusers pipeline folder")
+        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder))
+        first = (
+            f" (a pipeline of the hub is downloaded first: hf download {folder} --local-dir FOLDER)" if on_hub else ""
+        )
+        raise ValueError(f"{folder} does not exist: give a run of sparring or a diffusers pipeline folder{first}")
     return path
 
 
@@ -190,7 +198,9 @@ def read_index(path: Path) -> dict[str, Any]:
             f"{path} is a run whose network could not be kept: sample it in the program that made it, or give it "
             "attributes that are called like its arguments and train again"
         )
-    raise ValueError(f"{path} is neither a run of sparring nor a diffusers pipeline folder")
+    parts = [name for name in ("unet", "transformer") if (path / name).is_dir()]
+    lacks = f": it has a {parts[0]}/ and no model_index.json, which must lie beside it" if parts else ""
+    raise ValueError(f"{path} is neither a run of sparring nor a diffusers pipeline folder{lacks}")
 
 
 def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any:
@@ -227,9 +237,22 @@ def open_pipeline(path: Path, index: dict[str, Any], frozen: torch.dtype) -> Any
         if cls is DenoiserPipeline:
             scheduler = getattr(diffusers, index["scheduler"][1])
             return DenoiserPipeline(scheduler.from_pretrained(path / "scheduler"), **parts)
-        return cls.from_pretrained(path, local_files_only=True, **parts)
+        pipe = cls.from_pretrained(path, local_files_only=True, **parts)
     except Exception as error:  # whatever a damaged folder makes diffusers raise
         raise ValueError(f"{path} could not be opened as a diffusers pipeline ({first_line(error)})") from None
+    for name in TOKENIZERS:
+        check_vocabulary(getattr(pipe, name, None), path / name)
+    return pipe
+
+
+def check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """Raises ValueError for a tokenizer that was read without its words, for which all captions would be alike."""
+    if tokenizer is None:
+        return
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    if tokenizer.get_vocab().keys() <= special | {WORD_START}:
+        raise ValueError(f"`{folder}` holds no vocabulary (tokenizer.json, vocab.json, spiece.model …): download it")
 
 
 def network_class(library: str, kind: str) -> Any:

@@ -53,20 +53,26 @@ class Latents:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Latents":
         return self
 
-    def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    def shape(self, image_shape: tuple[int, int, int], patch: int = 1) -> tuple[int, int, int]:
         """(c, h, w) of the latents of images (C, H, W).
 
+        Args:
+            image_shape: of the images.
+            patch: side of the squares of latents that the network sees as one place.
+
         Raises:
-            ValueError: images of another number of channels, or of a size that the autoencoder cannot halve so often.
+            ValueError: images of another number of channels, or of a size that the autoencoder cannot halve so often
+                or the network cannot cut into patches.
         """
         channels, height, width = image_shape
         if channels != self.image_channels:
             needs = self.image_channels
             raise ValueError(f"`channels`: the pipeline takes images of {needs} channels and the data has {channels}")
-        if height % self.factor or width % self.factor:
+        step = self.factor * patch
+        if height % step or width % step:
+            whom = "the autoencoder" if patch == 1 else f"the autoencoder and the network's {patch}x{patch} patches"
             raise ValueError(
-                f"`size`: images of {width}x{height} pixels do not fit the autoencoder; sides must be multiples of "
-                f"{self.factor}"
+                f"`size`: images of {width}x{height} pixels do not fit {whom}; sides must be multiples of {step}"
             )
         return self.channels, height // self.factor, width // self.factor
 

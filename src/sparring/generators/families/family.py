@@ -15,6 +15,7 @@ from sparring.networks.adapters.lora import ATTENTION
 from sparring.networks.device import lent
 from sparring.networks.kept import Kept
 
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")  # as pipelines call theirs
 CAPTIONS_LOOKED_AT = 1000  # of a data set, for those that are cut (our choice)
 NOTHING = b"\xff"  # under which no caption is kept: no text in UTF-8
 
@@ -31,6 +32,7 @@ class Family(ABC):
     Attributes:
         pipelines: names of diffusers' classes of this family.
         part: what the pipeline calls the network that is trained.
+        patch: side of the squares of latents that it sees as one place.
         last: its last layer, whose input a discriminator may read.
         attention: endings of the names of its layers that get an adapter by default.
         filled: whether captions of different lengths are filled up to the longest of their batch.
@@ -39,6 +41,7 @@ class Family(ABC):
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     part: ClassVar[str] = "transformer"
+    patch: ClassVar[int] = 1
     last: ClassVar[str] = "proj_out"
     attention: ClassVar[tuple[str, ...]] = ATTENTION
     filled: ClassVar[bool] = False
@@ -70,7 +73,7 @@ class Family(ABC):
 
     def limits(self) -> dict[str, int]:
         """Tokens of a caption that are seen, by the name of the tokenizer."""
-        names = [name for name in ("tokenizer", "tokenizer_2", "tokenizer_3") if getattr(self.pipe, name, None)]
+        names = [name for name in TOKENIZERS if getattr(self.pipe, name, None)]
         return {name: getattr(self.pipe, name).model_max_length for name in names}
 
     def default_length(self) -> int:
@@ -105,8 +108,7 @@ class Family(ABC):
 
     def keep(self, folder: str) -> None:
         """Keeps embedded captions in a folder, and reads them there the next time."""
-        names = ("tokenizer", "tokenizer_2", "tokenizer_3")
-        tokenizers = [part for name in names if (part := getattr(self.pipe, name, None)) is not None]
+        tokenizers = [part for name in TOKENIZERS if (part := getattr(self.pipe, name, None)) is not None]
         words = [f"{part} {sorted(getattr(part, 'tokenizer', part).get_vocab().items())}" for part in tokenizers]
         self.kept = Kept(folder, type(self.pipe).__name__, *words, *self.encoders)
 

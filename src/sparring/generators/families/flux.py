@@ -20,6 +20,7 @@ class Flux(Family):
     """
 
     pipelines = ("FluxPipeline",)
+    patch = 2
 
     def __init__(self, pipe: Any):
         super().__init__(pipe)

@@ -14,6 +14,7 @@ class Lumina2(Family):
     """
 
     pipelines = ("Lumina2Pipeline",)
+    patch = 2
     last = "norm_out.linear_2"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:

@@ -11,6 +11,7 @@ class PixArtSigma(Family):
     """Tokens of the caption; no caption is the empty one. The network learned a variance, which training leaves."""
 
     pipelines = ("PixArtSigmaPipeline",)
+    patch = 2
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         tokens, mask, _, _ = self.pipe.encode_prompt(texts, do_classifier_free_guidance=False, device=device)

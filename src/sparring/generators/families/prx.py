@@ -18,6 +18,7 @@ class PRX(Family):
     """
 
     pipelines = ("PRXPipeline",)
+    patch = 2
     last = "final_layer.linear"
     attention = ("img_qkv_proj", "txt_kv_proj", "to_out.0")
 

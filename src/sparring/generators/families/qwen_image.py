@@ -19,6 +19,7 @@ class QwenImage(Family):
 
     filled = True
     pipelines = ("QwenImagePipeline",)
+    patch = 2
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         return TextCondition.of_rows([self.pipe.encode_prompt([text], device=device)[0][0] for text in texts])

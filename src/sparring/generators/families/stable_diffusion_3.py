@@ -13,6 +13,7 @@ class StableDiffusion3(Family):
     """Tokens and the whole caption; no caption is the empty one. The T5 may be left out of the pipeline."""
 
     pipelines = ("StableDiffusion3Pipeline",)
+    patch = 2
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
         tokens, _, pooled, _ = self._encoded(texts, device, guided=False)

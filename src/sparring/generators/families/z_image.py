@@ -18,6 +18,7 @@ class ZImage(Family):
 
     filled = True
     pipelines = ("ZImagePipeline",)
+    patch = 2
     last = "all_final_layer.2-1.linear"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:
