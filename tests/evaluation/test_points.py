@@ -62,3 +62,15 @@ def test_evaluate_measures_points_as_they_are(tmp_path, capsys):
     assert "good_share" in several
     assert main(["compare", str(run)]) == 0
     assert f"{result['modes_covered']:.1f} ({result['good_share']:.1%})" in capsys.readouterr().out
+
+
+def test_what_is_no_picture_is_measured_in_all_of_its_values():
+    from sparring.data import Digits, Sudoku
+    from sparring.evaluation.features import default_features, feature_network
+
+    codes = Sudoku("holdout")
+    assert default_features(codes, Sudoku()) == "values"
+    some = codes.images(3)
+    assert torch.equal(feature_network("values", codes, None)(some), some.flatten(1))
+    assert feature_network("pixels", codes, None)(some).unique().tolist() == [-0.5]  # a mean over a row of a valid grid
+    assert default_features(Digits("holdout"), Digits()) == "classifier"

@@ -59,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         type=place,
-        help="imagenet, classifier, self-supervised, pixels, points, inception, a file of `sparring encoder` or of a "
-        "ResNet (.th), a DINOv2 folder (default: points for points, imagenet for colour images if the extra `imagenet` "
-        "is installed, else classifier, or self-supervised without labels)",
+        help="imagenet, classifier, self-supervised, pixels, values, points, inception, a file of `sparring encoder` "
+        "or of a ResNet (.th), a DINOv2 folder (default: points for points, values for what is no picture, imagenet "
+        "for colour images if the extra `imagenet` is installed, else classifier, or self-supervised without labels)",
     )
     parser.add_argument(
         "--features_seed", type=int, help="seed of the network behind classifier and self-supervised (default: its own)"

@@ -24,7 +24,7 @@ from typing import Any
 
 from sparring.cli.sampling import add_allow, add_push_to_hub
 from sparring.cli.terminal import check_there, path, place, quiet
-from sparring.recipes.compose import SECTIONS, check_start, compose
+from sparring.recipes.compose import SECTIONS, check_start, compose, read, shipped
 from sparring.recipes.spelling import check_flags
 
 
@@ -186,8 +186,8 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
             print(json.dumps(summarise(folder).to_json()))
         else:
             print(f"run: {folder}\npage: {page}")
-            if holds_generator(folder / "pipeline") and trainer.method.generator.makes_images:
-                print(f"next: {shlex.join(next_command(trainer, folder, options.allow))}")
+            if holds_generator(folder / "pipeline") and (words := next_command(trainer, folder, options.allow)):
+                print(f"next: {shlex.join(words)}")
         if options.push_to_hub is not None:
             from sparring.report.hub import push_to_hub
 
@@ -196,9 +196,25 @@ def train(trainer: Any, options: argparse.Namespace) -> int:
 
 
 def next_command(trainer: Any, folder: Path, allow: list[str]) -> list[str]:
-    """A command that works for a finished run: to measure it, or to look at it if no images are held out."""
-    words = ["--steps", str(trainer.method.sample_steps)]
-    words += [word for module in allow for word in ("--allow", module)]
+    """A command that works for a finished run: to measure it, or to look at it if no images are held out.
+
+    What was trained beside a denoiser is used with it, as its recipe says. Of what cannot be sampled, none.
+    """
+    trusted = [word for module in allow for word in ("--allow", module)]
+    recipe = str(trainer.config["recipe"])
+    used = read(recipe).get("next", "") if recipe in shipped("methods") else ""
+    if used:
+        base = str(trainer.config["method"]["init_args"]["denoiser"])
+        return [
+            "sparring",
+            "sample",
+            base,
+            *(str(folder) if word == "RUN" else word for word in used.split()),
+            *trusted,
+        ]
+    if trainer.method.beside is not None or not trainer.method.generator.makes_images:
+        return []
+    words = ["--steps", str(trainer.method.sample_steps), *trusted]
     if trainer.data.holdout() is not None:
         return ["sparring", "evaluate", str(folder), *words]
     captions = trainer.data.captions(1) if trainer.method.generator.captioned else None

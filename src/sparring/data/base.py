@@ -32,6 +32,7 @@ class ImageData(Dataset, ABC):
         source_shape: (C, H, W) of the image that comes with each image: its pair, or one of a second domain. None
             without.
         paired: whether that image is what the image itself is made of, so that the two can be compared.
+        pictures: whether neighbouring numbers belong together, as features of images take it; not so for codes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ImageData(Dataset, ABC):
     text: bool = False
     source_shape: tuple[int, int, int] | None = None
     paired: bool = True
+    pictures: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...

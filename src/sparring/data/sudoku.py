@@ -56,6 +56,7 @@ class Sudoku(ImageData):
     name = "sudoku"
     image_shape = (1, SIDE**2, SIDE)
     source_shape = (1, SIDE**2, SIDE)
+    pictures = False
 
     def __init__(self, split: Literal["train", "holdout"] = "train", *, clues: int = 6) -> None:
         if split not in ("train", "holdout"):

@@ -24,11 +24,14 @@ def cache_folder() -> Path:
 
 
 def default_features(reference: ImageData, train: ImageData | None) -> str:
-    """ "points" for points; "imagenet" for colour images, if it is installed; else a network learned from the data:
-    "self-supervised" when the images trained on are known and have no labels, and "classifier"."""
+    """ "points" for points; "values" for what is no picture; "imagenet" for colour images, if it is installed; else a
+    network learned from the data: "self-supervised" when the images trained on are known and have no labels, and
+    "classifier"."""
     channels, height, width = reference.image_shape
     if (height, width) == (1, 1):
         return "points"
+    if not reference.pictures:
+        return "values"
     if channels == 3 and EfficientNetLite.installed():
         return "imagenet"
     return "self-supervised" if train is not None and train.num_classes is None else "classifier"
@@ -39,8 +42,8 @@ def feature_network(name: str, reference: ImageData, train: ImageData | None, se
 
     Args:
         name: "imagenet" (EfficientNet-Lite0), "classifier" (trained on the training images), "self-supervised" (on the
-            same without their labels), "pixels", "points", "inception", a file of `sparring encoder`, a ResNet file
-            (.th) or a DINOv2 folder.
+            same without their labels), "pixels" (means over a grid of 4x4), "values" (all pixels), "points",
+            "inception", a file of `sparring encoder`, a ResNet file (.th) or a DINOv2 folder.
         reference: Images that are measured against.
         train: Images that were trained on, if they are known.
         seed: Of the networks that are trained; None: theirs (see `learned_features`).
@@ -52,6 +55,8 @@ def feature_network(name: str, reference: ImageData, train: ImageData | None, se
         return EfficientNetLite(image_size=128 if max(reference.image_shape[1:]) <= 64 else 224)
     if name == "pixels":
         return Pixels()
+    if name == "values":
+        return Pixels(pool=None)
     if name == "points":
         return Points()
     if name == "inception":
@@ -80,6 +85,6 @@ def feature_network(name: str, reference: ImageData, train: ImageData | None, se
     if Path(name).is_dir():
         return DINOv2(path=name, interpolation="bicubic")
     raise ValueError(
-        f"`features={name}` is none of imagenet, classifier, self-supervised, pixels, points, inception, a file of "
-        "`sparring encoder` (.safetensors), a ResNet file (.th), a DINOv2 folder"
+        f"`features={name}` is none of imagenet, classifier, self-supervised, pixels, values, points, inception, a "
+        "file of `sparring encoder` (.safetensors), a ResNet file (.th), a DINOv2 folder"
     )

@@ -4,7 +4,8 @@ A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` t
 (`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid; or
 `class_path: $plain_discriminator.net`, the network of that part). What differs from scratch and from a trained start
 stands under `scratch` and `tune`. `like` names the setting that it changes. A method's file holds `method`, `generator`
-if it trains no denoiser, what it needs everywhere, and under `on` what it needs on one setting and on those like it.
+if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those like it, and as
+`next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
 """
 
 import difflib
@@ -18,7 +19,7 @@ import yaml
 
 SECTIONS = ("data", "denoiser", "generator", "method", "trainer")
 KEYS = {
-    "methods": {*SECTIONS, "start", "on", "init", "demo"},
+    "methods": {*SECTIONS, "start", "on", "init", "demo", "next"},
     "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like"},
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too

@@ -362,6 +362,11 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: -?", "", text)
     text = re.sub(r"- Expected a <class 'NoneType'>|Given value type: .*?(?=Given value:|$)|Given value: .*$", "", text)
+    text = re.sub(
+        r"Not a valid subclass of (\w+)\. Got value: (\w+)\(.*$",
+        r"this method trains a \1, and --init or its own settings give it a \2",
+        text,
+    )
     text = re.sub(r" ?\. Got value: Namespace\(.*$", "", text)
     text = re.sub(r"- Expected a path but \S+ either not accessible or invalid -?", "", text)
     text = re.sub(r'Parser key "(.*?)": ', r"`\1`: ", text)
