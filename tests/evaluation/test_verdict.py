@@ -1,6 +1,7 @@
 """Verdicts: the control is the best plain arm, a gain inside the spread is no gain, and many settings make no gain."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,26 @@ def test_a_gain_with_one_scheduler_is_none_against_the_best_one():
     assert equal.comparisons[0].difference == pytest.approx(-0.4)
     assert equal.sentence == "At equal scheduler (3 seeds): helps at ddim 5 (0.60 against 1.00)."
     assert verdict_of(found, "Against the best").verdict == "no gain"
+
+
+def test_an_image_of_more_calls_than_steps_is_compared_with_as_many_calls():
+    plain = runs("plain", "Diffusion", {("ddim", 2): [5.0, 5.1, 4.9], ("ddim", 40): [0.5, 0.6, 0.4]})
+    plain = [replace(run, results=tuple(replace(one, calls=one.nfe) for one in run.results)) for run in plain]
+    nested = runs("nested", "nested", {("ddim", 2): [0.6, 0.7, 0.5]})
+    dear = [replace(run, results=(replace(run.results[0], calls=40.0),)) for run in nested]
+    equal, best = verdicts_of(plain + dear)
+    assert equal.sentence == "At equal scheduler (3 seeds): worse at ddim 2 (0.60 against 0.50)."
+    assert best.sentence == "Against the best scheduler at each NFE (3 seeds): worse at 40 calls (0.60 against 0.50)."
+    cheap = [replace(run, results=(replace(run.results[0], calls=39.0),)) for run in nested]
+    assert [one.comparisons[0].control for one in verdicts_of(plain + cheap)] == [5.0, 5.0]
+    assert [one.comparisons[0].control for one in verdicts_of(plain + nested)] == [5.0, 5.0]  # none was counted
+
+
+def test_a_control_of_fewer_calls_counts_against_the_best():
+    plain = runs("plain", "Diffusion", {("unipc", 10): [0.4, 0.5, 0.3], ("unipc", 50): [0.5, 0.6, 0.4]})
+    equal, best = verdicts_of(plain + runs("ddo", "DDO", {("unipc", 50): [0.45, 0.55, 0.35]}))
+    assert (equal.verdict, best.verdict) == ("gain", "worse")
+    assert best.comparisons[0].control == pytest.approx(0.4)
 
 
 def test_a_gain_inside_the_spread_over_seeds_is_no_gain():

@@ -119,6 +119,11 @@ class Arm:
             interval = results[0].frechet_interval if metric == "frechet" else results[0].kernel_interval
         return Estimate(found, interval)
 
+    def calls(self, setting: Setting) -> float:
+        """Network calls of an image: what was counted, or the NFE of the setting if nothing was."""
+        counted = self.estimate("calls", setting)
+        return float(setting.nfe) if counted is None else counted.mean
+
     def cost(self, key: Cost) -> Estimate | None:
         """A number of the runs themselves over the seeds; None if it is not known of all."""
         found = _finite([getattr(run, key) for run in self.runs])

@@ -162,12 +162,14 @@ def verdicts(
     budget: Literal["calls", "seconds"] | None = None,
     at: Setting | None = None,
 ) -> list[Verdict]:
-    """For each arm that is not plain diffusion: does it help at equal scheduler, and against the best scheduler?
+    """For each arm that is not plain: does it help at equal scheduler, and against the best scheduler?
 
     The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
-    trained too little or too long. A gain inside the spread is no gain. The word of an arm counts all settings that it
-    is compared at: Holm's procedure keeps the chance that any of them errs, when nothing differs, at 5 %. If no plain
-    arm spent as many network calls in training, the sentence says so.
+    trained too little or too long. An arm whose sampler calls networks more often than its scheduler (guidance, inner
+    chains) is compared with controls of as many network calls, not of as many steps. A gain inside the spread is no
+    gain. The word of an arm counts all settings that it is compared at: Holm's procedure keeps the chance that any of
+    them errs, when nothing differs, at 5 %. If no plain arm spent as many network calls in training, the sentence says
+    so.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
 
@@ -191,7 +193,6 @@ def verdicts(
             known = ", ".join(f"{s.scheduler}:{s.nfe}" for s in every) or "nothing"
             raise ValueError(f"`at={at.scheduler}:{at.nfe}`: nobody was measured there; known: {known}")
     equal = [at] if at else every
-    numbers = sorted({setting.nfe for setting in equal})
     plain = [arm for arm in comparison.arms if arm.plain]
     found = []
     for arm in comparison.arms if plain else ():
@@ -201,28 +202,54 @@ def verdicts(
         controls = [control for control in plain if budget is None or control.spent(budget) >= spent]
         short = all(control.spent(budget or "calls") < spent for control in plain)
         note = f" (no plain arm spent as many {'seconds' if budget == 'seconds' else 'network calls'})" if short else ""
-        same = [compared(setting, arm, controls, [setting]) for setting in equal]
+        own = [setting for setting in equal if arm.distance(setting)]
+        same = [
+            compared(setting, [(arm, setting)], rivals(controls, every, arm.calls(setting), like=setting))
+            for setting in own
+        ]
         best = [
-            compared(Setting("any", nfe), arm, controls, [setting for setting in every if setting.nfe == nfe])
-            for nfe in numbers
+            compared(
+                Setting("any", round(calls)),
+                [(arm, setting) for setting in every if arm.calls(setting) == calls],
+                rivals(controls, every, calls),
+            )
+            for calls in sorted({arm.calls(setting) for setting in own})
         ]
         found.append(sentence(arm, "At equal scheduler", note, same, at))
         found.append(sentence(arm, "Against the best scheduler at each NFE", note, best, at))
     return found
 
 
-def compared(name: Setting, arm: Arm, controls: Sequence[Arm], settings: Sequence[Setting]) -> At | None:
-    """An arm against the best of its controls, each with its best of the given settings."""
-    mine, its = best_of([arm], settings), best_of(controls, settings)
+def rivals(
+    controls: Sequence[Arm], settings: Sequence[Setting], calls: float, like: Setting | None = None
+) -> list[tuple[Arm, Setting]]:
+    """Controls at settings of at most so many network calls an image.
+
+    Args:
+        controls: the arms.
+        settings: those that there are.
+        calls: the most.
+        like: only this setting, or others of its scheduler if that asks for fewer calls than `calls`.
+    """
+    found = [(arm, setting) for arm in controls for setting in settings if arm.calls(setting) <= calls * (1 + 1e-6)]
+    if like is None:
+        return found
+    more = calls > like.nfe
+    return [(arm, x) for arm, x in found if x == like or (more and x.scheduler == like.scheduler)]
+
+
+def compared(name: Setting, own: Sequence[tuple[Arm, Setting]], others: Sequence[tuple[Arm, Setting]]) -> At | None:
+    """The best of an arm's settings against the best of its controls'."""
+    mine, its = best_of(own), best_of(others)
     if mine is None or its is None:
         return None
     result = paired_result(mine, its)
     return At(*name, mean_distance(*mine), mean_distance(*its), **asdict(result), alone=result.verdict)
 
 
-def best_of(arms: Iterable[Arm], settings: Sequence[Setting]) -> tuple[Arm, Setting] | None:
+def best_of(places: Iterable[tuple[Arm, Setting]]) -> tuple[Arm, Setting] | None:
     """The arm and setting with the lowest mean distance, of those whose distances are finite for all seeds."""
-    known = [(arm, setting) for arm in arms for setting in settings if arm.distance(setting)]
+    known = [(arm, setting) for arm, setting in places if arm.distance(setting)]
     return min(known, key=lambda pair: mean_distance(*pair), default=None)
 
 
