@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel
 from small_networks import small_dit, small_unet
 
 from sparring.data import Batch, Digits, Draws
@@ -46,7 +47,18 @@ def shorter(generator, blocks):
 def test_blocks_of_times_are_rounded_up_and_the_ends_belong_to_the_outer_parts():
     exits = Exits(small_dit(), [1.0, 0.75, 0.51, 0.25])
     assert exits.blocks == [4, 3, 3, 1]
-    assert exits.at(torch.tensor([0.0, 0.2499, 0.25, 0.6, 0.75, 1.0])).tolist() == [4, 4, 3, 3, 1, 1]
+    assert exits.at(torch.tensor([0.0, 0.25, 0.2501, 0.6, 0.75, 0.76, 1.0])).tolist() == [4, 4, 3, 3, 3, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_default_is_the_schedule_of_28_blocks_in_tenths_of_1000_steps(dtype):
+    """Official code: steps 0 to 99 run 28 blocks, ..., 900 to 999 run 12; step n of VP is the time (n + 1) / 1000."""
+    exits = Exits(DiTTransformer2DModel(1, 4, in_channels=1, num_layers=28, sample_size=2, norm_num_groups=1))
+    table = [28, 28, 24, 24, 20, 20, 16, 16, 12, 12]
+    assert exits.blocks == table
+    steps = torch.arange(1000)
+    times = VP().t_from_model_time(steps.to(dtype))
+    assert exits.at(times).tolist() == [table[step // 100] for step in steps.tolist()]
 
 
 def test_a_pass_of_k_blocks_is_that_of_a_network_of_k_blocks_and_the_others_do_not_run():
@@ -95,8 +107,8 @@ def test_a_sampler_leaves_early_at_noise_and_late_at_clean_levels():
     generator, ran = denoiser(), []
     for block in generator.net.transformer_blocks:
         block.attn1.register_forward_hook(lambda *_: ran.append(1))
-    drawn(generator, steps=4, using=[EarlyExit(shares=[1.0, 0.25])])  # times 1, 3/4, 1/2, 1/4
-    assert len(ran) == 1 + 1 + 1 + 4
+    drawn(generator, steps=4, using=[EarlyExit(shares=[1.0, 0.25])])  # times 1, 3/4; 1/2, 1/4
+    assert len(ran) == 1 + 1 + 4 + 4
 
 
 def test_what_cannot_be_left_early_is_refused():

@@ -9,7 +9,7 @@ from sparring.data import Batch, Digits, Draws
 from sparring.generators import Denoiser, Guide
 from sparring.methods.guides.ppap import PPAP
 from sparring.networks import MLP, HalfUNet
-from sparring.process import VP, RectifiedFlow
+from sparring.process import EDM, VP, RectifiedFlow
 
 
 def classifier(**settings):
@@ -112,3 +112,5 @@ def test_what_does_not_fit_is_refused():
         Experts(base=Pixels())(X, torch.zeros(6))
     with pytest.raises(ValueError, match="`temperature=0` above 0"):
         PPAP(Guide(experts(), VP()), denoiser, temperature=0)
+    with pytest.raises(ValueError, match="`process=EDM`: it shows networks other images than x_t"):
+        PPAP(Guide(experts(), EDM()), denoiser)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sparring.data import Batch, Draws
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, Prediction
 from sparring.methods import Diffusion
-from sparring.process import EDM, Constant, EDMWeighting, Uncertainty
-from sparring.rollout import denoising_error
+from sparring.process import EDM, AdaptiveTimes, Constant, EDMWeighting, RectifiedFlow, Uncertainty
+from sparring.rollout import OneStep, denoising_error, noise_at
 from sparring.training.players import trained_by
 
 LAM = torch.tensor([-4.0, 0.0, 5.0])
@@ -61,3 +61,19 @@ def test_a_method_trains_it_with_the_generator_and_does_not_ship_it():
     assert math.isfinite(loss.item())
     with pytest.raises(ValueError, match="`width=0`"):
         Uncertainty(width=0)
+
+
+def test_learned_times_follow_the_weighted_error_and_not_the_loss_which_may_be_negative():
+    """Errors of x_0 are 0.01 in the cleaner half and 1 in the other; with u = -1 the losses are -0.97 and 1.72."""
+    weighting, times = Uncertainty(weighting=Constant()), AdaptiveTimes(bins=2, floor=0.1)
+    weighting.linear.bias.data -= 1
+    denoiser = Denoiser(Scale(), RectifiedFlow(), "flow")
+    for step in range(20):
+        noised = noise_at(denoiser.process, Batch(torch.zeros(100, 1, 1, 1), draws=Draws(0, step=step)), times)
+        off = torch.where(noised.t < 0.5, 0.1, 1.0) / noised.t  # of the flow, which is 1 / t that of x_0
+        prediction = Prediction(noised.eps + off.view(-1, 1, 1, 1), noised.x_t, noised.t, "flow", denoiser.process)
+        loss = denoising_error(denoiser, OneStep(noised, prediction), weighting)
+        times.after_step()
+    assert loss[noised.t < 0.5].max() < 0
+    expected = torch.tensor([0.01, 1.0], dtype=torch.float64) / 1.01 * 0.9 + 0.05
+    torch.testing.assert_close(times.probabilities(), expected, rtol=1e-3, atol=0)

@@ -7,7 +7,7 @@ from gaussian_pair import GaussianPair, Ratio
 
 from sparring.generators import Denoiser
 from sparring.generators.level import Level
-from sparring.generators.predictor import wrapped
+from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.process import EDM, VP, RectifiedFlow
 from sparring.samplers import Sampler
 from sparring.samplers.gradients import gradient_of, towards
@@ -169,6 +169,20 @@ def test_with_the_factor_of_a_gaussian_the_fixed_output_gives_the_gradient_throu
             plain = denoiser.predict(white(6, 2), level, labels).x0
         torch.testing.assert_close(fixed, through, rtol=1e-9, atol=1e-10)
         assert (fixed - plain).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "x0"])
+def test_the_gradient_through_a_guided_denoiser_passes_through_both_of_its_passes(kind):
+    """d x_0hat / d x_t = J_none + w (J_told - J_none), J = alpha v / (alpha^2 v + sigma^2) with v = 1 and 1/4."""
+    denoiser, weight, labels = pair(kind=kind), 3.0, torch.zeros(6, dtype=torch.int64)
+    x_t, level = white(6, 2), Level.at(VP(), torch.tensor(0.4))
+    guided, system = wrapped(denoiser, [ClassifierFree(weight)]), cheap(graph="J")
+    told, none = (level.alpha * v / (level.alpha**2 * v + level.sigma**2) for v in (0.25, 1.0))
+    with torch.no_grad():
+        plain = guided(x_t, level, labels)
+        found = system.gradient(plain, x_t, level, labels, guided)
+        by_x_0 = gradient_of(lambda x: system.log_probability(x, labels), plain.x0)
+    torch.testing.assert_close(found, (none + weight * (told - none)) * by_x_0)
 
 
 def test_a_gradient_is_taken_at_every_mth_call_and_costs_what_it_costs():

@@ -1,18 +1,20 @@
 """Silhouettes: features of all blocks, the gradient through the denoiser, the length of a step, what is left alone."""
 
+import math
+
 import pytest
 import torch
 from diffusers import UNet2DModel
 from PIL import Image
 
 from sparring.data import Batch, Draws
-from sparring.generators import Denoiser, Guide
+from sparring.generators import Denoiser, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import wrapped
 from sparring.methods.guides.lacon_aligner import LaConAligner, silhouettes
 from sparring.networks import MLP, Aligner
 from sparring.networks.block_taps import BlockTaps, in_one_map
-from sparring.process import VP
+from sparring.process import EDM, VP, RectifiedFlow
 from sparring.samplers import Sampler
 from sparring.samplers.guidance.classifier import ClassifierGuidance
 from sparring.samplers.guidance.lacon import LaCon, mask_of, step
@@ -68,6 +70,18 @@ def test_a_step_is_as_long_as_the_noise_estimate_is_off_and_of_each_row():
     torch.testing.assert_close(change.flatten(1).norm(dim=1), lengths)
     torch.testing.assert_close(change / change.flatten(1).norm(dim=1)[:, None, None, None],
                                gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None])  # fmt: skip
+
+
+@pytest.mark.parametrize("process", [EDM(), RectifiedFlow()], ids=lambda p: type(p).__name__)
+def test_a_step_is_the_same_for_every_process_at_the_same_noise_level(process):
+    """The same clean image and noise, at a sigma / alpha of 3, by VP and by another process."""
+    moved = []
+    for one in (VP(), process):
+        t = one.t_from_log_snr(torch.tensor(-2 * math.log(3.0), dtype=torch.float64))
+        x_t = one.add_noise(X.flip(0), X, t.expand(4))
+        plain = Prediction(X.flip(0) + 0.1 * X, x_t, t.expand(4), "x0", one)
+        moved.append(step(plain, X.flip(0) * 3, Level.at(one, t), 1.5))
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-5, atol=1e-8)
 
 
 def test_the_gradient_is_that_of_the_error_through_aligner_and_denoiser_and_a_step_lowers_it():

@@ -11,7 +11,7 @@ from gaussian_pair import GaussianPair
 
 from sparring.generators.level import Level
 from sparring.generators.predictor import ClassifierFree, wrapped
-from sparring.process import VP, RectifiedFlow
+from sparring.process import EDM, VP, RectifiedFlow
 from sparring.samplers.diffusers_guider import DiffusersGuider
 from sparring.samplers.guidance.autoguidance import Autoguidance
 from sparring.samplers.guidance.projected import AdaptiveProjectedGuidance
@@ -61,6 +61,8 @@ def test_weak_models_that_cannot_be_mixed_are_refused():
     strong, small = pair(), pair()
     with pytest.raises(ValueError, match="`weak`: it differs in a noising process from the model that is sampled"):
         sampled(strong, "ddim", 2, using=[Autoguidance(pair(RectifiedFlow(), "flow"))])
+    with pytest.raises(ValueError, match=r"`weak`: it differs in the scale of its input \(sigma_data\)"):
+        sampled(pair(EDM(), "edm"), "euler", 2, using=[Autoguidance(pair(EDM(sigma_data=1.0), "edm"))])
     small.check_shape((1, 1, 3))
     with pytest.raises(ValueError, match="`weak`: it differs in images"):
         sampled(strong, "ddim", 2, using=[Autoguidance(small)])

@@ -169,9 +169,10 @@ def check_moves(using: Sequence[Intervention], scheduler: object) -> None:
 class ClassifierFree(Intervention):
     """Classifier-free guidance: none + weight (told - none), on the network's own output (Ho and Salimans, 2207.12598).
 
-    `told` is the output with the condition, `none` that without. Both come from one pass over a joined batch; if
-    gradients are on, it passes to `told` only (our choice), and `none` has a pass of its own without a graph, which
-    halves the memory of the step. The pipelines of Qwen-Image and Lumina 2 then give the result the norm of `told`.
+    `told` is the output with the condition, `none` that without. Both come from one pass over a joined batch. In
+    training, gradient passes to `told` only (our choice), and `none` has a pass of its own without a graph, which
+    halves the memory of the step; the gradient of x_t, of a guide through the denoiser, is that of both. The pipelines
+    of Qwen-Image and Lumina 2 then give the result the norm of `told`.
 
     Args:
         weight: 1 is no guidance, and costs one call.
@@ -232,7 +233,7 @@ def none_and_told(
 ) -> tuple[Prediction, Prediction]:
     """Predictions without and with the condition; see `ClassifierFree`."""
     unconditional = denoiser.unconditional(condition)
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not x_t.requires_grad:
         told = inner(x_t, level, condition)
         with torch.no_grad():
             return inner(x_t, level, unconditional), told

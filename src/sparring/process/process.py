@@ -155,8 +155,13 @@ class Drawn:
 
     t: Tensor
 
-    def balanced(self, losses: Tensor) -> Tensor:
-        """[n] losses at these times, whose mean estimates the same objective however the times were drawn."""
+    def balanced(self, losses: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """[n] losses at these times, whose mean estimates the same objective however the times were drawn.
+
+        Args:
+            losses: [n].
+            sizes: [n] numbers from 0 on that say how often such times are asked for; the losses when None.
+        """
         return losses
 
 

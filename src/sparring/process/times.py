@@ -154,9 +154,9 @@ class Binned(Drawn):
     importance: Tensor
     times: "LearnedTimes"
 
-    def balanced(self, losses: Tensor) -> Tensor:
-        """The losses times base over adapted probability; they are noted for the next step."""
-        self.times.note(self, losses.detach())
+    def balanced(self, losses: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """The losses times base over adapted probability; the sizes are noted for the next step."""
+        self.times.note(self, (losses if sizes is None else sizes).detach())
         return self.importance.to(losses) * losses
 
 

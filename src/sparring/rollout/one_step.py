@@ -85,11 +85,12 @@ def denoising_error(denoiser: Denoiser, fake: OneStep, weighting: Weighting | No
             own output (eps, v, flow, EDM's unit-variance target) equally at all levels.
     """
     noised, prediction = fake.noised, fake.prediction
-    error = denoiser.output_error(prediction, noised.x_0, noised.eps)
+    loss = error = denoiser.output_error(prediction, noised.x_0, noised.eps)
     if weighting is not None:
-        of_x_0 = denoiser.x0_slope(noised.t).square()
-        error = weighting.combine(error, denoiser.process.log_snr(noised.t), of_x_0)
-    return error if noised.drawn is None else noised.drawn.balanced(error)
+        log_snr, of_x_0 = denoiser.process.log_snr(noised.t), denoiser.x0_slope(noised.t).square()
+        loss = weighting.combine(error, log_snr, of_x_0)
+        error = error * weighting(log_snr) * of_x_0  # without what a learned weighting adds, which may be negative
+    return loss if noised.drawn is None else noised.drawn.balanced(loss, error)
 
 
 def denoising_loss(denoiser: Denoiser, noised: Noised, condition: Condition, weighting: Weighting | None) -> Tensor:

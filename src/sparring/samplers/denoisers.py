@@ -55,11 +55,13 @@ def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_cla
         ValueError: they have other images, noise, latents or conditions, so that their predictions cannot be mixed.
     """
     ours, theirs = (one.process.model_time(TIMES) for one in (denoiser, other))
+    shown = [one.process.model_input(torch.ones_like(TIMES), TIMES) for one in (denoiser, other)]
     laws = [(type(one.process.kernel), vars(one.process.kernel)) for one in (denoiser, other)]
     for what, equal in {
         "images": other.image_shape == denoiser.image_shape,
         "a space of latents": (other.space is None) == (denoiser.space is None),
         "a noising process": same_noise(other.process, denoiser.process) and torch.allclose(ours, theirs),
+        "the scale of its input (sigma_data)": torch.allclose(*shown),
         "the law of its noise": laws[0] == laws[1],
         "captions": other.captioned == denoiser.captioned,
     }.items():

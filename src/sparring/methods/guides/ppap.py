@@ -69,6 +69,12 @@ class PPAP(Method):
             raise ValueError(f"`num_samples={num_samples}` must be at least 1, and `temperature={temperature}` above 0")
         if not isinstance(generator.net, Experts):
             raise ValueError(f"`generator.net` is a {type(generator.net).__name__}, and PPAP trains Experts")
+        if generator.process.scales_input:
+            name = type(generator.process).__name__
+            raise ValueError(
+                f"`process={name}`: it shows networks other images than x_t, which a classifier of clean images "
+                "has not seen: take a denoiser of VP or RectifiedFlow"
+            )
         super().__init__(generator)
         self.denoiser = frozen_copy(denoiser if isinstance(denoiser, Denoiser) else load_denoiser(denoiser))
         if self.denoiser.space is not None:

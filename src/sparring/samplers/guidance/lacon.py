@@ -8,8 +8,8 @@ The gradient of its error steers the first part of the way, with a step as long 
     e = mean |m - a(h(x_t, t), t)|^2,    g = grad_{x_t} e,    eps' = eps + w |eps - x_t| / |g| g        for t > until
 
 through aligner and denoiser. The step does not fade when the error does, so it ends at `until`. Both norms are those of
-a row; in the official code they run over the batch. One silhouette for all images, and gradients that begin only where
-there is some signal (sigma / alpha of 20), are ours.
+a row; in the official code they run over the batch. One silhouette for all images, gradients that begin only where
+there is some signal (sigma / alpha of 20), and x_t at the scale that it has for VP, whatever the process, are ours.
 """
 
 from collections.abc import Sequence
@@ -84,8 +84,12 @@ class LaCon(GuidedByGradient):
 
 
 def step(plain: Prediction, gradient: Tensor, level: Level, weight: float) -> Tensor:
-    """How far the clean estimate goes back [B, C, H, W] if eps grows by weight |eps - x_t| / |g| g, norms of a row."""
-    length = (plain.eps - plain.x_t).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+    """How far the clean estimate goes back [B, C, H, W] if eps grows by weight |eps - x_t| / |g| g, norms of a row.
+
+    x_t is divided by sqrt(alpha^2 + sigma^2), which is 1 for VP: the step is the same for every process.
+    """
+    scale = float((level.alpha.square() + level.sigma.square()).sqrt())
+    length = (plain.eps - plain.x_t / scale).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
     factor = weight * length * (level.sigma / level.alpha.clamp(min=SMALLEST)).to(length)
     return per_image(factor, gradient) * gradient
 
