@@ -61,7 +61,7 @@ def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_cla
         "images": other.image_shape == denoiser.image_shape,
         "a space of latents": (other.space is None) == (denoiser.space is None),
         "a noising process": same_noise(other.process, denoiser.process) and torch.allclose(ours, theirs),
-        "the scale of its input (sigma_data)": torch.allclose(*shown),
+        "the scale of its input (sigma_data)": torch.allclose(shown[0], shown[1]),
         "the law of its noise": laws[0] == laws[1],
         "captions": other.captioned == denoiser.captioned,
     }.items():
