@@ -37,7 +37,9 @@ def test_an_image_of_more_calls_than_steps_is_compared_with_as_many_calls():
     assert equal.sentence == "At equal scheduler (3 seeds): worse at ddim 2 (0.60 against 0.50)."
     assert best.sentence == "Against the best scheduler at each NFE (3 seeds): worse at 40 calls (0.60 against 0.50)."
     cheap = [replace(run, results=(replace(run.results[0], calls=39.0),)) for run in nested]
-    assert [one.comparisons[0].control for one in verdicts_of(plain + cheap)] == [5.0, 5.0]
+    found = verdicts_of(plain + cheap)
+    assert found[0].sentence == "At equal scheduler (3 seeds): helps at ddim 2 (0.60 against 5.00 in 2)."
+    assert [one.comparisons[0].control for one in found] == [5.0, 5.0]
     assert [one.comparisons[0].control for one in verdicts_of(plain + nested)] == [5.0, 5.0]  # none was counted
 
 

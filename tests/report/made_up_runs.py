@@ -29,7 +29,7 @@ FRECHET = {  # arm -> scheduler -> one value for each of CALLS
 METHODS = {arm: "Diffusion" if arm in ("baseline", "plain") else arm.upper() for arm in FRECHET}
 SECONDS = {"baseline": 0.04, "plain": 0.04, "sadm": 0.066, "adt": 0.152, "ddo": 0.1, "add": 0.083}
 TRAINING_CALLS = {"baseline": 2000, "plain": 3140, "sadm": 2300, "adt": 3140, "ddo": 2900, "add": 2800}
-AT = At("ddim", 10, 0.54, 0.94, -0.4, None, 0.01, "gain", "gain", 1, "one seed: spread of the samples only")
+AT = At("ddim", 10, 0.54, 0.94, -0.4, None, 0.01, "gain", "gain", 1, "one seed: spread of the samples only", 10, 10)
 VERDICTS = [
     Verdict("sadm", "With DDIM at 10 calls 0.96 against 0.94 of plain training: inside the spread.", "no gain", 1),
     Verdict("adt", "With DDIM at 10 calls 0.54 against 0.94 of plain training.", "gain", 1, (AT,)),

@@ -10,6 +10,7 @@ from sparring.evaluation.comparison import Arm, Comparison
 from sparring.runs.results import Result, Setting
 
 LEVEL = 0.05
+FEWER = 0.9  # share of an arm's network calls below which those of its control are said
 NAMED = 3  # settings in a sentence, beside the clearest
 Word = Literal["gain", "no gain", "worse", "not compared"]
 
@@ -102,6 +103,7 @@ class At:
 
     Attributes:
         frechet, control: mean distances over seeds.
+        calls, control_calls: network calls of an image.
         alone: the verdict if this were the only setting.
         verdict: the verdict when all settings of the comparison count (Holm).
     """
@@ -117,6 +119,8 @@ class At:
     verdict: Word
     seeds: int
     note: str
+    calls: float
+    control_calls: float
 
     @property
     def place(self) -> str:
@@ -124,7 +128,8 @@ class At:
 
     @property
     def numbers(self) -> str:
-        return f"{self.place} ({self.frechet:.2f} against {self.control:.2f})"
+        fewer = f" in {self.control_calls:.0f}" if self.control_calls < FEWER * self.calls else ""
+        return f"{self.place} ({self.frechet:.2f} against {self.control:.2f}{fewer})"
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,15 @@ def compared(name: Setting, own: Sequence[tuple[Arm, Setting]], others: Sequence
     if mine is None or its is None:
         return None
     result = paired_result(mine, its)
-    return At(*name, mean_distance(*mine), mean_distance(*its), **asdict(result), alone=result.verdict)
+    return At(
+        *name,
+        mean_distance(*mine),
+        mean_distance(*its),
+        **asdict(result),
+        alone=result.verdict,
+        calls=mine[0].calls(mine[1]),
+        control_calls=its[0].calls(its[1]),
+    )
 
 
 def best_of(places: Iterable[tuple[Arm, Setting]]) -> tuple[Arm, Setting] | None:
