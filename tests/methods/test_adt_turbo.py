@@ -8,14 +8,15 @@ from diffusers import DiffusionPipeline
 from method_parts import ClassNet, Net, batch_of, denoiser, evaluated, projected, siamese
 from torch import nn
 
+from sparring.backbones import SmallConvNet
 from sparring.cli.main import main
 from sparring.data import Batch, Draws
-from sparring.discriminators import Discriminator
-from sparring.generators import Denoiser
+from sparring.discriminators import Discriminator, ProjectedDiscriminator
+from sparring.generators import Denoiser, Pretrained
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.adt_turbo import ADTTurbo
 from sparring.objectives import MMD, Linear
-from sparring.process import VP, Times
+from sparring.process import VP, RectifiedFlow, Times, set_timesteps
 
 
 class Affine(nn.Module):
@@ -149,6 +150,33 @@ def test_without_an_adversary_only_what_is_kept_is_left():
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         ADTTurbo(denoiser(), **dict(discriminator=projected()) | settings)
+
+
+def test_a_flow_is_walked_by_eulers_method_and_lcm_is_refused_in_its_words():
+    flow = Denoiser(Net(), RectifiedFlow(), "flow")
+    assert ADTTurbo(flow, projected()).sampler == "ddim"
+    assert ADTTurbo(denoiser(), projected()).sampler == "lcm"
+    with pytest.raises(ValueError, match=r"`scheduler=lcm`: .* student of RectifiedFlow is sampled by ddim .Euler"):
+        ADTTurbo(flow, projected(), scheduler="lcm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["schnell", "flux2", "z_image"])
+def test_the_calls_of_a_turbo_pipeline_have_its_times_at_the_size_of_the_data(tiny, kind):
+    generator, seen, found = Pretrained(str(tiny(kind))), [], []
+    discriminator = ProjectedDiscriminator(backbone=SmallConvNet(in_channels=3, widths=(4, 8), pretrain="none"))
+    method, network = ADTTurbo(generator, discriminator, num_calls=4, keep=["a dog"]), generator.network
+    generator.network = lambda x, time, *told: (seen.append(time[0].item()), network(x, time, *told))[1]
+    for size in (16, 32):
+        generator.check_shape((3, size, size))
+        batch = generator.embed(Batch(torch.zeros(2, 3, size, size), texts=["fox", "zebra"], draws=Draws(0)))
+        seen.clear()
+        evaluated(method.generator_loss(batch, method.rollout(batch)))
+        scheduler = generator.process.scheduler("euler", generator.prediction)
+        set_timesteps(scheduler, 4)
+        assert seen == pytest.approx(2 * scheduler.timesteps.tolist())  # of the rollout, and of what is kept
+        found.append([*seen])
+    assert (found[0] != found[1]) == (kind == "flux2")  # whose shift follows the size
 
 
 def test_classes_that_are_kept_are_the_networks():

@@ -28,7 +28,7 @@ from sparring.generators import Denoiser
 from sparring.generators.condition import in_turn
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
-from sparring.process import set_timesteps
+from sparring.process import VP, set_timesteps
 from sparring.rollout import own_calls, real_and_fake
 
 
@@ -46,7 +46,8 @@ class ADTTurbo(Method):
     Args:
         generator: a few-step student; its state at the start is its old self.
         discriminator: any that sees single images.
-        scheduler: the student's own sampler: "lcm" noises anew between the calls, "ddim" is deterministic.
+        scheduler: the student's own sampler: "lcm" noises anew between the calls, "ddim" is deterministic, for flows
+            and EDM Euler's method. None: "lcm" where diffusers has it, for VP, else "ddim".
         num_calls: k, the network calls of the student.
         grad_calls: how many of them carry gradient, the last ones.
         shown: the "last" call's image, or that of a "random" call, so that every call learns; cheaper.
@@ -67,7 +68,7 @@ class ADTTurbo(Method):
         generator: Denoiser,
         discriminator: Discriminator,
         *,
-        scheduler: Literal["lcm", "ddim"] = "lcm",
+        scheduler: Literal["lcm", "ddim"] | None = None,
         num_calls: int = 4,
         grad_calls: int = 1,
         shown: Literal["last", "random"] = "last",
@@ -81,8 +82,11 @@ class ADTTurbo(Method):
         check_not_negative(keep_weight=keep_weight, adversarial_weight=adversarial_weight)
         if adversarial_weight == 0 and (keep_weight == 0 or not keep):
             raise ValueError("`adversarial_weight=0.0` and nothing to `keep`: nothing would be trained")
-        if scheduler not in ("lcm", "ddim"):
-            raise ValueError(f"`scheduler={scheduler}`: a few-step student is sampled by lcm or ddim")
+        process = generator.process
+        scheduler = scheduler or ("lcm" if isinstance(process, VP) else "ddim")
+        if scheduler != "ddim" and not (scheduler == "lcm" and isinstance(process, VP)):
+            kind, known = type(process).__name__, "lcm or ddim" if isinstance(process, VP) else "ddim (Euler's method)"
+            raise ValueError(f"`scheduler={scheduler}`: a few-step student of {kind} is sampled by {known}")
         if not 1 <= grad_calls <= num_calls:
             raise ValueError(f"`grad_calls={grad_calls}` must lie between 1 and `num_calls={num_calls}`")
         if generator.slot is not None:
@@ -96,8 +100,8 @@ class ADTTurbo(Method):
             self.check_kept()
         self.old = frozen_copy(generator) if self.keep and keep_weight > 0 else None
         self.sampler, self.sample_steps = scheduler, num_calls
-        self.scheduler = generator.process.scheduler(scheduler, generator.prediction)
-        set_timesteps(self.scheduler, num_calls)
+        self.scheduler = process.scheduler(scheduler, generator.prediction)
+        set_timesteps(self.scheduler, num_calls)  # can it walk them?
         self.num_calls, self.grad_calls, self.shown = num_calls, grad_calls, shown
         self.keep_weight, self.adversarial_weight = keep_weight, adversarial_weight
         self.discriminator_input = discriminator_input
@@ -120,6 +124,7 @@ class ADTTurbo(Method):
         number = self.num_calls
         if self.shown == "random":
             number = 1 + batch.draws.one_integer(number)
+        set_timesteps(self.scheduler, self.num_calls)  # whose shift may follow the size of the images
         calls = own_calls(self.generator, batch, self.scheduler, num_calls=number, grad_calls=self.grad_calls)
         real, fake = real_and_fake(self.generator, batch, calls[-1].x_0, self.discriminator_input)
         given = Given(labels=batch.labels, t=calls[-1].t, condition=batch.condition)
@@ -148,6 +153,7 @@ class ADTTurbo(Method):
         told = [self.keep[i] for i in index.tolist()]
         given = [str(one) for one in told] if self.generator.text is not None else torch.tensor(told).to(index.device)
         kept = replace(batch, condition=self.generator.condition(given, batch.x_0))
+        set_timesteps(self.scheduler, self.num_calls)
         errors = []
         for call in own_calls(self.generator, kept, self.scheduler, stop=True):
             with torch.no_grad():
