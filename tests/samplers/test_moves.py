@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cases import pair, sampled, white
+from cases import CASES, pair, sampled, white
 
 from sparring.generators import Denoiser
 from sparring.generators.level import Level
-from sparring.generators.predictor import ClassifierFree, wrapped
-from sparring.process import EDM, VP, RectifiedFlow
+from sparring.generators.predictor import ClassifierFree, Intervention, wrapped
+from sparring.process import EDM, VP, Kernel, RectifiedFlow, StudentT
 from sparring.samplers.guidance.recycle import Recycle
 from sparring.samplers.guidance.unite import Unite
 from sparring.samplers.guidance.weak_to_strong import WeakToStrong
@@ -163,3 +163,49 @@ def test_what_moves_draw_follows_the_seeds_of_the_images():
     whole, parts = (denoiser.sample(40, 4, seed=5, batch_size=size, **settings) for size in (40, 16))
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
     assert not torch.equal(denoiser.sample(40, 4, seed=6, **settings), whole)
+
+
+def test_what_predicts_in_a_move_draws_other_numbers_than_in_the_step_that_follows():
+    class Drawing(Intervention):
+        """Notes the first random number of each prediction."""
+
+        def __init__(self):
+            self.seen = []
+
+        def wrap(self, inner, denoiser):
+            def drawing(x_t, level, condition):
+                self.seen.append(float(level.draws.normal((len(x_t),))[0]))
+                return inner(x_t, level, condition)
+
+            return drawing
+
+    drawing = Drawing()
+    sampled(pair(), "ddim", 3, using=[Recycle(steps=1, interval=None), drawing])
+    assert len(drawing.seen) == len(set(drawing.seen)) == 6
+
+
+def test_noise_of_another_law_is_refused_where_a_system_needs_the_score():
+    heavy = pair(EDM(kernel=StudentT(dimension=4)), "edm")
+    with pytest.raises(ValueError, match="recycle moves the state by Gaussian noise, and this process has another"):
+        sampled(heavy, "euler", 2, using=[Recycle()])
+    guided = CASES["classifier"].make(heavy.process, "edm")
+    with pytest.raises(ValueError, match="classifier adds to the score, which a denoiser gives of Gaussian noise"):
+        sampled(heavy, "euler", 2, using=[guided])
+
+
+def test_a_further_walk_starts_from_the_noise_of_the_process():
+    """With noise of a constant 3 the first state is x_0 + 3 sigma."""
+
+    class Constant(Kernel):
+        gaussian = False
+
+        def of_normal(self, z, draws):
+            return torch.full_like(z, 3.0)
+
+    class Again(Intervention):
+        def finish(self, x_0, again, denoiser):
+            return again(torch.full_like(x_0, 0.5), 1.0, [])
+
+    states = []
+    sampled(pair(EDM(kernel=Constant()), "edm"), "euler", 2, using=[Again()], watch=states.append)
+    torch.testing.assert_close(states[3], torch.full_like(states[3], 0.5 + 3 * 80.0))

@@ -161,7 +161,8 @@ class Walker:
         self.rounds += 1
         walk = self.walk(x_0.device, self.num_steps - math.ceil(share * self.num_steps - 1e-9))
         walk.draws = partial(self.numbers, self.rounds)
-        state = walk.noised(x_0, walk.draws(0, "start").normal(tuple(x_0.shape)).to(x_0))
+        eps = self.denoiser.process.kernel(walk.draws(0, "start"), tuple(x_0.shape))
+        state = walk.noised(x_0, eps.to(x_0))
         return self.run(walk, state, [*self.using, *more], generator_of(walk.draws(0, "noise")))
 
     def walk(self, device: torch.device, start: int | None = None) -> Walk:
@@ -178,6 +179,7 @@ class Walker:
         def moved(call: int, x: Tensor) -> Tensor:
             assert walk.draws is not None
             level, draws = walk.level(call, self.denoiser.process), walk.draws(call, "moves")
+            level.draws = walk.draws(call, "predictions of moves")  # not the numbers of the step that follows
             before = x_t = level.x_t(x)
             for one in using:
                 x_t = one.move(x_t, level, self.condition, predict, self.denoiser, draws)
@@ -202,9 +204,12 @@ def check_using(using: Sequence[Intervention], denoiser: DenoisingNetwork, sched
     for one in using:
         one.check(denoiser)
     check_moves(using, scheduler)
-    if not denoiser.process.kernel.gaussian and any(one.moves for one in using):
-        moving = next(one.label for one in using if one.moves)
-        raise ValueError(f"{moving} moves the state by Gaussian noise, and this process has another")
+    if denoiser.process.kernel.gaussian:
+        return
+    for one in using:
+        if one.moves or one.place == "gradient":
+            does = "moves the state by" if one.moves else "adds to the score, which a denoiser gives of"
+            raise ValueError(f"{one.label} {does} Gaussian noise, and this process has another")
 
 
 def generator_of(draws: Draws) -> Noise:
