@@ -1,6 +1,6 @@
 """Nested diffusion: nested diffusion processes for anytime image generation (Elata et al., arXiv 2305.19066).
 
-Status: unproven.
+Status: no gain over DDIM of as many calls on digits (docs/results/sampling.md).
 
 The clean estimate of each step of the sampler is the result of a short inner chain from x_t, so that every step shows a
 finished image and sampling can stop there:
