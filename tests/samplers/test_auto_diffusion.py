@@ -57,13 +57,23 @@ def test_the_levels_of_the_scheduler_itself_give_its_samples_and_none_changes_no
 
 
 def test_a_flow_of_two_chosen_steps_is_its_closed_form():
-    """From N(0, 1) to N(0, 1): x <- x + (s - t) f(t) x with the velocity f = (2 t - 1) / ((1 - t)^2 + t^2)."""
+    """For N(0, 1), from 0.9 of the noise: x <- x + (s - t) f(t) x, velocity f = (2 t - 1) / ((1 - t)^2 + t^2)."""
     denoiser = pair(RectifiedFlow(), "flow", mean=0.0, variance=1.0)
     x = sampled(denoiser, "euler", 2, using=[AutoDiffusion(times=[0.9, 0.3])])
-    expected = white(8)
+    expected = 0.9 * white(8)
     for t, s in ((0.9, 0.3), (0.3, 0.0)):
         expected = expected * (1 + (s - t) * (2 * t - 1) / ((1 - t) ** 2 + t**2))
     torch.testing.assert_close(x, expected, rtol=0, atol=1e-5)
+
+
+def test_a_flow_that_begins_later_ends_as_wide():
+    """N(0, 1/4) from t = 0.9, where the noise has a deviation of 0.9: a deviation of 1 would end 11 % wider."""
+    denoiser = pair(RectifiedFlow(), "flow", mean=0.0, variance=0.25)
+    early, late = (
+        sampled(denoiser, "euler", 40, using=[AutoDiffusion(times=[t * (1 - step / 40) for step in range(40)])]).std()
+        for t in (1.0, 0.9)
+    )
+    assert (late / early).item() == pytest.approx(1, abs=0.01)
 
 
 def test_a_vp_step_from_a_chosen_level_is_its_closed_form():

@@ -54,6 +54,9 @@ def test_a_step_costs_as_many_calls_as_its_inner_chain_is_long():
     denoiser = pair()
     sampled(denoiser, "ddim", 4, using=[Nested(steps=8)])
     assert len(denoiser.net.rows_of_calls) == 8 + 6 + 4 + 2
+    denoiser.net.rows_of_calls.clear()
+    sampled(denoiser, "ddim", 25, using=[Nested(steps=25)])  # 25 * 0.28 is a little above 7 for a computer
+    assert len(denoiser.net.rows_of_calls) == sum(range(26))
 
 
 def test_every_step_shows_a_finished_image():

@@ -300,6 +300,8 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
 def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | None = None) -> None:
     """Put a scheduler on chosen levels, the last step of which ends at the clean image; after `set_timesteps`.
 
+    Noise is then of the scale that it has at the first of them (`initial_sample`).
+
     Args:
         scheduler: "euler", "dpm", "ddpm" or "lcm" for VP, "euler" for a flow.
         times: [steps] the network's times, falling; for VP the nearest whole ones are taken.
@@ -312,6 +314,7 @@ def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | 
     if name == "FlowMatchEulerDiscreteScheduler":
         scheduler.timesteps = times.to(device, torch.float32)
         scheduler.sigmas = torch.cat([scheduler.timesteps / 1000, torch.zeros(1, device=device)])
+        scheduler.init_noise_sigma = float(times[0]) / 1000  # a flow that begins later has less noise there
         return
     if name not in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler", "LCMScheduler"):
         raise ValueError(f"{name} takes no levels of its own: take scheduler euler, or dpm or ddpm of a VP process")

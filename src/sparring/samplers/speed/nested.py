@@ -45,7 +45,7 @@ class Nested(Intervention):
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def nested(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             plain = inner(x_t, level, condition)
-            count = max(1, math.ceil(self.steps * float(level.t)))
+            count = max(1, math.ceil(self.steps * float(level.t) - 1e-9))
             if count == 1:
                 return plain
             times = [level.t * (1 - step / count) for step in range(count)]
