@@ -320,6 +320,8 @@ FAMILIES = {
 
 SIZES = {"sana": 32, "sana_sprint": 32, "lumina2": 32}  # the smallest that the pipelines take
 
+SPACED = ("sana", "prx")  # pipelines that let the scheduler space its times
+
 CALLS = {  # how a pipeline is asked for the guidance w
     "flux": lambda w: {"true_cfg_scale": w, "negative_prompt": ["", ""]},
     "schnell": lambda w: {"true_cfg_scale": w, "negative_prompt": ["", ""]},

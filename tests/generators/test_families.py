@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from tiny_families import CALLS, FAMILIES, SIZES
+from tiny_families import CALLS, FAMILIES, SIZES, SPACED
 from tiny_pipelines import Captioned
 
 from sparring.data import Batch, Draws
@@ -57,7 +57,7 @@ def walk_our_times(pipe):
 def test_samples_are_those_of_the_pipeline(tiny, kind):
     size = SIZES.get(kind, 16)
     sampler, pipe = Sampler(tiny(kind), device="cpu", size=size), opened(tiny(kind))
-    if kind in ("sana", "prx"):
+    if kind in SPACED:
         walk_our_times(pipe)
     found = {w: sampler(2, 4, seed=3, guidance=w, prompts=PROMPTS).images for w in (1.0, 5.0)}
     for guidance, images in found.items():

@@ -15,7 +15,7 @@ import torch
 from captioned_runs import SETTING
 from small_runs import AdamW, Trainer, assert_same_checkpoint, method_of
 from test_resume import stop_after
-from tiny_families import CALLS, FAMILIES, SIZES
+from tiny_families import CALLS, FAMILIES, SIZES, SPACED
 from tiny_pipelines import Captioned
 
 from sparring.generators import Pretrained
@@ -96,7 +96,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-runs, loads, *told = sys.argv[1:]
+runs, loads, spaced, *told = sys.argv[1:]
 for kind, base, size, settings in zip(*[iter(told)] * 4):
     def images(pipe):
         pipe.set_progress_bar_config(disable=True)
@@ -105,7 +105,7 @@ for kind, base, size, settings in zip(*[iter(told)] * 4):
         call |= {"generator": generator, **literal_eval(settings)}
         return pipe(prompt=["a red apple", "zebra"], **call).images.numpy() * 2 - 1
     whole = DiffusionPipeline.from_pretrained(f"{runs}/{kind}/pipeline")
-    if kind == "sana":  # which lets the scheduler space its times
+    if kind in spaced.split(","):  # which lets the scheduler space its times
         stock = whole.scheduler.set_timesteps
         whole.scheduler.set_timesteps = lambda n, device=None: stock(sigmas=np.linspace(1, 1 / n, n), device=device)
     drawn = {"whole": images(whole)}
@@ -125,7 +125,7 @@ def test_pipelines_and_adapters_draw_the_same_as_sparring_in_a_process_without_i
     code.write_text(ALONE)
     sizes = {kind: str(SIZES.get(kind, 16)) for kind in KINDS}
     told = [word for kind in KINDS for word in (kind, str(tiny(kind)), sizes[kind], repr(CALLS[kind](3.0)))]
-    command = [sys.executable, str(code), str(adapted), ",".join(LOADS_ADAPTERS), *told]
+    command = [sys.executable, str(code), str(adapted), ",".join(LOADS_ADAPTERS), ",".join(SPACED), *told]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
