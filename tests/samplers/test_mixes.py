@@ -137,5 +137,5 @@ def test_guiders_that_change_the_network_are_refused():
 
 
 def test_two_guidances_by_the_condition_are_refused():
-    with pytest.raises(ValueError, match=r"ClassifierFree\(weight=2.0\), projected all guide by the condition"):
+    with pytest.raises(ValueError, match="guidance=2, projected all guide by the condition"):
         pair().sample(1, 1, guidance=2.0, using=[AdaptiveProjectedGuidance()])

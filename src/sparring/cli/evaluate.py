@@ -25,6 +25,7 @@ from sparring.cli.sampling import (
     add_push_to_hub,
     add_reading,
     add_sampling,
+    check_by_itself,
     check_sampling,
     settings_of,
     sweep_of,
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     for source in options.sources:
         if not source.exists():
             raise ValueError(f"{source} does not exist: give a run, a pipeline folder or a folder of images")
+        check_by_itself(source)
     if options.out is not None and len(options.sources) > 1:
         raise ValueError(f"`out={options.out}` takes the results of one pipeline: measure each by itself")
     quiet()
@@ -148,7 +150,7 @@ def measure(
         print(f"warning: {source} cannot be written: give --out FOLDER to keep the results", file=sys.stderr)
     place.mkdir(parents=True, exist_ok=True)
     results = []
-    combinations = sweep_of(options, sampler.generator, options.seeds)
+    combinations = sweep_of(options, sampler.generator, options.seeds, options.settings["using"])
     progress.total += len(combinations) if options.sweep else 0  # else they are counted
     for scheduler, steps, guidance, seed in combinations:
         words = f", guidance {guidance:g}" if guidance != 1 else ""

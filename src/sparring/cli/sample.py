@@ -22,7 +22,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.cli.sampling import SWEEP, Progress, add_sampling, check_sampling, settings_of, shown_settings, sweep_of
+from sparring.cli.sampling import (
+    SWEEP,
+    Progress,
+    add_sampling,
+    check_by_itself,
+    check_sampling,
+    settings_of,
+    shown_settings,
+    sweep_of,
+)
 from sparring.cli.terminal import check_there, path, place, quiet
 
 if TYPE_CHECKING:
@@ -87,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     check_sampling(options)
     check_there(options.source)
+    check_by_itself(options.source)
     check_out(options.out)
     if options.training and options.tracker is not None:
         raise ValueError(f"`tracker={options.tracker}`: with --training there is nothing new to log; leave it out")
@@ -147,7 +157,7 @@ def grid(
     animated = options.out.suffix.lower() == ".gif"
     if animated:
         settings |= {"batch_size": options.n, "watch": lambda state: states.append(state.cpu())}
-    ((scheduler, steps, guidance, _),) = sweep_of(options, sampler.generator, [0])
+    ((scheduler, steps, guidance, _),) = sweep_of(options, sampler.generator, [0], settings["using"])
     with Progress(1) as progress:
         settings["progress"] = progress.show
         stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
@@ -186,7 +196,7 @@ def sheet(
 
     cells: dict[tuple[str, str], Any] = {}
     described = []
-    samplers = sweep_of(options, sampler.generator, [0])
+    samplers = sweep_of(options, sampler.generator, [0], settings["using"])
     with Progress(len(samplers)) as progress:
         settings["progress"] = progress.show
         for scheduler, steps, guidance, _ in samplers:

@@ -6,7 +6,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from sparring.generators import Generator
+    from sparring.generators.predictor import Intervention
 
 SWEEP: dict[str, list[Any]] = {
     "steps": [5, 10, 20, 50],
@@ -67,6 +71,8 @@ def check_sampling(options: argparse.Namespace) -> None:
     for name, plain in (("steps", 10), ("scheduler", None), ("guidance", 1.0)):
         if name not in options.given:
             setattr(options, name, SWEEP[name] if options.sweep else [plain])
+    if options.guidance_interval is not None and set(options.guidance) == {1.0}:
+        raise ValueError("`guidance_interval`: there is no guidance that it could be of: give --guidance, too")
     numbers = [("n", options.n), ("batch_size", options.batch_size), *(("steps", steps) for steps in options.steps)]
     for name, value in numbers:
         if value is not None and value < 1:
@@ -74,30 +80,35 @@ def check_sampling(options: argparse.Namespace) -> None:
 
 
 def sweep_of(
-    options: argparse.Namespace, generator: "Generator", seeds: list[Any]
+    options: argparse.Namespace, generator: "Generator", seeds: list[Any], using: "Sequence[Intervention]"
 ) -> list[tuple[str | None, int, float, Any]]:
     """All combinations of scheduler, steps, guidance and seed that were asked for.
 
-    With `--sweep`, a scheduler that the generator does not have, steps that a scheduler cannot make, and guidance of a
-    network that cannot say "none" are left out, unless they were given.
+    With `--sweep`, a scheduler that the generator does not have, what cannot go with `using`, steps that a scheduler
+    cannot make, and guidance of a network that cannot say "none" are left out, unless they were given.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: nothing is left, or what was given cannot be.
     """
+    from sparring.generators import Sampling
+
+    guides = any(one.needs_none for one in using)
     schedulers, guidance = options.scheduler, options.guidance
-    if options.sweep and "guidance" not in options.given and not generator.takes_guidance:
+    if options.sweep and "guidance" not in options.given and (guides or not generator.takes_guidance):
         guidance = [1.0]
-    found = []
+    found, refused = [], None
     for scheduler, steps, weight, seed in product(schedulers, options.steps, guidance, seeds):
         try:
-            generator.plan(steps, scheduler)
-        except ValueError:
-            if not options.sweep or "scheduler" in options.given:
+            sampling = Sampling(n=1, steps=steps, scheduler=scheduler, guidance=weight, using=using)
+            generator.check_sampling(sampling)
+        except ValueError as error:
+            if not options.sweep or {"scheduler", "steps"} <= options.given:
                 raise
+            refused = error
             continue
         found.append((scheduler, steps, weight, seed))
     if not found:
-        raise ValueError("`--sweep`: this generator has no scheduler to choose: it makes an image in one call")
+        raise ValueError(f"`--sweep`: there is nothing to sweep: {refused}")
     return found
 
 
@@ -121,6 +132,21 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "using": using,
         "batch_size": options.batch_size,
     }
+
+
+def check_by_itself(source: "str | Path") -> None:
+    """Refuses the run of what only adds to another denoiser, such as a delta of its outputs."""
+    from sparring.runs import RunFolder, is_run
+
+    if not is_run(source):
+        return
+    config = RunFolder(source).read_config()
+    if "beside" in (config.get("made_with") or {}):
+        base = ((config.get("method") or {}).get("init_args") or {}).get("denoiser")
+        raise ValueError(
+            f"{source} makes no images by itself: it was trained beside {base}; sample that, --with what uses this run "
+            "(`sparring systems sampling`)"
+        )
 
 
 def shown_settings(options: argparse.Namespace) -> bool:

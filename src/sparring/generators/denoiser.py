@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import Condition, select_rows
 from sparring.generators.denoising_network import DenoisingNetwork
-from sparring.generators.drawing import draw, draw_grid, generate
+from sparring.generators.drawing import draw, draw_grid, generate, walk_of
 from sparring.generators.generator import Generator
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
 from sparring.generators.pipeline import scheduler_settings, write_pipeline
 from sparring.generators.prediction import Prediction
+from sparring.generators.predictor import check_moves
 from sparring.generators.sampling import Sampling
 from sparring.generators.settings import check_size
 from sparring.generators.trial import trial
@@ -196,6 +197,12 @@ class Denoiser(DenoisingNetwork, Generator):
         return self.net
 
     # -- samples -------------------------------------------------------------------------------------------------------
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        super().check_sampling(sampling)
+        scheduler = self.stepper(sampling.scheduler)
+        check_moves(sampling.using, scheduler)
+        walk_of(self, scheduler, sampling.steps, sampling.using)
 
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
         return draw(self, sampling)

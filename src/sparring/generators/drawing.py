@@ -167,9 +167,7 @@ class Walker:
 
     def walk(self, device: torch.device, start: int | None = None) -> Walk:
         """The scheduler on its grid, or at the levels that something has chosen."""
-        times = times_of(self.using)
-        levels = self.denoiser.process.model_time(torch.tensor(times, dtype=torch.float64)) if times else None
-        return Walk(self.scheduler, self.num_steps, device, start, levels)
+        return walk_of(self.denoiser, self.scheduler, self.num_steps, self.using, device, start)
 
     def run(self, walk: Walk, state: Tensor, using: Sequence[Intervention], noise: Noise | None) -> Tensor:
         """The end of a walk from its first state, with all that is used."""
@@ -191,6 +189,20 @@ class Walker:
     def numbers(self, number: int, call: int, phase: str) -> Draws:
         """Random numbers of one further walk."""
         return self.draws(call, f"{phase} of walk {number + 1}")
+
+
+def walk_of(
+    denoiser: DenoisingNetwork,
+    scheduler: Any,
+    num_steps: int,
+    using: Sequence[Intervention],
+    device: torch.device | None = None,
+    start: int | None = None,
+) -> Walk:
+    """The scheduler on its grid, or at the levels that something has chosen; see `Walk`."""
+    times = times_of(using)
+    levels = denoiser.process.model_time(torch.tensor(times, dtype=torch.float64)) if times else None
+    return Walk(scheduler, num_steps, device, start, levels)
 
 
 def start_state(denoiser: DenoisingNetwork, walk: Walk, latents: Tensor, draws: Draws) -> Tensor:
@@ -233,6 +245,7 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
     if conditioning.label is not None:
         labelled = labels or list(range(conditioning.classes_of_data)) or None
         total = conditioning.null_class if sampling.needs_none else conditioning.num_classes
+        total = conditioning.classes_of_data or total
         return in_turn(labelled, total, n, device)
     if sampling.needs_none:
         words = " ".join(one.label for one in sampling.interventions if one.needs_none)

@@ -123,6 +123,10 @@ class Generator(nn.Module, ABC):
     def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
         """The scheduler's name and the network calls per image (NFE) of `sample(n, steps, scheduler=scheduler)`."""
 
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises ValueError if steps, scheduler and what is added to it cannot go together; nothing is drawn."""
+        self.plan(sampling.steps, sampling.scheduler)
+
     @abstractmethod
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
         """The images of a sampling, a batch [b, C, H, W] at a time; what `batches` and `sample` call.

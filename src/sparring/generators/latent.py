@@ -188,7 +188,7 @@ class LatentGenerator(Generator):
             raise ValueError(f"`guidance={sampling.guidance}`: {name} makes an image in one call; leave it out")
         for one in sampling.using:
             if not one.of_latents:
-                raise ValueError(f"`{type(one).__name__}`: {name} makes an image in one call; leave it out")
+                raise ValueError(f"`{one.label}`: {name} makes an image in one call; leave it out")
         if len(sampling.using) > 1 or (sampling.using and not isinstance(sampling.seed, int)):
             raise ValueError(
                 f"`{sampling.using[0].label}` is the only one that acts on latents, and takes one seed of them all"

@@ -187,6 +187,13 @@ class ClassifierFree(Intervention):
         self.weight = weight
         self.interval = check_interval(interval)
 
+    @property
+    def label(self) -> str:
+        if type(self) is not ClassifierFree:
+            return super().label
+        low, high = self.interval or (None, None)
+        return f"guidance={self.weight:g}" + ("" if low is None or high is None else f"({low:g}-{high:g})")
+
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         mix = self.mix()
 

@@ -1,5 +1,6 @@
 """What is asked of a generator when it is sampled."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ class Sampling:
             raise ValueError(
                 f"`seed`: {len(self.seed)} seeds for `n={self.n}` images: give one of them all, or one each"
             )
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"`guidance={self.guidance}` must be a number; 1 is none")
         check_interval(self.guidance_interval, "guidance_interval")
         if sum(one.needs_none for one in self.interventions) > 1:
             names = ", ".join(one.label for one in self.interventions if one.needs_none)

@@ -88,6 +88,7 @@ def made(kind: Any, name: str, flags: list[str], allow: Sequence[str]) -> Any:
     try:
         settings = parser.instantiate(parser.parse_args(flags)).as_dict()
     except Exception as error:  # jsonargparse raises many kinds
+        said = one_line(error).replace("unrecognized arguments: --", "unknown setting --with.")
         known = ", ".join(f"--with.{one}" for one in parameters if one != "allow")
-        raise ValueError(f"`--with {name}`: {one_line(error)}; it takes {known or 'no settings'}") from None
+        raise ValueError(f"`--with {name}`: {said}; it takes {known or 'no settings'}") from None
     return kind(**settings, **({"allow": allow} if "allow" in parameters else {}))

@@ -46,8 +46,8 @@ def check_trained_beside(source: object, name: str, denoiser: DenoisingNetwork, 
         return
     beside = (RunFolder(Path(source)).read_config().get("made_with") or {}).get("beside")
     if beside is not None and beside not in (lineage(denoiser) if tuned else [fingerprint(denoiser)]):
-        since = ", nor from that" if tuned else "; tuned further, it is another"
+        other = "is not that, nor tuned from it" if tuned else "has other weights, if only by more training"
         raise ValueError(
-            f"`{name}={source}` was trained beside another denoiser, and the sampled one is not that{since}: train it "
-            "with --init and the run that is sampled"
+            f"`{name}={source}` was trained beside another denoiser, and the sampled one {other}: train it with --init "
+            "and the run that is sampled"
         )

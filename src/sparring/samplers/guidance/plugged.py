@@ -16,6 +16,7 @@ from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import Intervention, Predictor
 from sparring.networks.decoder_guide import DecoderMaps
+from sparring.runs import RunFolder, is_run
 from sparring.samplers.gradients import check_guide, opened_guide
 from sparring.samplers.trained import check_trained_beside, check_trained_by
 
@@ -38,6 +39,9 @@ class Plugged(Intervention):
         self.guide = guide
         self.scale = scale
         check_trained_by(guide, "guide", ("plug_guide",))
+        low, high = learned(guide)
+        if scale != 1 and not low <= scale <= high:
+            raise ValueError(f"`scale={scale}`: the guide learned scales of {low:g} to {high:g}; 1 is none")
         self.model = opened_guide(guide, "guide", allow)
         self.share = 0.0
 
@@ -65,3 +69,11 @@ class Plugged(Intervention):
                 return inner(x_t, level, condition)
 
         return inner if self.scale == 1 else guided
+
+
+def learned(guide: str | Guide) -> tuple[float, float]:
+    """The least and the largest scale that a run of a guide learned; if it does not say, all."""
+    told: dict[str, float] = {}
+    if isinstance(guide, str) and is_run(guide):
+        told = (RunFolder(guide).read_config().get("method") or {}).get("init_args") or {}
+    return told.get("low", 0.0), told.get("high", float("inf"))

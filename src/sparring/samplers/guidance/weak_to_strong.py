@@ -71,6 +71,11 @@ class WeakToStrong(Intervention):
     ) -> Tensor:
         if level.after is None or self.weight == 0:
             return x_t
+        if self.model is None and predict == denoiser.predict:
+            raise ValueError(
+                "weak_to_strong: nothing makes the sampled model stronger than itself: give --guidance, or a weaker "
+                "model with --with.weak"
+            )
         weak, below = (self.model or denoiser).predict, level.after
         strong = predict(x_t, level, condition)
         if self.form == "exact":
