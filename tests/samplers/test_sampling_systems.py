@@ -101,7 +101,7 @@ def test_settings_belong_to_the_name_before_them():
         ("--with", "`--with` needs a name: there are"),
         ("--foo 3", "unknown argument --foo"),
         ("--with projected 3", "unknown argument 3"),
-        ("--guidance_interval 2 1", "must be two noise levels"),
+        ("--guidance 2 --guidance_interval 2 1", "must be two noise levels"),
         ("--guidance 2 --guidance_interval 0 1", "takes neither classes nor captions"),
         ("--steps 5 10", "`steps=5 10`: give one, or --sweep"),
         ("--seed 1 2 3", "3 seeds for `n=2` images"),
