@@ -131,7 +131,9 @@ def test_pipelines_and_adapters_draw_the_same_as_sparring_in_a_process_without_i
     assert done.returncode == 0, done.stderr[-4000:]
     for kind in KINDS:
         size, drawn = SIZES.get(kind, 16), np.load(tmp_path / f"{kind}.npz")
-        sampler = Sampler(adapted / kind, device="cpu", size=size)
+        sampler = Sampler(adapted / kind, device="cpu")
+        assert sampler.shape == Captioned().image_shape  # whatever the pipeline was made for
+        sampler.resize((3, size, size))
         guidance = 1.0 if kind == "sana_sprint" else 3.0
         images = sampler(2, 3, seed=3, guidance=guidance, prompts=["a red apple", "zebra"]).images
         whole = torch.from_numpy(drawn["whole"])

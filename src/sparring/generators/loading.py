@@ -113,11 +113,14 @@ def pipeline_of(folder: str | Path) -> Path:
 
 
 def tell(denoiser: Denoiser, folder: str | Path) -> None:
-    """What a run says of its denoiser beside its weights: the classes of its data, and what it was trained from."""
+    """What a run says of its denoiser beside its weights: classes and size of its data, and what it was trained from."""
     if pipeline_of(folder) != Path(folder):
         made_with = RunFolder(folder).read_config().get("made_with") or {}
         denoiser.conditioning.classes_of_data = made_with.get("classes") or 0
         denoiser.ancestors = made_with.get("ancestors") or ()
+        shape = tuple(made_with.get("image_shape") or ())
+        if denoiser.captioned and shape and shape != denoiser.image_shape:
+            denoiser.check_shape(shape)  # a pipeline's configuration keeps the size that it was made for
 
 
 def load_pipeline(folder: str | Path, frozen: torch.dtype = torch.float32) -> tuple[Denoiser, Any]:

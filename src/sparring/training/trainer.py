@@ -301,9 +301,8 @@ class Trainer:
                 hardware["ancestors"] = list(self.method.generator.ancestors)
             if self.method.beside is not None:
                 hardware["beside"] = fingerprint(self.method.beside)
-            self.folder.write_config(
-                self.config, **hardware, classes=self.data.num_classes, data=self.data.fingerprint()
-            )
+            hardware |= dict(classes=self.data.num_classes, image_shape=list(self.data.image_shape))
+            self.folder.write_config(self.config, **hardware, data=self.data.fingerprint())
 
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start if there is none yet."""
