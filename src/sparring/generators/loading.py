@@ -113,7 +113,7 @@ def pipeline_of(folder: str | Path) -> Path:
 
 
 def tell(denoiser: Denoiser, folder: str | Path) -> None:
-    """What a run says of its denoiser beside its weights: classes and size of its data, and what it was trained from."""
+    """What a run says of its denoiser beside its weights: classes and size of its data, and what it came from."""
     if pipeline_of(folder) != Path(folder):
         made_with = RunFolder(folder).read_config().get("made_with") or {}
         denoiser.conditioning.classes_of_data = made_with.get("classes") or 0
