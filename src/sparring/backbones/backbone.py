@@ -37,6 +37,7 @@ class Backbone(nn.Module, ABC):
         channels: D_l of each map; empty without maps.
         num_classes: Classes of `logits`; None without logits.
         needs_images: Whether `prepare` learns from the images; they are not read for pretrained backbones.
+        labelled: Whether labels have taught it, or will in `prepare`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Backbone(nn.Module, ABC):
     channels: Sequence[int] = ()
     num_classes: int | None = None
     needs_images: bool = False
+    labelled: bool = False
 
     @property
     def accuracy(self) -> float | None:

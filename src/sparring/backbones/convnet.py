@@ -82,7 +82,7 @@ class SmallConvNet(Backbone):
         self.settings |= {"pretrain": pretrain, "kernel_size": kernel_size, "activation": activation, "seed": seed}
         self.pretrain, self.epochs, self.lr, self.seed = pretrain, epochs, lr, seed
         self.channels, self.dim, self.num_classes = list(widths), widths[-1], num_classes
-        self.needs_images = pretrain != "none"
+        self.needs_images, self.labelled = pretrain != "none", pretrain == "classifier"
         kind = {"classifier": "", "self-supervised": "-self-supervised", "none": "-random"}[pretrain]
         self.name = "convnet-" + "-".join(str(w) for w in widths) + kind
         self.register_buffer("_accuracy", torch.tensor(-1.0))  # below 0: not prepared

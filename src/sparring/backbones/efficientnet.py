@@ -27,6 +27,7 @@ class EfficientNetLite(Backbone):
     """
 
     image_size: int
+    labelled = True
 
     def __init__(self, *, image_size: int = 224) -> None:
         super().__init__()

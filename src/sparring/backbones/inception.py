@@ -21,6 +21,8 @@ class Inception(Backbone):
         ValueError: The package is not installed.
     """
 
+    labelled = True
+
     def __init__(self, *, path: str | None = None) -> None:
         super().__init__()
         if find_spec("torch_fidelity") is None:

@@ -38,6 +38,7 @@ class CifarResNet(Backbone):
     """
 
     image_size = 32
+    labelled = True
 
     def __init__(self, *, path: str) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class Standardised(Backbone):
         self.net = net
         self.name, self.resize, self.dim = name, net.resize, net.dim
         self.channels: Sequence[int] = net.channels
-        self.num_classes = net.num_classes
+        self.num_classes, self.labelled = net.num_classes, net.labelled
         self._accuracy = accuracy
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp(min=1e-6))

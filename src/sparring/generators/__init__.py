@@ -1,6 +1,7 @@
 """Generators: what is trained, kept and shipped."""
 
 from sparring.generators.bridge import Bridge
+from sparring.generators.clusters import Clusters
 from sparring.generators.condition import Condition, TextCondition
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.denoising_network import DenoisingNetwork
@@ -20,6 +21,7 @@ from sparring.generators.visual_prior import VisualPrior
 __all__ = [
     "Bridge",
     "Classes",
+    "Clusters",
     "Coder",
     "Condition",
     "Denoiser",

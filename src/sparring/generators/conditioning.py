@@ -59,7 +59,9 @@ class Conditioning:
 
     @property
     def knows_none(self) -> bool:
-        """Whether it takes captions, or a class says "none"."""
+        """Whether it takes captions, or a class or an own source says "none"."""
+        if self.own_source is not None and self.own_source.none is not None:
+            return True
         try:
             return self.text is not None or self.null_class >= self.classes_of_data
         except ValueError:
@@ -99,12 +101,14 @@ class Conditioning:
         return self.text(given, size, device)
 
     def none(self, condition: Condition) -> Condition:
-        """The condition that says "none", in as many rows: the null class, or the empty prompt."""
+        """The condition that says "none", in as many rows: the null class, the empty prompt, or an own source's."""
         if isinstance(condition, TextCondition):
             assert self.text is not None
             return self.text.empty(condition)
         if condition is None:
             raise ValueError(f"guidance of {self.name} needs classes or captions, and there are none")
+        if self.own_source is not None and self.own_source.none is not None:
+            return self.own_source.none.to(condition).expand_as(condition)
         return torch.full_like(condition, self.null_class)
 
     def blank(self, size: tuple[int, int], shape: tuple[int, int, int], device: torch.device) -> Condition:

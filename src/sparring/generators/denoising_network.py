@@ -154,7 +154,7 @@ class DenoisingNetwork(nn.Module):
 
     @property
     def takes_guidance(self) -> bool:
-        """Whether it takes captions, or a class says "none"."""
+        """Whether it takes captions, or a class or an own source says "none"."""
         return self.conditioning.knows_none
 
     @property
@@ -186,11 +186,11 @@ class DenoisingNetwork(nn.Module):
         return self.space.shape(image_shape, 1 if self.text is None else self.text.patch)
 
     def _check_dropout(self) -> None:
-        if self.condition_dropout > 0 and self.text is None:
-            self.null_class  # noqa: B018  (raises if there is none)
+        if self.condition_dropout > 0 and not self.takes_guidance:
+            self.null_class  # noqa: B018  (raises, and says why)
 
     def unconditional(self, condition: Condition) -> Condition:
-        """The condition that says "none", in as many rows: the null class, or the empty prompt."""
+        """The condition that says "none", in as many rows: the null class, the empty prompt, or an own source's."""
         return self.conditioning.none(condition)
 
     def forward(

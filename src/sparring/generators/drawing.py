@@ -247,7 +247,7 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
         total = conditioning.null_class if sampling.needs_none else conditioning.num_classes
         total = conditioning.classes_of_data or total
         return in_turn(labelled, total, n, device)
-    if sampling.needs_none:
+    if sampling.needs_none and not conditioning.knows_none:
         words = " ".join(one.label for one in sampling.interventions if one.needs_none)
         words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
         raise ValueError(f"`{words}`: {conditioning.name} takes neither classes nor captions")

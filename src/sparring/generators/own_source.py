@@ -32,6 +32,11 @@ class OwnSource(ModelMixin, ConfigMixin):
     def shape(self) -> tuple[int, ...]:
         """Of one source."""
 
+    @property
+    def none(self) -> Tensor | None:
+        """The source [*shape] that says "none", which guidance and `condition_dropout` need; by default none does."""
+        return None
+
     @abstractmethod
     def forward(self, noise: Tensor) -> Tensor:
         """Sources [B, *shape] of standard normal noise [B, noise_dim]."""
