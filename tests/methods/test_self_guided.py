@@ -76,7 +76,8 @@ def test_clusters_that_are_the_labels_are_training_with_labels():
 
 
 def test_k_means_recovers_separated_modes_and_an_image_is_told_its_own():
-    draws, truth = Draws(3), torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[draws.uniform((100,)).argsort()]
+    draws = Draws(3)
+    truth = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[draws.uniform((100,)).argsort()]
     centres = draws.normal((3, 1, 8, 8)).clamp(-0.8, 0.8)
     data = StoredImages(centres[truth] + 0.02 * draws.normal((100, 1, 8, 8)))
     method = self_guided(data, count=3, encoder=pixels())
