@@ -22,6 +22,7 @@ from torch import nn
 
 from sparring.generators.families import family_of_class
 from sparring.networks.adapters import LoRA
+from sparring.networks.quantized import GROUP
 
 warnings.filterwarnings("ignore")
 RANK = 32
@@ -122,7 +123,8 @@ FAMILIES = {
 
 
 def row(parts: Parts) -> list[float]:
-    """Parameters in billions of network, text encoders and adapters; GiB with the text encoders and without."""
+    """Parameters in billions of network, text encoders and adapters; GiB with the text encoders, without, and without
+    them with the network's linear layers in 8 and in 4 bits."""
     with torch.device("meta"):
         net: Any = parts.net()
         whole = count(net)
@@ -132,18 +134,23 @@ def row(parts: Parts) -> list[float]:
         texts, autoencoder = count(*(make() for make in parts.encoders)), count(parts.autoencoder())
     trained = count(net, trained=True)
     kept = (sum(STATE.values()) - STATE["gradients"]) * trained
-    rest = [(HALF * (whole + autoencoder + more) + kept) / GIB for more in (texts, 0)]
+    linear = [m for m in net.modules() if type(m) is nn.Linear and not m.weight.requires_grad]
+    weights, rows = sum(m.weight.numel() for m in linear), sum(m.out_features for m in linear)
+    int8 = weights + HALF * rows - HALF * weights
+    nf4 = weights / 2 + HALF * weights / GROUP - HALF * weights
+    plain = HALF * (whole + autoencoder) + kept
+    rest = [(plain + more) / GIB for more in (HALF * texts, 0, int8, nf4)]
     return [whole / 1e9, texts / 1e9, trained / 1e9, *rest]
 
 
 def line(name: str, parts: Parts) -> str:
     """A line of the table."""
-    net, texts, trained, whole, without = row(parts)
-    return f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {whole:.1f} | {without:.1f} |"
+    net, texts, trained, *memory = row(parts)
+    return f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {" | ".join(f"{gib:.1f}" for gib in memory)} |"
 
 
 if __name__ == "__main__":
-    print("| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without |")
-    print("|---|--:|--:|--:|--:|--:|")
+    print("| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without | without, int8 | without, nf4 |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, parts in FAMILIES.items():
         print(line(name, parts), flush=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparring.networks.adapters.difffit import Scaled
 from sparring.networks.adapters.lora import ADAPTER
+from sparring.networks.quantized import whole_state
 
 
 # -- adapters leave the network ----------------------------------------------------------------------------------------
@@ -22,20 +23,21 @@ def added_layers(net: nn.Module) -> dict[str, Any]:
 def merged_network(net: nn.Module) -> nn.Module:
     """A diffusers network with its added layers multiplied into its weights, on the CPU; `net` itself without any.
 
-    Merged weights are float32; others keep their precision.
+    Merged weights are float32; others keep their precision, or that in which quantised ones compute.
     """
     added = added_layers(net)
     if not added:
         return net
-    state = net.state_dict()
+    state = whole_state(net)
     for name, layer in added.items():
         for key in [key for key in state if key.startswith(f"{name}.")]:
             del state[key]
-        base = layer.base_layer.state_dict()
+        base = whole_state(layer.base_layer)
         if isinstance(layer, Scaled):
             base = {key: layer.gamma * tensor for key, tensor in base.items()}
         else:
-            base["weight"] = base["weight"].float() + layer.get_delta_weight(ADAPTER)
+            delta = layer.get_delta_weight(ADAPTER)
+            base["weight"] = base["weight"].float().to(delta.device) + delta
         state |= {f"{name}.{key}": tensor for key, tensor in base.items()}
     with init_empty_weights():
         plain = type(net).from_config(net.config)  # type: ignore[attr-defined]

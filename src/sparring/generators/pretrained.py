@@ -13,6 +13,7 @@ from sparring.generators.loading import load_denoiser
 from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.adapters.lora import ATTENTION
 from sparring.networks.frozen import frozen_tensors
+from sparring.networks.quantized import KINDS, quantize
 from sparring.process import Coupling, Latents
 
 
@@ -23,7 +24,8 @@ class Pretrained(Denoiser):
         path: run of sparring, or pipeline folder.
         tuning: what of the network is trained; all of it when None.
         frozen: precision of the text encoders and the autoencoder and, under LoRA, of the network's own
-            weights; "bf16" halves their memory.
+            weights; "bf16" halves their memory. "int8" and "nf4", under LoRA only, keep the network's own linear layers
+            in 8 or 4 bits, and everything else as "bf16" does.
         condition_dropout: share of labels or captions that are replaced by "none" in denoising training, in [0, 1);
             what guidance needs; None: what the network has set for itself (a DiT: 0.1).
         latent_dim: numbers in a latent z that the network is conditioned on; 0: as in the folder.
@@ -37,15 +39,15 @@ class Pretrained(Denoiser):
         allow: further packages whose networks the folder may name.
 
     Raises:
-        ValueError: another `latent_dim` than that of the folder; `cache` or `offload` if nothing is encoded; and what
-            `load_denoiser` refuses.
+        ValueError: another `latent_dim` than that of the folder; `cache` or `offload` if nothing is encoded; 8 or 4
+            bits without LoRA or linear layers; and what `load_denoiser` refuses.
     """
 
     def __init__(
         self,
         path: str,
         tuning: Tuning | None = None,
-        frozen: Literal["fp32", "bf16"] = "fp32",
+        frozen: Literal["fp32", "bf16", "int8", "nf4"] = "fp32",
         condition_dropout: float | None = None,
         latent_dim: int = 0,
         second_time: bool = False,
@@ -54,7 +56,12 @@ class Pretrained(Denoiser):
         cache: str | None = None,
         offload: bool | None = None,
     ):
-        dtype = torch.bfloat16 if frozen == "bf16" else torch.float32
+        if frozen in KINDS and not isinstance(tuning, LoRA):
+            raise ValueError(
+                f"`frozen={frozen}`: the network's own weights are frozen under LoRA only; "
+                "add `--denoiser.tuning LoRA` or take bf16"
+            )
+        dtype = torch.float32 if frozen == "fp32" else torch.bfloat16
         loaded = load_denoiser(path, dtype, allow)
         dropout = loaded.condition_dropout if condition_dropout is None else condition_dropout
         known = 0 if loaded.slot is None else loaded.slot.config["latent_dim"]
@@ -80,6 +87,8 @@ class Pretrained(Denoiser):
             tuning.attention = ATTENTION if self.text is None else self.text.attention
         if tuning is not None:
             tuning.apply(self.net)
+        if frozen in KINDS:
+            quantize(self.net, frozen)
 
     def keep(self, folder: str) -> None:
         for part in self._encoders(f"cache={folder}"):
