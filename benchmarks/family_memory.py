@@ -146,11 +146,14 @@ def row(parts: Parts) -> list[float]:
 def line(name: str, parts: Parts) -> str:
     """A line of the table."""
     net, texts, trained, *memory = row(parts)
-    return f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {" | ".join(f"{gib:.1f}" for gib in memory)} |"
+    numbers = " | ".join(f"{gib:.1f}" for gib in memory)
+    return f"| {name} | {net:.1f} | {texts:.1f} | {1000 * trained:.0f} | {numbers} |"
 
 
 if __name__ == "__main__":
-    print("| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without | without, int8 | without, nf4 |")
+    print(
+        "| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without | without, int8 | without, nf4 |"
+    )
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, parts in FAMILIES.items():
         print(line(name, parts), flush=True)

@@ -30,13 +30,13 @@ def tuned(pipeline, frozen):
     return Pretrained(str(pipeline), tuning=LoRA(rank=2), frozen=frozen, condition_dropout=0.3)
 
 
-def trainer(pipeline, out, frozen, name="diffusion"):
+def trainer(pipeline, out, frozen, name="diffusion", **settings):
     torch.manual_seed(0)
     made = method_of(compose(name, SETTING), tuned(pipeline, frozen))
     made.sample_steps = 2
     rates = {"generator_optimizer": AdamW(lr=0.05), "discriminator_optimizer": AdamW(lr=1e-3)}
     rest = {"batch_size": 2, "num_samples": 1, "tracker": None, "ema_decay": 0.5, "log_every": 1}
-    return Trainer(made, Captioned(), out=out, steps=2, **rates, **rest)
+    return Trainer(made, Captioned(), out=out, steps=2, **rates, **rest, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,8 @@ def test_it_is_refused_where_the_networks_weights_are_trained(tiny, tuning):
 def test_a_network_without_linear_layers_is_refused():
     with pytest.raises(ValueError, match="`frozen=nf4`: Conv2d has no linear layers of its own; take bf16"):
         quantize(nn.Conv2d(1, 1, 1), "nf4")
+
+
+def test_compile_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="`compile` with a base in 8 or 4 bits"):
+        trainer(tiny("sd15"), tmp_path / "run", "int8", compile=True)

@@ -3,6 +3,7 @@
 import torch
 
 from sparring.methods.method import Method
+from sparring.networks.quantized import Quantized
 from sparring.process import LearnedTimes
 from sparring.training import processes
 
@@ -16,7 +17,7 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
         compile: the networks of all generators go through `torch.compile`.
 
     Raises:
-        ValueError: a generator that has no gradient checkpointing.
+        ValueError: a generator that has no gradient checkpointing; a compiled network with quantised layers.
     """
     if processes.world() > 1:
         for discriminator in method.discriminators():
@@ -29,6 +30,8 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
     if compile:
         for generator in method.generators():
             for network in generator.networks():
+                if any(isinstance(layer, Quantized) for layer in network.modules()):
+                    raise ValueError("`compile` with a base in 8 or 4 bits was never tried: leave it out, or take bf16")
                 network.compile()
 
 
