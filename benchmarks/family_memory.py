@@ -152,7 +152,8 @@ def line(name: str, parts: Parts) -> str:
 
 if __name__ == "__main__":
     print(
-        "| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without | without, int8 | without, nf4 |"
+        "| pipeline | network, B | text encoders, B | adapters, M | GiB with text encoders | without "
+        "| without, int8 | without, nf4 |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, parts in FAMILIES.items():
