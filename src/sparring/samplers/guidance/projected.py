@@ -1,6 +1,6 @@
 """APG: eliminating oversaturation and artifacts of high guidance scales (Sadat et al., arXiv 2410.02416).
 
-Status: unproven.
+Status: no gain; less harm than plain guidance on digits, where no guidance is best (docs/results/sampling.md).
 
 Adaptive projected guidance. Of the difference between the clean estimates with and without the condition, the part
 along the estimate itself makes images saturate, the part across it makes them better:

@@ -1,6 +1,6 @@
 """RRR: reduce, reuse, recycle, composition with energy-based diffusion models and MCMC (Du et al., arXiv 2302.11552).
 
-Status: unproven.
+Status: no gain; better at equal steps on digits, and worse at equal calls (docs/results/sampling.md).
 
 A sum of scores (guidance, two models united) is the score of the composed density for clean images only; on the way
 it is that of no noised density, and samplers end up beside it. At every level the state is therefore moved by steps

@@ -1,6 +1,6 @@
 """Rescaled guidance: common diffusion noise schedules and sample steps are flawed, section 3.4 (arXiv 2305.08891).
 
-Status: unproven.
+Status: no gain; less harm than plain guidance on digits, where no guidance is best (docs/results/sampling.md).
 
 Classifier-free guidance with a large weight makes the output's standard deviation grow, and images too bright. Here the
 guided output of each image is scaled back to the standard deviation of the output with the condition, and mixed with

@@ -1,6 +1,6 @@
 """W2SD: weak-to-strong diffusion, by reflection (arXiv 2502.00473).
 
-Status: unproven.
+Status: no gain; worse on digits with classes (docs/results/sampling.md).
 
 Before each step the state goes down one level with a strong model and back up with a weak one; what the two do not
 share stays in it. With both outputs taken at (x_t, t), rho = sigma / alpha and s the next level, that is
