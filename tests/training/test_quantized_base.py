@@ -184,5 +184,5 @@ def test_a_network_without_linear_layers_is_refused():
 
 
 def test_compile_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="`compile` with a base in 8 or 4 bits"):
+    with pytest.raises(ValueError, match="`compile`: not with a base in 8 or 4 bits"):
         trainer(tiny("sd15"), tmp_path / "run", "int8", compile=True)

@@ -244,8 +244,8 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
         return repeated(sampling.sources, n, device)
     if conditioning.label is not None:
         labelled = labels or list(range(conditioning.classes_of_data)) or None
-        total = conditioning.null_class if sampling.needs_none else conditioning.num_classes
-        total = conditioning.classes_of_data or total
+        known = conditioning.null_class if sampling.needs_none else conditioning.num_classes
+        total = conditioning.classes_of_data or known
         return in_turn(labelled, total, n, device)
     if sampling.needs_none and not conditioning.knows_none:
         words = " ".join(one.label for one in sampling.interventions if one.needs_none)

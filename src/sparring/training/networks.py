@@ -31,7 +31,7 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
         for generator in method.generators():
             for network in generator.networks():
                 if any(isinstance(layer, Quantized) for layer in network.modules()):
-                    raise ValueError("`compile` with a base in 8 or 4 bits is not supported: leave it out, or take bf16")
+                    raise ValueError("`compile`: not with a base in 8 or 4 bits; leave it out, or take bf16")
                 network.compile()
 
 
