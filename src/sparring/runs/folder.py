@@ -86,9 +86,12 @@ class RunFolder:
         """Keeps other programs from training in this folder, until `unlock` or the end of this one.
 
         Raises:
-            ValueError: another program trains there.
+            ValueError: another program trains there; the file of the lock cannot be opened.
         """
-        handle = (self.path / LOCK).open("w")
+        try:
+            handle = (self.path / LOCK).open("w")
+        except OSError as error:
+            raise ValueError(f"`out={self.path}`: {LOCK} cannot be opened ({error.strerror}): remove it") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

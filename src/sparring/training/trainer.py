@@ -325,7 +325,8 @@ class Trainer:
             self.folder.forget_after(self.step)
             self.powers.forget_after(self.step)
             changed = config | self.config
-            if loaded is not None and isinstance(shipped := self.ema.module, DenoisingNetwork) and not is_cut(shipped):
+            shipped, goes_on = self.ema.module, loaded is not None and self.step < self.steps
+            if goes_on and isinstance(shipped, DenoisingNetwork) and not is_cut(shipped):
                 known = dict.fromkeys([fingerprint(shipped), *before.get("ancestors", [])])
                 changed["made_with"] = before | {"ancestors": list(known)}
             self.folder.replace_config(changed)
