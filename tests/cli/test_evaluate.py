@@ -69,7 +69,7 @@ def test_plain_lines_are_few_and_say_what_is_left(runs, capsys, monkeypatch):
     capsys.readouterr()
     assert main([*arguments, "--seeds", "0", "1"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
-    assert lines[0] == f"[1/12] {runs / 'base'}, ddim, 1 steps, seed 0"
+    assert lines[0] == f"[1/12] {runs / 'base'}, ddim, 1 step, seed 0"
     assert len(lines) < 6
     monkeypatch.setattr("sparring.data.waiting.time", FastClock())
     assert main([*arguments, "--seeds", "0"]) == 0

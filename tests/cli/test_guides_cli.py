@@ -79,7 +79,8 @@ def test_a_sweep_leaves_out_what_cannot_go_with_what_is_added(runs, capsys, tmp_
         else:
             capsys.readouterr()
             assert main([str(word) for word in words]) == 0
-            assert f"a contact sheet of {cells} samplers" in capsys.readouterr().out
+            many = "1 sampler, " if cells == 1 else f"{cells} samplers, "
+            assert f"a contact sheet of {many}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from sparring.backbones import SmallConvNet
 from sparring.data import Digits, StoredImages, waiting
-from sparring.data.waiting import Pace, Told, in_words, told
+from sparring.data.waiting import Pace, Told, counted, in_words, told
 from sparring.metrics.extract import ImageBatches
 
 
@@ -35,6 +35,10 @@ def lines(caplog, monkeypatch):
     monkeypatch.setattr(waiting.SAYS, "propagate", True)
     caplog.set_level(logging.INFO, "sparring")
     return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_of_one_thing_there_is_no_plural():
+    assert [counted(n, "network call") for n in (0, 1, 2)] == ["0 network calls", "1 network call", "2 network calls"]
 
 
 def test_time_that_is_left_is_that_of_the_units_made_so_far(clock):

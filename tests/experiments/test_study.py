@@ -211,7 +211,7 @@ def test_a_study_that_was_stopped_goes_on(done, tmp_path, monkeypatch, capsys):
     plain = (run / "plain" / "config.yaml").stat().st_mtime_ns
 
     assert main(words) == 0
-    assert "[3/3] tiny, seed 0, adt: 1 steps, 3 measurements" in capsys.readouterr().err
+    assert "[3/3] tiny, seed 0, adt: 1 step, 3 measurements" in capsys.readouterr().err
     assert (run / "plain" / "config.yaml").stat().st_mtime_ns == plain
     weights = "adt/pipeline/unet/diffusion_pytorch_model.safetensors"
     stopped, whole = (load_file(folder / weights) for folder in (run, done / "runs" / "tiny" / "seed0"))

@@ -14,13 +14,14 @@ from sparring.process import VP
 from sparring.samplers.guidance.inv_diff import InvDiff
 
 
-def denoiser(seed=0, prediction="v") -> Denoiser:
+def denoiser(seed=0, prediction="v", classes=None, dropout=0.0) -> Denoiser:
     torch.manual_seed(seed)
     net = UNet2DModel(
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4, 8), norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), add_attention=False,
+        num_class_embeds=classes,
     )  # fmt: skip
-    made = Denoiser(net.double(), VP(), prediction)
+    made = Denoiser(net.double(), VP(), prediction, condition_dropout=dropout)
     made.check_shape((1, 8, 8))
     return made
 
@@ -105,6 +106,40 @@ def test_the_loss_weighs_each_image_by_its_factor():
     alpha, sigma = VP().alpha(t)[0], VP().sigma(t)[0]
     errors = (output - (alpha * eps - sigma * X)).square().flatten(1).mean(1)
     torch.testing.assert_close(loss, (made.factors[index] * errors).mean())
+
+
+def test_rows_are_told_none_together_with_the_base_as_guidance_asks_them():
+    """A delta that never saw "none" would add to the unconditional half of guidance what no training gave it."""
+    made = InvDiffDelta(denoiser(1, classes=4, dropout=0.5), denoiser(0, classes=4), times=At(0.4))
+    torch.nn.init.normal_(made.generator.net.conv_out.weight, std=0.3)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    made.size_for(StoredImages(X.float(), labels))
+    rollout = made.rollout(Batch(X, labels, Draws(3, phase="x"), index=torch.arange(6)))
+    draws = Draws(3, phase="x")
+    t, eps = torch.full((6,), 0.4, dtype=torch.float64), draws.normal((6, 1, 8, 8)).double()
+    dropped = draws.uniform((6,)) < 0.5
+    assert 0 < dropped.sum() < 6
+    given = torch.where(dropped, torch.full_like(labels, 3), labels)
+    x_t, target = VP().add_noise(X, eps, t), made.generator.target(X, eps, t)
+    base, delta = made.denoiser(x_t, t, given).output, made.generator(x_t, t, given).output
+    torch.testing.assert_close(rollout.base, (base - target).square().flatten(1).mean(1))
+    torch.testing.assert_close(rollout.both, (base + delta - target).square().flatten(1).mean(1))
+
+
+def test_a_delta_that_guidance_could_not_ask_is_refused():
+    data = StoredImages(X.float(), torch.tensor([0, 1, 2, 0, 1, 2]))
+    base = denoiser(0, classes=4)
+    for delta, beside, said in [
+        (denoiser(1, classes=4), base, "`denoiser.condition_dropout` must be above 0"),
+        (denoiser(1, classes=3), base, 'class 3 says "none" to `denoiser`: build delta'),
+        (denoiser(1, classes=5, dropout=0.1), base, 'class 3 says "none" to `denoiser`: build delta'),
+        (denoiser(1, classes=4, dropout=0.1), denoiser(0), "`denoiser` takes no classes, and delta does"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            InvDiffDelta(delta, beside).size_for(data)
+    InvDiffDelta(denoiser(1, classes=4, dropout=0.1), base).size_for(data)
+    InvDiffDelta(denoiser(1), base).size_for(data)  # one delta for all classes
+    InvDiffDelta(denoiser(1, classes=3), denoiser(0, classes=3)).size_for(data)  # no class says "none" to either
 
 
 def test_images_of_a_larger_loss_get_a_larger_factor_and_random_groups_hardly_any():

@@ -93,10 +93,31 @@ def test_settings_belong_to_the_name_before_them():
     [
         ("--with projectd", "did you mean projected?"),
         ("--with projected --with.wieght 2", "it takes --with.weight, --with.eta"),
-        ("--with projected --with.weight a", "`weight`: Expected a float"),
+        ("--with projected --with.weight a", "`--with projected`: `--with.weight a` must be a number: scale of"),
+        ("--with projected --with.weight 1 2", "`--with.weight [1, 2]` must be a number: scale of"),
+        ("--with projected --with.interval 1", "`--with.interval 1` must be 2 numbers: guidance acts if"),
+        ("--with recycle --with.steps 1.5", "`--with.steps 1.5` must be a whole number: "),
+        ("--with unite --with.other a b", "`--with.other [a, b]` must be a text: run or pipeline folder of the other"),
+        (
+            "--with unite --with.other a --with.other_class one",
+            "`--with.other_class one` must be a whole number: class",
+        ),
+        (
+            "--with scene_genie --with.classifier a --with.boxes b",
+            "`--with.boxes b` must be a list of lists of numbers: ",
+        ),
+        (
+            "--with scene_genie --with.classifier a --with.boxes 0 0 1 1",
+            "`--with.boxes [0, 0, 1, 1]` must be a list of",
+        ),
+        (
+            "--with scene_genie --with.classifier a --with.classes b",
+            "must be a whole number or a list of whole numbers",
+        ),
+        ("--with cheap --with.classifier a --with.graph K", "`--with.graph K` must be J or fix: "),
         ("--with projected --with.momentum 3", "`momentum=3.0` must lie between -1 and 1"),
         ("--with.weight 3", "give --with NAME first"),
-        ("--with autoguidance", "required: weak; it takes --with.weak"),
+        ("--with autoguidance", "it needs --with.weak, a text: "),
         ("--with autoguidance --with.weak nowhere", "nowhere does not exist"),
         ("--with", "`--with` needs a name: there are"),
         ("--foo 3", "unknown argument --foo"),

@@ -103,7 +103,8 @@ def test_no_boxes_are_the_plain_sampler_bit_for_bit():
     [
         ({"boxes": [WHOLE], "classes": [0, 1]}, "`boxes` are 1 and `classes` 2"),
         ({"boxes": [(0.5, 0.0, 0.5, 1.0)], "classes": 0}, "must be left, upper, right and lower end"),
-        ({"boxes": [(0.0, 1.0)], "classes": 0}, "must be left, upper, right and lower end"),
+        ({"boxes": [(0.0, 1.0)], "classes": 0}, "must be lists of left, upper, right and lower end"),
+        ({"boxes": WHOLE, "classes": 0}, "must be lists of left, upper, right and lower end, one for each object"),
         ({"boxes": [WHOLE], "classes": 3}, r"`classes=\[3\]`: the classifier has the classes 0 to 2"),
     ],
 )

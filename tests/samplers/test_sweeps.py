@@ -61,6 +61,14 @@ def test_a_png_says_how_it_was_made(tmp_path):
     assert torch.equal(pixels, ((alone[0] + 1) * 127.5).round().long())
 
 
+def test_of_one_there_is_no_plural(tmp_path, capsys):
+    out, one = tmp_path / "one.png", ["sample", BASELINE, "--steps", "1", "--n", "1", "--scheduler", "ddim"]
+    assert main([*one, "--sweep", "--out", str(out)]) == 0
+    assert f"a contact sheet of 1 sampler, 1 image from the same latents, as {out}" in capsys.readouterr().out
+    assert main([*one, "--out", str(out)]) == 0
+    assert f"a grid of 1 image as {out} (ddim, 1 network call, " in capsys.readouterr().out
+
+
 def test_a_contact_sheet_has_a_cell_for_each_sampler(tmp_path, capsys):
     out = tmp_path / "sheet.png"
     words = ["--sweep", "--steps", "1", "2", "--scheduler", "ddim", "euler", "--n", "2", "--with", "autoguidance"]

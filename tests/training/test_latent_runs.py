@@ -64,7 +64,7 @@ def test_points_are_drawn_as_a_scatter_plot_on_the_page(run):
 def test_the_command_line_samples_and_measures_it(run, tmp_path, capsys):
     out = tmp_path / "points.png"
     assert main(["sample", str(run), "--n", "50", "--out", str(out)]) == 0
-    assert "(one call, 1 network calls" in capsys.readouterr().out
+    assert "(one call, 1 network call," in capsys.readouterr().out
     assert out.is_file()
     measured = [
         "evaluate",

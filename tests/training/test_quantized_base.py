@@ -15,6 +15,7 @@ from sparring.generators import Pretrained
 from sparring.generators.loading import load_pipeline
 from sparring.generators.merging import merged_network
 from sparring.networks.adapters import DiffFit, LoRA
+from sparring.networks.derivatives import directional, jvp
 from sparring.networks.quantized import Quantized, quantize
 from sparring.recipes.compose import compose
 from sparring.training import Interrupted
@@ -89,6 +90,47 @@ def test_a_layer_computes_as_a_linear_one_and_keeps_nothing_whole_for_the_backwa
     direction = torch.randn_like(y)
     (found,) = torch.autograd.grad((y * direction).sum(), x)
     torch.testing.assert_close(found, direction @ layer.weight)
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("mode", ["forward", "reverse", "difference"])
+def test_derivatives_along_a_direction_and_second_ones_are_those_of_the_linear_layer(kind, mode):
+    torch.manual_seed(0)
+    layers = [quantized(kind, torch.randn(n, m).double(), torch.randn(n).double()) for m, n in ((6, 12), (12, 5))]
+    whole = [nn.Linear(layer.in_features, layer.out_features).double() for layer in layers]
+    for one, layer in zip(whole, layers, strict=True):
+        one.weight.data, one.bias.data = layer.weight, layer.bias.data
+    nets = [nn.Sequential(first, nn.Tanh(), second) for first, second in (layers, whole)]
+    x, along = torch.randn(2, 3, 6).double(), torch.randn(2, 3, 6).double()
+    found, exact = (jvp(net, [x], [along], mode=mode) for net in nets)
+    torch.testing.assert_close(found, exact)
+    at = x, x[:, 0, 0]
+    slopes = [directional(lambda x, t, net=net: net(x) * t[:, None, None], *at, [(along, None)])[1] for net in nets]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize(("kind", "frozen"), CELLS)
+def test_gradient_checkpointing_changes_nothing(runs, tiny, tmp_path, kind, frozen):
+    run = trainer(tiny(kind), tmp_path / "twice", frozen, gradient_checkpointing=True)
+    assert run.method.generator.net.is_gradient_checkpointing
+    run.fit()
+    assert_same_checkpoint(runs[kind, frozen].folder.path, tmp_path / "twice", 2)
+
+
+@pytest.mark.parametrize(("kind", "frozen"), CELLS)
+def test_a_whole_network_has_a_derivative_along_a_direction(tiny, kind, frozen):
+    """With gradient checkpointing, too; forward mode against reverse mode, in float32."""
+    denoiser = load_pipeline(tiny(kind))[0]
+    denoiser.requires_grad_(False).eval()
+    quantize(denoiser.net, frozen)
+    denoiser.enable_gradient_checkpointing()
+    x, t = torch.randn(2, *denoiser.latent_shape((3, 16, 16))), torch.tensor([300.0, 700.0])
+    condition = denoiser.condition(["a", "b"], x)
+    along = [torch.randn_like(x)]
+    found, exact = (
+        jvp(lambda x: denoiser.network(x, t, condition), [x], along, mode=mode)[1] for mode in ("forward", "reverse")
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize(("kind", "frozen"), CELLS)
@@ -167,9 +209,9 @@ def test_diffusers_loads_the_adapters(runs, tiny, kind, frozen):
         assert difference < ERRORS[frozen], name
 
 
-@pytest.mark.parametrize("name", ["adt", "sadm", "ddo"])
-def test_methods_with_teachers_and_references_take_it(tiny, tmp_path, name):
-    trainer(tiny("sd15"), tmp_path / name, "int8", name).fit()
+@pytest.mark.parametrize("name", ["adt", "sadm", "ddo", "cafm", "scm"])
+def test_methods_with_teachers_references_and_derivatives_take_it(tiny, tmp_path, name):
+    trainer(tiny("sd15"), tmp_path / name, "int8", name, gradient_checkpointing=True).fit()
 
 
 @pytest.mark.parametrize("tuning", [None, DiffFit()])

@@ -137,6 +137,7 @@ def measure(
     source: Path, options: argparse.Namespace, evaluators: "Evaluators", progress: "Progress"
 ) -> "list[Result]":
     """The results of one run or pipeline at every setting, which are kept in it or in --out."""
+    from sparring.data.waiting import counted
     from sparring.report import write_run_report
     from sparring.runs import is_run
     from sparring.runs.results import keep_result, measures_of
@@ -154,7 +155,7 @@ def measure(
     progress.total += len(combinations) if options.sweep else 0  # else they are counted
     for scheduler, steps, guidance, seed in combinations:
         words = f", guidance {guidance:g}" if guidance != 1 else ""
-        progress.next(f"{source}, {scheduler or 'own scheduler'}, {steps} steps{words}, seed {seed}")
+        progress.next(f"{source}, {scheduler or 'own scheduler'}, {counted(steps, 'step')}{words}, seed {seed}")
         result = evaluator.sampler(
             sampler,
             n=options.n,

@@ -150,6 +150,7 @@ def grid(
     record: "Tracking | None",
 ) -> int:
     """Writes images, or the path to them, in one form or another; a tracker gets a grid of them."""
+    from sparring.data.waiting import counted
     from sparring.runs.pictures import POINTS, image_grid
     from sparring.samplers import save_animation, save_images
 
@@ -161,7 +162,7 @@ def grid(
     with Progress(1) as progress:
         settings["progress"] = progress.show
         stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
-        progress.next(f"sampling {options.n} images")
+        progress.next(f"sampling {counted(options.n, 'image')}")
         images = drawn(stream)
     columns = max(1, round(options.n**0.5)) * images.shape[-1]
     scale = options.scale or max(1, 512 // columns)
@@ -179,7 +180,7 @@ def grid(
         record.log({"nfe": stream.nfe, "calls": stream.calls, "images_per_second": options.n / stream.seconds}, 0)
     more = "" if round(stream.calls, 3) == stream.nfe else f" ({stream.calls:.3g} with what was added)"
     speed = options.n / stream.seconds
-    print(f"{written} ({stream.name}, {stream.nfe} network calls{more}, {speed:.0f} images/s)")
+    print(f"{written} ({stream.name}, {counted(stream.nfe, 'network call')}{more}, {speed:.0f} images/s)")
     return 0
 
 
@@ -191,6 +192,7 @@ def sheet(
     record: "Tracking | None",
 ) -> int:
     """Writes a contact sheet: a column for each number of steps, a row for each scheduler and guidance."""
+    from sparring.data.waiting import counted
     from sparring.runs.pictures import contact_sheet, image_grid
     from sparring.samplers import save_picture
 
@@ -201,18 +203,19 @@ def sheet(
         settings["progress"] = progress.show
         for scheduler, steps, guidance, _ in samplers:
             stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
-            progress.next(f"{stream.name}, {steps} steps")
+            progress.next(f"{stream.name}, {counted(steps, 'step')}")
             images = drawn(stream)
             columns = max(1, round((2 * options.n) ** 0.5))
             scale = options.scale or max(1, 256 // columns // images.shape[-1])
             row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
-            cells[row, f"{steps} steps"] = image_grid(images, columns, scale)
+            cells[row, counted(steps, "step")] = image_grid(images, columns, scale)
             described.append({"scheduler": stream.name, "steps": steps, "nfe": stream.nfe, "calls": stream.calls})
     picture = contact_sheet(cells)
     save_picture(picture, options.out, about | {"cells": described})
     if record is not None:
         record.picture(picture, 0, options.out.name)
-    print(f"a contact sheet of {len(cells)} samplers, {options.n} images each from the same latents, as {options.out}")
+    each = f"{counted(options.n, 'image')}{' each' if len(cells) > 1 else ''} from the same latents"
+    print(f"a contact sheet of {counted(len(cells), 'sampler')}, {each}, as {options.out}")
     return 0
 
 

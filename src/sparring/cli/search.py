@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.n < 2:
         raise ValueError(f"`n={options.n}` must be at least 2")
     quiet()
+    from sparring.data.waiting import counted
     from sparring.evaluation.features import default_features, feature_network
     from sparring.evaluation.real import data_of_run
     from sparring.experiments.evolution import Evolution
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     common |= {"n": options.n, "grid": options.grid}
     scorer, again = (Scorer(real=images[half::2], seed=options.seed + half, **common) for half in (0, 1))
     with Progress(1) as progress:
-        progress.next(f"searching {options.steps} steps of {options.source}")
+        progress.next(f"searching {counted(options.steps, 'step')} of {options.source}")
         found = search(evolution, scorer, again, progress.show)
     uniform = again(evolution.uniform())
     about = {"scheduler": options.scheduler, "features": features, "uniform_score": uniform}

@@ -78,6 +78,11 @@ def told(units: Iterable[Unit], what: str, total: int) -> Iterator[Unit]:
         one_more()
 
 
+def counted(number: int, thing: str) -> str:
+    """How many there are, as in "1 image" and "2 images"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def in_words(seconds: float) -> str:
     """A rough duration."""
     if seconds < 90:

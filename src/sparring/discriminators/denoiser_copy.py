@@ -68,4 +68,5 @@ class DenoiserDiscriminator(Discriminator):
         finally:
             handle.remove()
         pooled = seen[0] if seen[0].ndim == 2 else seen[0].mean(1) if seen[0].ndim == 3 else seen[0].mean((2, 3))
-        return at_least_float32(self.read_out(rms_norm(pooled, pooled.shape[1:]))).squeeze(1)
+        normed = rms_norm(pooled, pooled.shape[1:]).to(self.read_out.weight.dtype)  # of a base in half precision
+        return at_least_float32(self.read_out(normed)).squeeze(1)

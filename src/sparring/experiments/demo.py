@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sparring.data.waiting import counted
 from sparring.evaluation import Evaluator, RealImages
 from sparring.recipes import recipe
 from sparring.recipes.compose import baseline_of, compose, read, shipped
@@ -121,7 +122,7 @@ class Demo:
         settings = [(scheduler, calls) for scheduler, numbers in plan.items() for calls in numbers]
         missing = [setting for setting in settings if setting not in done]
         if missing:
-            self.say(folder.name, f"sampling and measuring {len(missing)} settings")
+            self.say(folder.name, f"sampling and measuring {counted(len(missing), 'setting')}")
         for scheduler, calls in missing:
             result = evaluator.sampler(sampler, n=self.n, steps=calls, scheduler=scheduler, seed=0, pictures=folder)
             keep_result(folder, result)

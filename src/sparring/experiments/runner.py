@@ -20,7 +20,7 @@ from torch import Tensor
 from sparring.backbones import Backbone, SmallConvNet, freeze
 from sparring.data import ImageData, StoredImages, from_spec
 from sparring.data.base import in_range
-from sparring.data.waiting import in_words
+from sparring.data.waiting import counted, in_words
 from sparring.evaluation import RealImages
 from sparring.evaluation.features import cache_folder, feature_network
 from sparring.evaluation.pairs import sources_of, with_pairs
@@ -93,8 +93,8 @@ class Runner:
             rest = [task for task in tasks[number:] if last_step(self.folder(*task)) < self.steps(task[0], task[2])]
             left = clock.left([(setting, arm) for setting, _, arm in rest])
             self.say(
-                f"[{number}/{len(tasks)}] {setting}, seed {seed}, {arm}: {trained} steps, {measured} measurements"
-                + (f"; about {in_words(left)} left" if left else "")
+                f"[{number}/{len(tasks)}] {setting}, seed {seed}, {arm}: {counted(trained, 'step')}, "
+                f"{counted(measured, 'measurement')}" + (f"; about {in_words(left)} left" if left else "")
             )
 
     def folder(self, setting: str, seed: int, arm: str) -> Path:

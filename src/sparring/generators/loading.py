@@ -98,6 +98,19 @@ def holds_generator(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in ("model_index.json", CONFIG))
 
 
+def class_in(folder: str | Path) -> str:
+    """The class of the pipeline in a run or a pipeline folder; "network without a pipeline" if it has none.
+
+    Raises:
+        ValueError: nothing there, or damaged.
+    """
+    path = pipeline_of(folder)
+    if (path / CONFIG).is_file():
+        return "network without a pipeline"
+    name = read_index(path)["_class_name"]
+    return name if isinstance(name, str) else name[-1]
+
+
 def pipeline_of(folder: str | Path) -> Path:
     """The folder itself, or `pipeline/` in it if it is a run."""
     path = Path(folder)

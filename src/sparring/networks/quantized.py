@@ -88,16 +88,23 @@ KINDS: dict[str, type[Quantized]] = {"int8": Int8Linear, "nf4": NF4Linear}
 
 
 class _Linear(torch.autograd.Function):
-    """x W^T + b, of which the graph keeps neither x nor W."""
+    """x W^T + b, of which the graph keeps neither x nor W; it can be differentiated twice, and along a direction."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Quantized) -> Tensor:
-        ctx.layer = layer
+    def forward(x: Tensor, layer: Quantized) -> Tensor:
         return linear(x, layer.weight, layer.bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Quantized], output: Tensor) -> None:
+        ctx.layer = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.weight.to(gradient.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return linear(tangent, ctx.layer.weight)
 
 
 def quantize(net: nn.Module, kind: str) -> None:

@@ -3,7 +3,8 @@
 A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
 (`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid; or
 `class_path: $plain_discriminator.net`, the network of that part). What differs from scratch and from a trained start
-stands under `scratch` and `tune`. `like` names the setting that it changes. A method's file holds `method`, `generator`
+stands under `scratch` and `tune`. `like` names the setting that it changes, and `family`, a file of
+`generators/families`, the pipelines that it is for. A method's file holds `method`, `generator`
 if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those like it, and as
 `next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
 """
@@ -20,7 +21,7 @@ import yaml
 SECTIONS = ("data", "denoiser", "generator", "method", "trainer")
 KEYS = {
     "methods": {*SECTIONS, "start", "on", "init", "demo", "next"},
-    "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like"},
+    "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like", "family"},
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
@@ -92,7 +93,8 @@ def read(name: str, kind: str = "methods") -> dict[str, Any]:
 def compose(
     name: str, setting: str | None = None, *, tuned: bool = False, suited: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The recipe of a method on a setting: `data`, `denoiser`, `method`, `trainer`; `init` and `missing` if there are.
+    """The recipe of a method on a setting: `data`, `denoiser`, `method`, `trainer`; `init`, `missing` and `family` if
+    there are.
 
     Args:
         name: method or file; a file with `data` is whole and takes no setting.

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from sparring.recipes.compose import BESIDE, NEEDS_IMAGES, NEEDS_START, SECTIONS, check_start, laid_over
+from sparring.recipes.compose import BESIDE, NEEDS_IMAGES, NEEDS_START, SECTIONS, check_start, laid_over, read, shipped
 from sparring.runs.classes import ALLOWED, add_working_folder, remember
 
 OF_IMAGES = ("Edited", "LowResolution", "PairedColumns", "UnpairedColumns", "UnpairedData", "UnpairedEdits")
@@ -224,9 +224,36 @@ def resolve(recipe: dict[str, Any], flags: list[str], init: str | None, allow: S
     if init is not None:
         recipe = {**recipe, section: section_of(recipe, init, allow)}
     elif not (net or any(flag.startswith(("--denoiser.net", "--generator")) for flag in flags)):
+        if recipe.get("start") == BESIDE and section == "denoiser":
+            raise ValueError(
+                "this method trains a network of its own beside the denoiser, and this setting has none: take another "
+                "setting, or name it with --denoiser.net"
+            )
         absent = recipe.get("missing", "named with --generator")
         raise ValueError(NEEDS_START if section == "denoiser" else f"no generator: it would be {absent}")
-    return parse(recipe, flags, tuned=init is not None)
+    options, parsed = parse(recipe, flags, tuned=init is not None)
+    folder = parsed.method.init_args.get("denoiser") if recipe.get("start") == BESIDE else parsed.get("denoiser.path")
+    if folder is not None and recipe.get("family") is not None:
+        check_family(recipe["family"], folder)
+    return options, parsed
+
+
+def check_family(family: str, folder: str) -> None:
+    """Refuses a folder, if it is there, whose pipeline is of another family than the setting is for."""
+    from sparring.generators.families import families
+    from sparring.generators.loading import class_in
+
+    of = {name: kind.__module__.rpartition(".")[2] for name, kind in families().items()}
+    if family not in of.values():
+        raise ValueError(f"`family: {family}` of the setting is unknown; there are {', '.join(sorted({*of.values()}))}")
+    if not os.path.exists(folder) or of.get(found := class_in(folder)) == family:
+        return
+    fit = [name for name in shipped("settings") if found in of and read(name, "settings").get("family") == of[found]]
+    wanted = " or ".join(name for name in of if of[name] == family)
+    raise ValueError(
+        f"{folder} is a {found}, and this setting is for a {wanted}: "
+        + (f"take `--on {fit[0]}`, or a setting like it" if fit else "take a setting for what it holds")
+    )
 
 
 def rebuild(run: Path, flags: list[str], allow: Sequence[str] = ()) -> Any:

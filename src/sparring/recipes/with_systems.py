@@ -2,9 +2,13 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
 
 from sparring.recipes.systems import System, systems
 
@@ -86,9 +90,51 @@ def made(kind: Any, name: str, flags: list[str], allow: Sequence[str]) -> Any:
     parameters = inspect.signature(kind).parameters
     parser.add_class_arguments(kind, skip={"allow"} & set(parameters), fail_untyped=False)
     try:
+        for flag in flags:
+            check_one(kind, *flag.removeprefix("--").split("=", 1))
         settings = parser.instantiate(parser.parse_args(flags)).as_dict()
     except Exception as error:  # jsonargparse raises many kinds
-        said = one_line(error).replace("unrecognized arguments: --", "unknown setting --with.")
-        known = ", ".join(f"--with.{one}" for one in parameters if one != "allow")
-        raise ValueError(f"`--with {name}`: {said}; it takes {known or 'no settings'}") from None
+        said = one_line(error)
+        given = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+        wrong = re.match(r"`(\w+)", said)
+        if wrong and wrong[1] in given:
+            said = f"`--with.{wrong[1]} {given[wrong[1]]}` must be {meaning(kind, wrong[1])}"
+        elif lacks := re.search(r"required: (\w+)", said):
+            said = f"it needs --with.{lacks[1]}, {meaning(kind, lacks[1])}"
+        else:
+            said = said.replace("unrecognized arguments: --", "unknown setting --with.")
+            said += f"; it takes {', '.join(f'--with.{one}' for one in parameters if one != 'allow') or 'no settings'}"
+        raise ValueError(f"`--with {name}`: {said}") from None
     return kind(**settings, **({"allow": allow} if "allow" in parameters else {}))
+
+
+def check_one(kind: Any, setting: str, value: str) -> None:
+    """Raises ValueError if several values are given for a setting that is one text, which would take them as one."""
+    hint = get_type_hints(kind.__init__).get(setting)
+    texts = hint is str or str in get_args(hint)
+    if texts and value.startswith("[") and not any(get_origin(one) for one in get_args(hint)):
+        raise ValueError(f"`{setting}`")
+
+
+def meaning(kind: Any, setting: str) -> str:
+    """What a setting of a class takes, by its type and its line of the docstring."""
+    doc = parse_docstring(inspect.getdoc(kind) or "")
+    lines = {one.arg_name: " ".join((one.description or "").split()).rstrip(".") for one in doc.params}
+    words = in_words(get_type_hints(kind.__init__).get(setting))
+    return f"{words}: {lines[setting]}" if setting in lines else words
+
+
+def in_words(hint: Any, several: bool = False) -> str:
+    """The values that a type has, as far as a command line can give them."""
+    kinds = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    origin, inner = get_origin(hint), [one for one in get_args(hint) if one not in (NoneType, ...)]
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple:
+        return f"{len(inner)} {in_words(inner[0], several=True)}"
+    if origin is Sequence:
+        return f"{'lists' if several else 'a list'} of {in_words(inner[0], several=True)}"
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(in_words(one, several) for one in inner if one in kinds or get_origin(one)))
+    word = kinds.get(hint, "value")
+    return word if hint is bool else f"{word}s" if several else f"a {word}"

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sparring.data.waiting import counted
 from sparring.generators import Generator, Sampling, load_generator
 from sparring.networks.device import default_device
 from sparring.runs.pictures import POINTS, image_grid, save_gif, to_uint8
@@ -182,11 +183,11 @@ def save_images(
             out.parent.mkdir(parents=True, exist_ok=True)
         if ending == ".npz":
             np.savez(out, images.flatten(1).numpy() if points else to_uint8(images).permute(0, 2, 3, 1).numpy())
-            return f"{len(images)} {'points' if points else 'images'} as {out}"
+            return f"{counted(len(images), 'point' if points else 'image')} as {out}"
         if ending in FILES:
             picture = image_grid(images, scale=scale, real=real)
             save_picture(picture, out, about | {name: list(values) for name, values in each.items()})
-            return f"{f'{len(images)} points' if points else f'a grid of {len(images)} images'} as {out}"
+            return f"{'' if points else 'a grid of '}{counted(len(images), 'point' if points else 'image')} as {out}"
         if points:
             raise ValueError(f"`out={out}`: points are drawn in one picture: give a name that ends in .png, or in .npz")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -199,7 +200,7 @@ def save_images(
             save_picture(picture, out / f"{i:06d}.png", about | own)
     except OSError as error:
         raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
-    return f"{len(images)} PNG files in {out}"
+    return f"{counted(len(images), 'PNG file')} in {out}"
 
 
 def save_picture(picture: Image.Image, file: Path, about: dict[str, Any]) -> None:
@@ -227,5 +228,5 @@ def save_animation(states: list[Tensor], out: Path, *, scale: int = 1, real: Ten
         save_gif(frames, out)
     except OSError as error:
         raise ValueError(f"`out={out}` cannot be written ({error.strerror})") from None
-    what = "points" if tuple(states[-1].shape[1:]) == POINTS else "images"
-    return f"the denoising path of {len(states[-1])} {what} as {out}"
+    what = "point" if tuple(states[-1].shape[1:]) == POINTS else "image"
+    return f"the denoising path of {counted(len(states[-1]), what)} as {out}"

@@ -9,8 +9,9 @@ small network is added to the frozen denoiser, so that they become equal:
 
 `sparring sample RUN --with inv_diff` adds it. There is no fake and no discriminator. Groups and loss are the official
 code's, and delta starts at zero, by its last layer. Ours: the loss of an image is its denoising error at 16 stratified
-times with noises that all images share; groups of a tenth of the images at least; and the gradient of the variance is
-taken at the losses of the base, a factor for each image, so that rows do not see each other.
+times with noises that all images share; groups of a tenth of the images at least; the gradient of the variance is taken
+at the losses of the base, a factor for each image, so that rows do not see each other; and if the base is sampled with
+guidance, both networks are told "none" for the same share of rows, since guidance asks their sum without a condition.
 """
 
 from dataclasses import dataclass
@@ -41,13 +42,18 @@ class InvDiffDelta(Method):
     """Trains what is added to a frozen denoiser, towards equal losses of hidden groups.
 
     Args:
-        generator: delta, a denoiser from scratch that predicts what the base does.
+        generator: delta, a denoiser from scratch that predicts what the base does, with some `condition_dropout` if
+            both take classes and one says "none".
         denoiser: run or pipeline folder of the base, or the denoiser.
         groups: G.
         variance_weight: lambda; 0 with one group is ordinary training of delta.
         noises: at which the loss of an image is measured before the first step.
         at_random: groups are drawn at random, as a control.
         times: distribution of the noise level; the process's own when None.
+
+    Raises:
+        ValueError: a number that is too small; a base of latents or captions, or of another prediction. In `size_for`,
+            classes of delta that the base does not have, or that guidance of the base could not leave out.
     """
 
     generator: Denoiser
@@ -87,6 +93,20 @@ class InvDiffDelta(Method):
         return self.denoiser
 
     def size_for(self, data: ImageData) -> None:
+        delta, base = self.generator, self.denoiser
+        base.check_condition(data)
+        if delta.takes_labels and not base.takes_labels:
+            raise ValueError("`denoiser` takes no classes, and delta does: build delta's network without classes")
+        if delta.takes_labels and base.takes_guidance:
+            if not delta.takes_guidance or delta.null_class != base.null_class:
+                raise ValueError(
+                    f'class {base.null_class} says "none" to `denoiser`: build delta\'s network with as many classes'
+                )
+            if delta.condition_dropout == 0:
+                raise ValueError(
+                    "the base can be sampled with guidance, which asks delta without a class, too: "
+                    "`denoiser.condition_dropout` must be above 0 (0.1)"
+                )
         self.factors.data = torch.ones(len(data), device=self.factors.device)
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
@@ -113,20 +133,23 @@ class InvDiffDelta(Method):
             for number, one in enumerate(eps):
                 t = torch.full((len(batch),), (number + 0.5) / self.noises, device=eps.device)
                 same = one.expand_as(batch.images)
-                output = self.denoiser(self.denoiser.process.add_noise(batch.images, same, t), t, self.told(batch))
+                x_t, told = self.denoiser.process.add_noise(batch.images, same, t), self.told(batch.condition)
+                output = self.denoiser(x_t, t, told)
                 errors += self.denoiser.output_error(output, batch.images, same).double() / self.noises
             found.append(errors)
         return torch.cat(found)
 
-    def told(self, batch: Batch) -> Condition:
+    def told(self, given: Condition) -> Condition:
         """What the base is conditioned on."""
-        return batch.condition if self.denoiser.takes_labels else None
+        return given if self.denoiser.takes_labels else None
 
     def rollout(self, batch: Batch) -> Sum:
         noised = noise(self.generator.process, batch, self.times(self.generator.process, batch.draws, len(batch)))
+        drops = self.generator.takes_labels and self.denoiser.takes_guidance
+        given = self.generator.condition_with_dropout(batch) if drops else batch.condition
         with torch.no_grad():
-            base = self.denoiser(noised.x_t, noised.t, self.told(batch)).output
-        delta = self.generator(noised.x_t, noised.t, batch.condition)
+            base = self.denoiser(noised.x_t, noised.t, self.told(given)).output
+        delta = self.generator(noised.x_t, noised.t, given)
         target = self.generator.target(noised.x_0, noised.eps, noised.t)
         both, alone = ((output - target).square().flatten(1).mean(1) for output in (base + delta.output, base))
         return Sum(both, alone)

@@ -59,11 +59,15 @@ class SceneGenie(CheapGuidance):
     ):
         super().__init__(classifier, weight=weight, graph=graph, variance=variance, interval=interval, allow=allow)
         wanted = [classes] if isinstance(classes, int) else list(classes)
+        for box in boxes:
+            if not isinstance(box, Sequence) or len(box) != 4:
+                raise ValueError(
+                    f"`boxes={boxes}` must be lists of left, upper, right and lower end, one for each object"
+                )
+            if not 0 <= box[0] < box[2] <= 1 or not 0 <= box[1] < box[3] <= 1:
+                raise ValueError(f"`boxes={list(box)}` must be left, upper, right and lower end in [0, 1]")
         if len(wanted) != len(boxes):
             raise ValueError(f"`boxes` are {len(boxes)} and `classes` {len(wanted)}: give a class for each box")
-        for box in boxes:
-            if len(box) != 4 or not 0 <= box[0] < box[2] <= 1 or not 0 <= box[1] < box[3] <= 1:
-                raise ValueError(f"`boxes={list(box)}` must be left, upper, right and lower end in [0, 1]")
         if any(not 0 <= label < self.guide.outputs for label in wanted):
             raise ValueError(f"`classes={wanted}`: the classifier has the classes 0 to {self.guide.outputs - 1}")
         self.boxes = [list(box) for box in boxes]
