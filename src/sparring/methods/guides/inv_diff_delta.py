@@ -11,7 +11,7 @@ small network is added to the frozen denoiser, so that they become equal:
 code's, and delta starts at zero, by its last layer. Ours: the loss of an image is its denoising error at 16 stratified
 times with noises that all images share; groups of a tenth of the images at least; the gradient of the variance is taken
 at the losses of the base, a factor for each image, so that rows do not see each other; and if the base is sampled with
-guidance, both networks are told "none" for the same share of rows, since guidance asks their sum without a condition.
+guidance, both networks go without a condition for the same share of rows, since guidance asks their sum that way, too.
 """
 
 from dataclasses import dataclass
