@@ -314,7 +314,9 @@ def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
     for setting in study.settings:
         for arm in study.arms:
             if not runner.only_samples(setting, arm):
-                assert runner.config(setting, arm)["trainer"]["steps"] > 0
+                trainer = runner.config(setting, arm)["trainer"]
+                assert trainer["steps"] > 0
+                assert not {"generator", "discriminator"} & {*trainer.get("freeze", [])}  # a whole player: refused
             for system in study.arms[arm].sampling.get("with", []):
                 assert set(system) - {"name"} <= set(signature(class_of(system["name"])).parameters)
                 named = [value for value in system.values() if str(value).startswith("ARMS/")]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Digits, Draws
 from sparring.discriminators import Given, PlainDiscriminator, ReconstructingDiscriminator
 from sparring.discriminators.reconstructing import quadrant
 from sparring.generators import LatentGenerator
@@ -97,6 +97,36 @@ def test_reconstruction_teaches_the_trunk_and_leaves_the_generator_alone():
     assert method.discriminator.halved.net.read_in.weight.grad is not None
     assert all(p.grad is not None for p in method.discriminator.decoders.parameters())
     assert all(p.grad is None for p in method.generator.parameters())
+
+
+def test_the_image_of_another_row():
+    """The control: equal rows cost the same, and of two rows each decoder's image is compared with the other."""
+    discriminator = reconstructing()
+    for x, same in ((images(1).expand(6, -1, -1, -1), True), (images(), False)):
+        found = [
+            discriminator.reconstruction([x], Draws(0, phase="d"), shuffled=shuffled) for shuffled in (False, True)
+        ]
+        assert torch.allclose(*found) == same
+    for decoder in discriminator.decoders.values():
+        nn.init.zeros_(decoder.layers[-1].weight)
+        nn.init.zeros_(decoder.layers[-1].bias)
+    wholes = [discriminator.decoders[name] for name in ("whole", "halved")]
+    made = [decoder.register_forward_hook(lambda *_: images(2)) for decoder in wholes]
+    found = [discriminator.reconstruction([images(2)], Draws(0, phase="d"), shuffled=s) for s in (False, True)]
+    apart = (images(2) - images(2).flip(0)).abs().mean()
+    empty = [e - 2 * s * apart for e, s in zip(found, (0, 1), strict=True)]
+    assert all(0 < e < 1.2 for e in empty)  # what is left is the quadrant of nothing, about 0.8
+    assert found[1] > found[0] + apart
+    [hook.remove() for hook in made]
+
+
+def test_it_measures_how_much_higher_training_images_are_scored():
+    data, method = Digits(), fastgan()
+    method.discriminator.logits = lambda features, given: features[0].mean((1, 2, 3))
+    held = data.holdout().images(len(data.holdout()))
+    expected = data.images(960).mean() - held[torch.arange(960) % len(held)].mean()
+    found = method.measures(method.generator, data, Draws(0))
+    assert found == {"overfitting": pytest.approx(expected.item(), abs=1e-6)}
 
 
 def test_without_reconstruction_the_decoders_rest():

@@ -75,6 +75,18 @@ def test_codes_of_other_rows_rest_and_those_of_the_batch_learn(tmp_path):
     assert moved == [16, 16]
 
 
+def test_frozen_codes_stay_where_they_were_drawn(tmp_path):
+    """The control of the study, with the rate that the recipe has for codes that learn."""
+    data, alike = GaussianMixture(num_samples=64), glo()
+    optimizer = AdamW(lr=1e-2, betas=(0.0, 0.99), lr_of={"codes": 0.1})
+    settings = {"steps": 2, "batch_size": 16, "num_samples": 9, "tracker": None, "freeze": ["codes"]}
+    run = Trainer(glo(), data, out=tmp_path / "run", generator_optimizer=optimizer, **settings)
+    run.fit()
+    alike.size_for(data)
+    alike.prepare(data)
+    assert torch.equal(run.method.codes.weight, alike.codes.weight)
+
+
 def test_samples_have_the_mean_and_covariance_of_the_codes():
     codes = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
         [[0.5, 0.2, 0.0], [0.0, 0.1, 0.3], [0.0, 0.0, 0.2]]

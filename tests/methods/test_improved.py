@@ -1,11 +1,15 @@
 """Improved-GAN: each technique by hand, some labels, and what goes together."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from gan_parts import batch, discriminator, generator, latents, points
+from torch import nn
 from torch.nn.functional import cross_entropy, softplus
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Draws, GaussianMixture
+from sparring.discriminators import PlainDiscriminator
 from sparring.methods.gan.improved import ImprovedGAN
 from sparring.networks.frozen import MovingCopy
 
@@ -93,3 +97,37 @@ def test_what_does_not_go_together():
     method = ImprovedGAN(generator(), discriminator(3), smoothing=0, labelled=0.5)
     with pytest.raises(ValueError, match="`labelled=0.5`: the data has no labels, or does not say which row is which"):
         method.rollout(Batch(points(), batch().labels, Draws(0)))
+
+
+@pytest.mark.parametrize("matching", [False, True])
+def test_logits_of_other_classes_than_the_datas_are_refused(matching):
+    settings = dict(smoothing=0, labelled=0.5, feature_matching=matching)
+    for outputs in (3, 4):
+        method = ImprovedGAN(generator(), discriminator(outputs, last="read_out"), **settings)
+        method.size_for(SimpleNamespace(num_classes=3))
+        rollout = method.rollout(batch())
+        if outputs == 3:
+            assert method.discriminator_loss(batch("discriminator"), rollout)["adversarial"].isfinite()
+        else:
+            with pytest.raises(ValueError, match=r"takes logits \[B, 3\] and labels, and got logits \(6, 4\)"):
+                method.discriminator_loss(batch("discriminator"), rollout)
+
+
+class Nearest(nn.Module):
+    """Logits of the classes by the distance from their means."""
+
+    def __init__(self, centres):
+        super().__init__()
+        self.centres = nn.Parameter(centres)
+
+    def forward(self, x):
+        return -torch.cdist(x.flatten(1), self.centres)
+
+
+def test_the_accuracy_of_its_classes_is_measured():
+    data = GaussianMixture(num_samples=200)
+    centres = torch.stack([data.images(200)[data.labels(200) == k].mean(0).flatten() for k in range(8)])
+    for logits, expected in ((centres, 1.0), (centres.roll(1, 0), 0.0)):
+        method = ImprovedGAN(generator(), PlainDiscriminator(net=Nearest(logits)), smoothing=0, labelled=0.5)
+        assert method.measures(method.generator, data, Draws(0))["accuracy"] == pytest.approx(expected, abs=0.02)
+    assert ImprovedGAN(generator(), discriminator()).measures(generator(), data, Draws(0)) == {}

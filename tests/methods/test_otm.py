@@ -6,7 +6,7 @@ from gan_parts import batch, discriminator, generator, latents, points
 from method_parts import play
 from torch import nn
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Draws, StoredImages
 from sparring.discriminators import Given, PlainDiscriminator
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.otm import OTM, Stationarity, smaller_shape
@@ -115,3 +115,14 @@ def test_a_gaussian_is_moved_to_a_gaussian_by_the_monotone_map():
         rollout = method.rollout(Batch(torch.zeros(20_000, 1, 1, 1, dtype=torch.float64), draws=Draws(1)))
     assert rollout.given.cost.mean().item() == pytest.approx((M**2 + (1 - S) ** 2) / 2, rel=0.05)
     assert method.discriminator.net.b.item() == pytest.approx(1 / S - 1, abs=0.1)
+
+
+def test_the_cost_of_what_it_makes_is_measured():
+    method = OTM(
+        LatentGenerator(Affine(M, S), latent_dim=1), PlainDiscriminator(net=Potential(0.0, 0.1)), cost_weight=3.0
+    )
+    data = StoredImages(torch.zeros(50, 1, 1, 1, dtype=torch.float64))
+    z = Draws(0, phase="measures").normal((50, 1)).double()
+    with torch.no_grad():
+        found = method.measures(method.generator, data, Draws(0, phase="measures"))
+    assert found == {"cost": pytest.approx(((M + S * z - z) ** 2).mean().item() / 2)}

@@ -5,7 +5,7 @@ import torch
 from method_parts import siamese, structure
 from torch import nn
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Draws, GaussianMixture
 from sparring.discriminators import PlainDiscriminator
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.wgan import WGAN
@@ -101,6 +101,16 @@ def test_its_losses_by_hand():
     loss = method.generator_loss(batch("generator"), rollout)["adversarial"]
     torch.testing.assert_close(loss, -method.discriminator.net(fake).mean())
     assert list(wgan().discriminator_loss(batch("discriminator"), rollout)) == ["adversarial"]
+
+
+def test_it_measures_the_distance_that_its_gap_estimates():
+    """Fakes that are the held-out points, moved."""
+    data, shift = GaussianMixture(num_samples=100), torch.tensor([0.6, -0.8]).view(2, 1, 1)
+    moved = data.holdout().images(100) + shift
+    method = WGAN(LatentGenerator(Fixed(moved), latent_dim=1), PlainDiscriminator(net=Perceptron(width=8, depth=1)))
+    with torch.no_grad():
+        found = method.measures(method.generator, data, Draws(0, phase="measures"))
+    assert found == {"earth_mover": pytest.approx(1.0, rel=1e-4)}
 
 
 @pytest.mark.parametrize("discriminator", [siamese, structure])

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from sparring.metrics.classes import class_coverage, class_histogram, inception_score
-from sparring.metrics.toys import good_share, modes_covered, sliced_wasserstein
+from sparring.metrics.toys import good_share, modes_covered, sliced_wasserstein, wasserstein
 
 
 def _certain(classes: list[int], num_classes: int = 4) -> torch.Tensor:
@@ -39,6 +39,17 @@ def test_inception_score_between_one_and_the_number_of_classes() -> None:
 def test_sliced_wasserstein_in_one_dimension_is_scipys(n: int, m: int) -> None:
     x, y = torch.randn(n, 1), torch.randn(m, 1) * 2 + 1
     assert sliced_wasserstein(x, y, p=1) == pytest.approx(wasserstein_distance(x[:, 0], y[:, 0]), rel=1e-5)
+
+
+def test_the_earth_movers_distance_is_that_of_the_cheapest_assignment() -> None:
+    """Sets that differ by a shift are as far apart as that; on a line it is scipy's; other orders change nothing."""
+    x = torch.randn(40, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([3.0, 4.0]).view(2, 1, 1)
+    assert wasserstein(x, (x + shift).flip(0)) == pytest.approx(5.0, rel=1e-5)
+    a, b = x[:, 0, 0], x[:, 1, 0] + 0.3
+    assert wasserstein(a, b) == pytest.approx(wasserstein_distance(a[:, 0], b[:, 0]), rel=1e-5)
+    with pytest.raises(ValueError, match="expected twice"):
+        wasserstein(x, x[:3])
 
 
 def test_sliced_wasserstein_of_a_shift() -> None:

@@ -71,6 +71,8 @@ def test_a_condition_changes_the_logit_of_that_row_only(name):
     torch.testing.assert_close(before[1:], after[1:], rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match=f"is conditioned on `{name}`, and none was given"):
         net(x)
+    with pytest.raises(ValueError, match=f"`{name}`: the ConvDiscriminator is not conditioned on it"):
+        discriminator()(x, **{name: BESIDE[name][0]})
 
 
 @pytest.mark.parametrize("name", BESIDE)

@@ -145,3 +145,12 @@ def test_statistics():
     assert float(statistics["logit_fake"]) == pytest.approx(-2 / 3)
     assert float(statistics["accuracy"]) == pytest.approx((2 / 3 + 1 / 3) / 2)  # a fake at 0 counts as wrong
     assert not any(value.requires_grad for value in statistics.values())
+
+
+def test_pairs_are_told_apart_by_their_difference():
+    """The relativistic losses are the same for shifted logits, and so is the accuracy: two of three pairs are right."""
+    for shift in (0.0, 7.0):
+        found = Relativistic().statistics(Scores((R + shift).requires_grad_()), Scores(F + shift))
+        assert float(found["accuracy"]) == pytest.approx(2 / 3)
+        assert float(found["logit_real"]) == pytest.approx(0.5 + shift)
+        assert not any(value.requires_grad for value in found.values())

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from sparring.cli.main import main
 from sparring.recipes import recipe
 from sparring.recipes.compose import SECTIONS, compose, decides_process, filled, names_network, read, shipped
+from sparring.recipes.recipe import parse
 from sparring.recipes.spelling import check_flags
 from sparring.training import Trainer
 
@@ -402,3 +404,28 @@ def test_data_of_a_methods_own_keeps_nothing_of_what_settings_say_of_theirs(sett
     assert data["class_path"] == "sparring.data.UnpairedData"
     assert own.items() <= data["init_args"].items()
     assert not {"group_column", "pad", "side"} & set(data["init_args"])
+
+
+def test_an_argument_of_a_class_within_a_class_can_be_set_to_null():
+    made = compose("am_gan", "ring")
+    before = deepcopy(made)
+    flags = ["--generator.net.num_classes", "null", "--generator.num_classes=null", "--generator.net.depth=4"]
+    flags += [
+        "--method.discriminator.init_args.clip=0.1",
+        "--method.discriminator.last=null",
+        "--method.penalty",
+        "null",
+    ]
+    _, parsed = parse(made, flags, tuned=False)
+    assert made == before
+    generator, method = parsed.generator.init_args, parsed.method.init_args
+    assert (generator.num_classes, generator.net.init_args.num_classes, generator.net.init_args.depth) == (
+        None,
+        None,
+        4,
+    )
+    assert (method.discriminator.init_args.clip, method.discriminator.init_args.last) == (0.1, None)
+    assert method.discriminator.init_args.net.init_args.out_shape == [9]
+    assert method.penalty is None
+    with pytest.raises(ValueError, match="nonsense"):
+        parse(made, ["--generator.net.nonsense", "null"], tuned=False)

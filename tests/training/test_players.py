@@ -197,6 +197,17 @@ def test_the_learning_rate_of_a_named_part(tmp_path):
     assert moved["generator.net.read_out.weight"] == pytest.approx(1e-2, rel=1e-3)
 
 
+def test_a_frozen_part_needs_no_rate_of_its_own(tmp_path):
+    """A recipe that gives a part its rate can be run with that part frozen."""
+    settings = AdamW(lr=1e-2, lr_of={"projector": 1e-3, "generator.net.read_out": 1e-4})
+    assert settings.without(["projector"]) == replace(settings, lr_of={"generator.net.read_out": 1e-4})
+    assert settings.without(["generator.net", "projector.bias"]) == replace(settings, lr_of={"projector": 1e-3})
+    run = trainer(tmp_path / "run", with_projector(), steps=1, generator_optimizer=settings, freeze=["projector"])
+    run.fit()
+    start = with_projector().projector.state_dict()
+    assert all(torch.equal(now, start[name]) for name, now in run.method.projector.state_dict().items())
+
+
 def test_frozen_parts_rest_and_are_kept_once(tmp_path):
     run = trainer(tmp_path / "run", freeze=["generator.net.hidden.0", "discriminator.read_out.bias"])
     folder, start = run.fit(), points_gan().state_dict()

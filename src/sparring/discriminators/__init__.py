@@ -5,7 +5,7 @@ from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.denoiser_copy import DenoiserDiscriminator
 from sparring.discriminators.denoiser_heads import DenoiserHeads
 from sparring.discriminators.diffusion_classifier import DiffusionClassifier
-from sparring.discriminators.discriminator import Discriminator, Features, Given, Views, check_single
+from sparring.discriminators.discriminator import Discriminator, Features, Given, Views, check_single, check_told
 from sparring.discriminators.field import fields_of
 from sparring.discriminators.losses import discriminator_losses, generator_loss
 from sparring.discriminators.middle_head import DenoiserAndHead, MiddleHead
@@ -40,6 +40,7 @@ __all__ = [
     "StructureDiscriminator",
     "Views",
     "check_single",
+    "check_told",
     "discriminator_losses",
     "fields_of",
     "generator_loss",

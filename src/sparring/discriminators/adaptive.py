@@ -100,6 +100,10 @@ class Adaptive(Discriminator):
     def scores(self, candidates: Sequence[Features], given: Given) -> list[Scores]:
         return self.discriminator.scores(candidates, given)
 
+    @property
+    def takes_labels(self) -> bool:
+        return self.discriminator.takes_labels
+
     def field(self, x: Tensor, given: Given) -> dict[str, Tensor]:
         return self.discriminator.field(x, given)
 

@@ -122,6 +122,11 @@ class Discriminator(nn.Module, ABC):
         return {}
 
     @property
+    def takes_labels(self) -> bool:
+        """Whether `logits` may depend on `Given.labels`; by default it is taken to."""
+        return True
+
+    @property
     def needs_images(self) -> bool:
         """Whether `prepare` looks at the images."""
         return False
@@ -134,6 +139,16 @@ class Discriminator(nn.Module, ABC):
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if batches of `batch_size` rows cannot work."""
+
+
+def check_told(discriminator: Discriminator, takes_labels: bool) -> None:
+    """Raises ValueError for fakes of classes that the discriminator is not told, so that any class would do."""
+    if takes_labels and not discriminator.takes_labels:
+        raise ValueError(
+            f"the generator is class-conditional and {type(discriminator).__name__} is not told the classes, which "
+            "would then mean nothing: set `num_classes` for it, too (of a network, with `labels` in `given`), or for "
+            "neither"
+        )
 
 
 def check_single(discriminator: Discriminator) -> None:

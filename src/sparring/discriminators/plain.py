@@ -112,6 +112,10 @@ class PlainDiscriminator(Discriminator):
             logits = logits + at_least_float32(self.read_minibatch(self.minibatch(hidden))).view_as(logits)
         return Scores(logits, features, hidden=hidden)
 
+    @property
+    def takes_labels(self) -> bool:
+        return "labels" in self.given
+
     def beside(self, given: Given) -> dict[str, Tensor]:
         """What the network takes beside the images, by name."""
         known = {"labels": given.labels, "t": given.t, "x_t": given.x_t}

@@ -53,6 +53,10 @@ class ProjectedDiscriminator(OnFrozenBackbone):
         self.heads = nn.ModuleList(Head(channels=c, width=width, out_channels=out_channels) for c in channels)
         self.classes = None if num_classes is None else nn.Embedding(num_classes, width)
 
+    @property
+    def takes_labels(self) -> bool:
+        return self.classes is not None
+
     def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
         """The inputs of the heads: the backbone's maps of the augmented images, mixed if that is set."""
         maps = super().features(x, given, draws)

@@ -64,23 +64,29 @@ class ReconstructingDiscriminator(Discriminator):
         half = self.halved.logits([F.avg_pool2d(features[0], 2)], given)
         return torch.stack([whole.view(len(whole)), half.view(len(half))], 1)
 
-    def reconstruction(self, features: Features, draws: Draws) -> Tensor:
+    @property
+    def takes_labels(self) -> bool:
+        return self.discriminator.takes_labels
+
+    def reconstruction(self, features: Features, draws: Draws, *, shuffled: bool = False) -> Tensor:
         """Sum over the decoders of the mean absolute difference between what they make and what was seen, in float32.
 
         Args:
             features: of real images; those of fakes would hand the generator's images to the decoders.
             draws: which quadrant of each row.
+            shuffled: compare with what was seen of another row: a control.
         """
         (x,) = features
+        aim = x.roll(1, 0) if shuffled else x
         net, half = self.discriminator.net, self.halved.net
         assert isinstance(net, ConvDiscriminator)
         assert isinstance(half, ConvDiscriminator)
         maps = net.maps(x)
         part = draws.integers(4, (len(x),)).to(x.device)
         made = [
-            (self.decoders["whole"](maps[-1]), x),
-            (self.decoders["halved"](half.maps(F.avg_pool2d(x, 2))[-1]), x),
-            (self.decoders["quadrant"](quadrant(maps[-1 - self.level], part)), quadrant(x, part)),
+            (self.decoders["whole"](maps[-1]), aim),
+            (self.decoders["halved"](half.maps(F.avg_pool2d(x, 2))[-1]), aim),
+            (self.decoders["quadrant"](quadrant(maps[-1 - self.level], part)), quadrant(aim, part)),
         ]
         errors = [at_least_float32(found - seen).abs().mean() for found, seen in made]
         return torch.stack(errors).sum()

@@ -57,6 +57,10 @@ class SlicedDiscriminator(Discriminator):
         """The scores of each batch of candidates, with `direction` and, as `hidden`, the input of the last layer."""
         return [self._score(features, given) for features in candidates]
 
+    @property
+    def takes_labels(self) -> bool:
+        return self.discriminator.takes_labels
+
     def _score(self, features: Features, given: Given) -> Scores:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
 

@@ -1,4 +1,4 @@
-"""Point clouds and 2-D densities: sliced Wasserstein distance, modes covered, share of good samples."""
+"""Point clouds and 2-D densities: Wasserstein distances, modes covered, share of good samples."""
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ def sliced_wasserstein(x: Tensor, y: Tensor, *, projections: int = 256, p: int =
     middles = jumps.to(x.device) - widths / 2
     steps = [rows[(middles * len(rows)).long().clamp(max=len(rows) - 1)] for rows in (a, b)]
     return float(((steps[0] - steps[1]).abs().pow(p) * widths[:, None]).sum(0).mean() ** (1 / p))
+
+
+def wasserstein(x: Tensor, y: Tensor) -> float:
+    """Earth mover's distance of as many points [n, ...] as [n, ...] (flattened): their cheapest assignment, exact.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    x, y = as_double(x).flatten(1), as_double(y).flatten(1)
+    if not len(x) or x.shape != y.shape:
+        raise ValueError(f"points have the shapes {tuple(x.shape)} and {tuple(y.shape)}, expected twice [n, d]")
+    costs = torch.cdist(x, y).cpu().numpy()
+    return float(costs[linear_sum_assignment(costs)].mean())
 
 
 def good_share(samples: Tensor, centres: Tensor, radius: float) -> float:

@@ -36,7 +36,7 @@ class ConvDiscriminator(nn.Module):
         out_shape: Shape of a row of the output, if it is not a single logit.
 
     Raises:
-        ValueError: Sizes that do not fit; in `forward`, what it is conditioned on is missing.
+        ValueError: Sizes that do not fit; in `forward`, what it is conditioned on is missing, or there is more.
     """
 
     def __init__(
@@ -91,13 +91,16 @@ class ConvDiscriminator(nn.Module):
         self, x: Tensor, *, t: Tensor | None = None, x_t: Tensor | None = None, joined: Tensor | None = None
     ) -> list[Tensor]:
         """The map of each resolution, the finest first: [B, width, H, W], [B, width, H / 2, W / 2] …"""
-        if self.neighbour:
-            x = torch.cat([x, needed(x_t, "x_t", "neighbour")], 1)
+        check_told(x_t, self.neighbour, "x_t", "neighbour")
+        check_told(t, self.time_embedding is not None, "t", "time")
+        check_told(joined, self.joined_embedding is not None, "joined", "joined")
+        if x_t is not None:
+            x = torch.cat([x, x_t], 1)
         embedded = None
-        if self.time_steps is not None and self.time_embedding is not None:
-            embedded = self.time_embedding(self.time_steps(1000 * needed(t, "t", "time")).to(x.dtype))
-        if self.joined_embedding is not None:
-            vector = self.joined_embedding(needed(joined, "joined", "joined"))
+        if t is not None and self.time_steps is not None and self.time_embedding is not None:
+            embedded = self.time_embedding(self.time_steps(1000 * t).to(x.dtype))
+        if joined is not None and self.joined_embedding is not None:
+            vector = self.joined_embedding(joined)
             embedded = vector if embedded is None else embedded + vector
         x = self.read_in(x)
         found = []
@@ -128,11 +131,12 @@ class ConvDiscriminator(nn.Module):
         """Logits [B], or [B, *out_shape], of images [B, C, H, W], times [B], noisier images [B, C, H, W], vectors
         [B, joined] and labels [B].
         """
+        check_told(labels, self.class_embedding is not None, "labels", "num_classes")
         features = self.features(x, t=t, x_t=x_t, joined=joined)
         logits = self.read_out(features).view(len(x), *self.out_shape)
-        if self.class_embedding is None:
+        if labels is None or self.class_embedding is None:
             return logits
-        embedded = self.class_embedding(needed(labels, "labels", "num_classes"))
+        embedded = self.class_embedding(labels)
         projected = (embedded * features).sum(1) / features.shape[1] ** 0.5
         return logits + projected.view(len(x), *[1] * len(self.out_shape))
 
@@ -172,12 +176,9 @@ class Spread(nn.Module):
         return torch.cat([x, channel], 1)
 
 
-def needed(value: Tensor | None, name: str, setting: str) -> Tensor:
-    """What a discriminator is conditioned on.
-
-    Raises:
-        ValueError: it was not given.
-    """
-    if value is None:
+def check_told(value: Tensor | None, takes: bool, name: str, setting: str) -> None:
+    """Raises ValueError if what a discriminator is conditioned on is missing, or if it got what it never looks at."""
+    if takes and value is None:
         raise ValueError(f"`{setting}`: the ConvDiscriminator is conditioned on `{name}`, and none was given")
-    return value
+    if value is not None and not takes:
+        raise ValueError(f"`{name}`: the ConvDiscriminator is not conditioned on it: set `{setting}`, or give none")

@@ -44,6 +44,8 @@ class Objective(ABC):
 
     needs_real: bool = False
     """Whether the generator's loss also takes the scores of real images."""
+    takes_labels: bool = False
+    """Whether the generator's loss depends on the classes that its fakes are of."""
 
     @abstractmethod
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
@@ -200,6 +202,11 @@ class Relativistic(Objective):
             raise ValueError("`Relativistic` compares fakes with reals: pass the scores of `real` to `generator` too")
         return softplus(self._gap(real, fake)).mean()
 
+    def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """`accuracy` is the share of pairs whose real logit is the larger one, since only differences have a zero."""
+        right = {"accuracy": (self._gap(real, fake).detach() > 0).float().mean()}
+        return discriminator_statistics(real, fake) | right
+
     @staticmethod
     def _gap(real: Scores, fake: Scores) -> Tensor:
         if real.logits.shape != fake.logits.shape:
@@ -229,7 +236,7 @@ class Sliced(Objective):
         if direction_weight < 0:
             raise ValueError(f"`direction_weight={direction_weight}` must be 0 or more")
         self.base, self.direction_weight = base, direction_weight
-        self.needs_real = base.needs_real
+        self.needs_real, self.takes_labels = base.needs_real, base.takes_labels
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         if real.direction is None or fake.direction is None:

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy, softplus
 from sparring.networks.precision import at_least_float32
 from sparring.objectives.adversarial import Objective, Scores, discriminator_statistics
 
+Target = Literal["given", "dynamic", "shuffled"]
+
 
 class KPlusOne(Objective):
     """K classes of reals and one of fakes: logits [B, K+1, ...], the last for fake, labels [B, ...].
@@ -20,25 +22,32 @@ class KPlusOne(Objective):
     K = 1 it is the non-saturating objective of `l_1 - l_2`.
 
     Args:
-        target: class that a fake should be taken for: the "given" one or, "dynamic", that of its largest logit.
+        target: class that a fake should be taken for: the "given" one or, "dynamic", that of its largest logit; or one
+            that is "shuffled" over the rows: a control.
         weights: factor of the terms of each class, but not of fakes; `inverse_frequency` of pixels. None: 1.
+        num_classes: K of the data; with it, logits of another number are refused.
 
     Raises:
         ValueError: in the losses, scores without labels, or of another shape or number of classes.
     """
 
     def __init__(
-        self, *, target: Literal["given", "dynamic"] = "given", weights: Sequence[float] | None = None
+        self,
+        *,
+        target: Target = "given",
+        weights: Sequence[float] | None = None,
+        num_classes: int | None = None,
     ) -> None:
-        self.target, self.weights = target, None if weights is None else tuple(weights)
+        self.target, self.weights, self.num_classes = target, None if weights is None else tuple(weights), num_classes
+        self.takes_labels = target != "dynamic"
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         called_fake = at_least_float32(fake.logits).log_softmax(1)[:, -1]
         return self._cross_entropy(real.logits, self._labels(real)) - called_fake.mean()
 
     def generator(self, fake: Scores, real: Scores | None = None) -> Tensor:
-        labels = self._labels(fake) if self.target == "given" else fake.logits[:, :-1].argmax(1)
-        return self._cross_entropy(fake.logits, labels)
+        labels = fake.logits[:, :-1].argmax(1) if self.target == "dynamic" else self._labels(fake)
+        return self._cross_entropy(fake.logits, labels.roll(1, 0) if self.target == "shuffled" else labels)
 
     @torch.no_grad()
     def statistics(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
@@ -57,10 +66,12 @@ class KPlusOne(Objective):
         logits, labels = scores.logits, scores.labels
         if labels is None:
             raise ValueError("`KPlusOne` is of classes, and the data has no labels")
-        if logits.ndim != labels.ndim + 1 or logits.shape[2:] != labels.shape[1:]:
+        fits = logits.ndim == labels.ndim + 1 and self.num_classes in (None, logits.shape[1] - 1)
+        if not fits or logits.shape[2:] != labels.shape[1:]:
             raise ValueError(
                 f"`KPlusOne` takes logits [B, K+1, ...] of labels [B, ...], and got {tuple(logits.shape)} of "
                 f"{tuple(labels.shape)}: give the discriminator an output for each class and one for fakes"
+                f"{'' if self.num_classes is None else f', {self.num_classes} + 1'}"
             )
         return labels
 
@@ -111,24 +122,27 @@ class SemiSupervised(Objective):
     Args:
         labelled: share of the rows with a label.
         unlabelled_weight: factor of the last two means.
+        num_classes: K of the data; with it, logits of another number are refused.
 
     Raises:
         ValueError: a share outside (0, 1], a negative weight; in the losses, logits of other shape.
     """
 
-    def __init__(self, *, labelled: float = 1.0, unlabelled_weight: float = 1.0) -> None:
+    def __init__(
+        self, *, labelled: float = 1.0, unlabelled_weight: float = 1.0, num_classes: int | None = None
+    ) -> None:
         if not 0 < labelled <= 1 or unlabelled_weight < 0:
             raise ValueError(
                 f"`labelled={labelled}`, `unlabelled_weight={unlabelled_weight}`: the share of rows with a label lies "
                 "in (0, 1], the weight is 0 or more"
             )
-        self.labelled, self.unlabelled_weight = labelled, unlabelled_weight
+        self.labelled, self.unlabelled_weight, self.num_classes = labelled, unlabelled_weight, num_classes
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
-        if real.labels is None or real.logits.ndim != 2:
+        if real.labels is None or real.logits.ndim != 2 or self.num_classes not in (None, real.logits.shape[1]):
             raise ValueError(
-                f"`SemiSupervised` takes logits [B, K] and labels, and got logits {tuple(real.logits.shape)} and "
-                f"{'no' if real.labels is None else tuple(real.labels.shape)} labels"
+                f"`SemiSupervised` takes logits [B, {self.num_classes or 'K'}] and labels, and got logits "
+                f"{tuple(real.logits.shape)} and {'no' if real.labels is None else tuple(real.labels.shape)} labels"
             )
         l_real, l_fake = at_least_float32(real.logits), at_least_float32(fake.logits)
         classes = cross_entropy(l_real, real.labels.clamp_min(0), reduction="none")

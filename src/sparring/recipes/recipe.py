@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from glob import glob
 from importlib.util import find_spec
 from inspect import signature
@@ -152,7 +153,8 @@ def parser(tuned: bool, section: str = "denoiser") -> Any:
 def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, Any]:
     """Parser and namespace of a recipe with the flags laid over it and every default filled in."""
     options = parser(tuned, of_generator(recipe))
-    sections = {name: recipe[name] for name in SECTIONS if recipe.get(name) is not None}
+    sections = {name: deepcopy(recipe[name]) for name in SECTIONS if recipe.get(name) is not None}
+    flags = without_nulls(sections, flags)
     try:
         return options, options.parse_args([f"--config={yaml.safe_dump(sections)}", *flags])
     except Exception as error:  # jsonargparse raises many kinds
@@ -162,6 +164,40 @@ def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, A
         if "missing" in recipe and "required" in text:
             raise ValueError(f"{text}: it would be {recipe['missing']}") from None
         raise ValueError(text + suggestion(text, [action.dest for action in options._actions])) from None
+
+
+def without_nulls(sections: dict[str, Any], flags: Sequence[str]) -> list[str]:
+    """The flags but those that set an argument of a class within a class to null, which are written into the sections.
+
+    As a flag jsonargparse would hand such a null on as a word.
+    """
+    left, words = [], list(flags)
+    while words:
+        flag = words.pop(0)
+        name, equals, value = flag.partition("=")
+        value = value if equals or not words else words[0]
+        if value != "null" or not set_to_null(sections, name.removeprefix("--")):
+            left.append(flag)
+        elif not equals:
+            words.pop(0)
+    return left
+
+
+def set_to_null(sections: dict[str, Any], name: str) -> bool:
+    """Sets what a dotted name stands for to null, if it belongs to a class within a class; whether it does."""
+    *parents, last = [part for part in name.split(".") if part != "init_args"]
+    place: Any = sections
+    classes = 0
+    for part in parents:
+        place = place.get(part)
+        if not isinstance(place, dict):
+            return False
+        if "class_path" in place:
+            place, classes = place.setdefault("init_args", {}), classes + 1
+    if classes < 2:
+        return False
+    place[last] = None
+    return True
 
 
 def suggestion(text: str, flags: list[str]) -> str:

@@ -1,7 +1,8 @@
 """One player's optimiser: AdamW, gradient clipping and a learning rate that is a function of only the step."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -54,6 +55,11 @@ class AdamW:
             raise ValueError(f"`weight_decay={self.weight_decay}` must be 0 or more")
         if self.warmup_steps < 0:
             raise ValueError(f"`warmup_steps={self.warmup_steps}` must be 0 or more")
+
+    def without(self, frozen: Sequence[str]) -> "AdamW":
+        """The same without the rates of parts that are not trained, by their names."""
+        rates = {part: rate for part, rate in self.lr_of.items() if not any(is_below(part, name) for name in frozen)}
+        return replace(self, lr_of=rates)
 
 
 class Player:

@@ -210,12 +210,11 @@ class Trainer:
         scaled = precision == "fp16"
         trained = trained_by(method)
         warmup = discriminator_warmup_steps
-        self.generator = Player("generator", trained["generator"], generator_optimizer, steps, scaled, warmup)
+        optimizers = [settings.without(freeze) for settings in (generator_optimizer, discriminator_optimizer)]
+        self.generator = Player("generator", trained["generator"], optimizers[0], steps, scaled, warmup)
         self.players = [self.generator]
         if method.discriminator is not None:
-            self.players.append(
-                Player("discriminator", trained["discriminator"], discriminator_optimizer, steps, scaled)
-            )
+            self.players.append(Player("discriminator", trained["discriminator"], optimizers[1], steps, scaled))
         self.balance = None if discriminator_accuracy is None else Balance(discriminator_accuracy)
         self.alternate = Step(
             method,

@@ -27,6 +27,7 @@ from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Bridge, Generator
 from sparring.methods.method import Losses, Method, held_out, moving_copy
+from sparring.metrics.toys import sliced_wasserstein
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process.bridge import bridge, bridge_posterior
 
@@ -127,9 +128,14 @@ class ASBM(Method):
             self.drawn_by[1].refreeze(self.generator)
 
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
-        """Transport cost: mean squared distance (a sum over pixels) of held-out sources and what is made of them."""
+        """`cost`, the mean squared distance (a sum over pixels) of held-out sources and what is made of them.
+
+        And `distance`, the sliced Wasserstein distance of that to held-out images: a network that has learned nothing
+        moves hardly anything, so that a low cost says something only where this is low, too.
+        """
         assert isinstance(generator, Bridge)
         batch = held_out(data, draws)
         assert batch.source is not None
         made = generator.walk(batch.source, draws.normal((len(batch), generator.noise_dim)))
-        return {"cost": (made - batch.source).square().flatten(1).sum(1).mean().item()}
+        cost = (made - batch.source).square().flatten(1).sum(1).mean().item()
+        return {"cost": cost, "distance": sliced_wasserstein(made, batch.images)}

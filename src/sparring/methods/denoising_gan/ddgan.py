@@ -25,6 +25,7 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
+    check_told,
     fields_of,
     generator_loss,
 )
@@ -72,6 +73,7 @@ class DDGAN(Method):
         penalty: Penalty | list[Penalty] | None = None,
     ):
         check_single(discriminator)
+        check_told(discriminator, generator.takes_labels)
         super().__init__(generator, discriminator)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
         set_timesteps(scheduler, num_steps)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, check_told, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_weights
 from sparring.objectives import NonSaturating, Penalty, Wasserstein, penalties_of
@@ -63,6 +63,7 @@ class RGM(Method):
     ):
         check_weights(fidelity_weight=fidelity_weight, adversarial_weight=adversarial_weight)
         check_single(discriminator)
+        check_told(discriminator, generator.takes_labels and adversarial_weight > 0)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
         set_timesteps(scheduler, num_steps)

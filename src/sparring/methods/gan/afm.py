@@ -30,6 +30,7 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
+    check_told,
     generator_loss,
 )
 from sparring.generators import Denoiser
@@ -89,6 +90,7 @@ class AFM(Method):
             )
         discriminator = discriminator or DenoiserDiscriminator(generator)
         check_single(discriminator)
+        check_told(discriminator, generator.takes_labels)
         super().__init__(generator, discriminator)
         self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)
         self.sample_steps = num_steps

@@ -13,11 +13,11 @@ Ours: absolute differences in place of a perceptual distance, residual networks 
 normalisation, sizes and rates.
 """
 
-from sparring.data import Batch
-from sparring.discriminators import ReconstructingDiscriminator, Views
-from sparring.generators import LatentGenerator
-from sparring.methods.gan.gan import GAN
-from sparring.methods.method import Losses, check_not_negative
+from sparring.data import Batch, Draws, ImageData
+from sparring.discriminators import Given, ReconstructingDiscriminator, Views
+from sparring.generators import Generator, LatentGenerator
+from sparring.methods.gan.gan import GAN, in_full_groups
+from sparring.methods.method import Losses, check_not_negative, held_out
 from sparring.objectives import Hinge, Penalty
 
 
@@ -28,6 +28,7 @@ class FastGAN(GAN):
         generator: from latents to images.
         discriminator: with decoders.
         reconstruction: weight of the reconstruction of real images.
+        shuffled: the decoders have to make the image of another row: a control.
         penalty: one penalty or several on the discriminator; the paper has none.
 
     Raises:
@@ -42,16 +43,26 @@ class FastGAN(GAN):
         discriminator: ReconstructingDiscriminator,
         *,
         reconstruction: float = 1.0,
+        shuffled: bool = False,
         penalty: Penalty | list[Penalty] | None = None,
     ):
         check_not_negative(reconstruction=reconstruction)
         super().__init__(generator, discriminator, objective=Hinge(spread=0.2), penalty=penalty)
-        self.reconstruction = reconstruction
+        self.reconstruction, self.shuffled = reconstruction, shuffled
         discriminator.decoders.requires_grad_(reconstruction > 0)
 
     def discriminator_loss(self, batch: Batch, rollout: Views) -> Losses:
         losses = super().discriminator_loss(batch, rollout)
         if self.reconstruction > 0:
-            error = self.discriminator.reconstruction(rollout.real, batch.draws)
+            error = self.discriminator.reconstruction(rollout.real, batch.draws, shuffled=self.shuffled)
             losses["reconstruction"] = self.reconstruction * error
         return losses
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`overfitting`: how much higher the mean logit of training images is than that of held-out ones."""
+        seen = Batch.of(data.images(n := min(len(data), 960)).to(draws.device), data.labels(n), draws)
+        logits = []
+        for batch in (seen, held_out(data, draws, 960)):
+            labels = None if batch.labels is None else in_full_groups(batch.labels)
+            logits.append(self.discriminator.logits([in_full_groups(batch.images)], Given(labels=labels)).mean())
+        return {"overfitting": float(logits[0] - logits[1])}

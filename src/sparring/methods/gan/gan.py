@@ -14,6 +14,7 @@ recipe has R1 (Mescheder et al., arXiv 1801.04406), without which this loss circ
 are ours.
 """
 
+import torch
 from torch import Tensor
 
 from sparring.data import Batch
@@ -22,6 +23,7 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
+    check_told,
     fields_of,
     generator_loss,
 )
@@ -39,6 +41,9 @@ class GAN(Method):
         discriminator: of single images.
         objective: what both players minimise; non-saturating when None.
         penalty: one penalty or several on the discriminator.
+
+    Raises:
+        ValueError: a class-conditional generator, and nothing that tells its classes apart.
     """
 
     generator: LatentGenerator
@@ -56,6 +61,7 @@ class GAN(Method):
         check_single(discriminator)
         super().__init__(generator, discriminator)
         self.objective = objective or NonSaturating()
+        check_told(discriminator, generator.takes_labels and not self.objective.takes_labels)
         self.penalties = penalties_of(penalty)
 
     def rollout(self, batch: Batch) -> Views:
@@ -73,3 +79,8 @@ class GAN(Method):
         if batch.labels is not None and self.generator.takes_labels:
             givens = {f"class {label}": Given(labels=label[None]) for label in batch.labels.unique()[:3]}
         return fields_of(self.discriminator, givens, points, batch.images)
+
+
+def in_full_groups(images: Tensor) -> Tensor:
+    """[960, ...] rows again and again: a number that groups of nearly every size divide, for what is measured."""
+    return images[torch.arange(960, device=images.device) % len(images)]

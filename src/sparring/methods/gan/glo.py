@@ -89,7 +89,8 @@ class GLO(Method):
         return {"pyramid": pyramid_distance(rollout.fake, batch.images).mean()}
 
     def after_step(self) -> None:
-        self.table.weight.data.copy_(in_ball(self.table.weight.data))
+        if self.table.weight.requires_grad:  # and is not frozen: a code on the sphere would move by its rounding
+            self.table.weight.data.copy_(in_ball(self.table.weight.data))
         self.move_prior()
 
     def move_prior(self) -> None:

@@ -21,11 +21,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sparring.data import Batch, derived_seed
-from sparring.discriminators import Discriminator, Views
-from sparring.generators import LatentGenerator
-from sparring.methods.gan.gan import GAN
-from sparring.methods.method import Losses, check_not_negative, moving_copy
+from sparring.data import Batch, Draws, ImageData, derived_seed
+from sparring.discriminators import Discriminator, Given, Views
+from sparring.generators import Generator, LatentGenerator
+from sparring.methods.gan.gan import GAN, in_full_groups
+from sparring.methods.method import Losses, check_not_negative, held_out, moving_copy
+from sparring.metrics.classes import class_accuracy
 from sparring.objectives import FeatureMatching, NonSaturating, Objective, Penalty, SemiSupervised
 from sparring.runs.field import Field
 
@@ -73,6 +74,12 @@ class ImprovedGAN(GAN):
         self.history_weight = history_weight
         self.past = moving_copy(nn.ModuleList([generator, discriminator])) if history_weight > 0 else None
 
+    def size_for(self, data: ImageData) -> None:
+        """Lets the semi-supervised loss refuse a discriminator of other classes than those of the data."""
+        base = self.objective.base if isinstance(self.objective, FeatureMatching) else self.objective
+        if isinstance(base, SemiSupervised):
+            base.num_classes = data.num_classes
+
     def rollout(self, batch: Batch) -> Views:
         views = super().rollout(batch)
         if self.labelled is None:
@@ -96,6 +103,15 @@ class ImprovedGAN(GAN):
         pairs = zip(now.parameters(), self.past.module[player].parameters(), strict=True)
         moved = torch.stack([(p - mean).square().sum() for p, mean in pairs if p.requires_grad])
         return {"history": self.history_weight * moved.sum()}
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`accuracy` of the discriminator's classes on up to 960 held-out images, if rows are labelled."""
+        if self.labelled is None:
+            return {}
+        batch = held_out(data, draws, 960)
+        assert batch.labels is not None
+        logits = self.discriminator(in_full_groups(batch.images), Given(), draws)[: len(batch)]
+        return {"accuracy": class_accuracy(logits, batch.labels)}
 
     def some_labels(self, batch: Batch) -> Tensor:
         """[B] labels y of the rows that have one, and -1 - y, which is only looked at for the log, of the others."""

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Given, Views
-from sparring.generators import LatentGenerator
+from sparring.generators import Generator, LatentGenerator
 from sparring.methods.gan.gan import GAN
-from sparring.methods.method import Losses
+from sparring.methods.method import Losses, held_out
 from sparring.networks.precision import at_least_float32
 from sparring.objectives import Penalty, Scores, Transport, penalties_of
 from sparring.objectives.kernel import groups
@@ -84,14 +84,24 @@ class OTM(GAN):
     def transported(self, batch: Batch, z: Tensor, source: Tensor) -> Views:
         """What the discriminator sees of the fakes of latents z, the cost of bringing them from Q(source) among it."""
         fake = self.generator(z, batch.labels)
-        cost = (self.source(source) - fake).square().flatten(1).mean(1) / 2
-        given = Given(labels=batch.labels, cost=cost, condition=(z, source))
+        given = Given(labels=batch.labels, cost=self.cost(source, fake), condition=(z, source))
         return self.discriminator.views(batch.images, fake, given, batch.draws)
 
     def generator_loss(self, batch: Batch, rollout: Views) -> Losses:
         if self.updates_per_rollout > 1:  # its rollout has no graph
             rollout = self.transported(batch, *rollout.given.condition)
         return super().generator_loss(batch, rollout)
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`cost`: the mean c of 1000 latents and what is made of them, without its weight."""
+        assert isinstance(generator, LatentGenerator)
+        batch = held_out(data, draws)
+        z = generator.latents(batch)
+        return {"cost": float(self.cost(z, generator(z, batch.labels)).mean())}
+
+    def cost(self, z: Tensor, made: Tensor) -> Tensor:
+        """c [B]: half the mean squared difference of images [B, C, H, W] and the Q of latents [B, latent_dim]."""
+        return (self.source(z) - made).square().flatten(1).mean(1) / 2
 
     def source(self, z: Tensor) -> Tensor:
         """Q(z): latents [B, latent_dim] as images [B, C, H, W]; fixed, linear."""
