@@ -7,10 +7,28 @@ import torch
 from torch import nn
 
 from sparring.data import Draws
-from sparring.discriminators import Augmented, Diffused, Given, PlainDiscriminator, SiameseDiscriminator
+from sparring.discriminators import (
+    Augmented,
+    Diffused,
+    Given,
+    PlainDiscriminator,
+    SiameseDiscriminator,
+    SlicedDiscriminator,
+    discriminator_losses,
+)
 from sparring.discriminators.adaptive import Strength
 from sparring.networks import ConvDiscriminator, Perceptron
-from sparring.objectives import Scores
+from sparring.objectives import (
+    MMD,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Relativistic,
+    Scores,
+    Sliced,
+    Transport,
+    Wasserstein,
+)
 
 
 def plain():
@@ -170,6 +188,29 @@ def test_the_other_discriminator_keeps_what_it_needs(backbone):
     found = discriminator.statistics(real, fake, views.given, 0)
     assert found["chain"].item() == 1000
     assert found["strength"].item() == 1
+
+
+def losses_with(discriminator, objective):
+    views = discriminator.views(images(), images(), Given(cost=torch.zeros(6)), Draws(0))
+    return discriminator_losses(discriminator, views, objective, [], step=0, draws=Draws(0))[0]
+
+
+@pytest.mark.parametrize(
+    "objective", [LeastSquares(), Wasserstein(), Relativistic(), Transport(), MMD(), Sliced(Wasserstein())]
+)
+def test_signs_are_looked_at_only_if_logits_have_a_zero(objective):
+    """A common shift of these logits changes no loss (or their zero lies elsewhere), but all of the signs."""
+    inner = SlicedDiscriminator(plain()) if isinstance(objective, Sliced) else plain()
+    moving, fixed = (Diffused(discriminator=inner, strength=1.0, adapt_images=n) for n in (1000, None))
+    with pytest.raises(ValueError, match="adapts its strength to the signs of logits, which say nothing with"):
+        losses_with(moving, objective)
+    assert losses_with(fixed, objective)["adversarial"].isfinite()
+    fixed.after_update()
+    assert fixed.strength.value == 1
+    for known in (NonSaturating(), Hinge()):
+        assert losses_with(moving, known)["adversarial"].isfinite()
+    with pytest.raises(ValueError, match="Diffused adapts"):
+        SlicedDiscriminator(diffused()).check_objective(objective)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def gan(classes=None):
             return self.inner(z)
 
     generator = LatentGenerator(Net(), latent_dim=2, num_classes=classes)
-    return GAN(generator, PlainDiscriminator(net=Perceptron(in_features=2, width=8, depth=1)))
+    net = Perceptron(in_features=2, width=8, depth=1, num_classes=classes)
+    return GAN(generator, PlainDiscriminator(net=net, given=[] if classes is None else ["labels"]))
 
 
 def test_a_class_conditional_gan_draws_a_field_for_three_classes():

@@ -77,10 +77,10 @@ def test_codes_of_other_rows_rest_and_those_of_the_batch_learn(tmp_path):
 
 def test_frozen_codes_stay_where_they_were_drawn(tmp_path):
     """The control of the study, with the rate that the recipe has for codes that learn."""
-    data, alike = GaussianMixture(num_samples=64), glo()
+    data, alike = GaussianMixture(num_samples=512), glo(latent_dim=16)  # some of which the ball would move once more
     optimizer = AdamW(lr=1e-2, betas=(0.0, 0.99), lr_of={"codes": 0.1})
     settings = {"steps": 2, "batch_size": 16, "num_samples": 9, "tracker": None, "freeze": ["codes"]}
-    run = Trainer(glo(), data, out=tmp_path / "run", generator_optimizer=optimizer, **settings)
+    run = Trainer(glo(latent_dim=16), data, out=tmp_path / "run", generator_optimizer=optimizer, **settings)
     run.fit()
     alike.size_for(data)
     alike.prepare(data)

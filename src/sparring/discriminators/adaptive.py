@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparring.data import Draws
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
-from sparring.objectives import Scores
+from sparring.objectives import Objective, Scores
 
 CHAIN = 1000  # steps of the longest chain
 
@@ -28,7 +28,7 @@ class Strength(nn.Module):
     Args:
         start: the number at the start.
         target: of r.
-        images: real images in which it goes from 0 to 1.
+        images: real images in which it goes from 0 to 1; None: it stays.
         every: discriminator updates from one change to the next.
 
     Raises:
@@ -39,9 +39,9 @@ class Strength(nn.Module):
     seen: Tensor
     updates: Tensor
 
-    def __init__(self, start: float, target: float, images: int, every: int = 4) -> None:
+    def __init__(self, start: float, target: float, images: int | None, every: int = 4) -> None:
         super().__init__()
-        if not 0 <= start <= 1 or not -1 <= target <= 1 or images < 1 or every < 1:
+        if not 0 <= start <= 1 or not -1 <= target <= 1 or (images is not None and images < 1) or every < 1:
             raise ValueError(
                 f"`strength={start}`, `target={target}`, `adapt_images={images}`: the strength lies in [0, 1], the "
                 "target in [-1, 1], and the images are at least 1"
@@ -63,6 +63,8 @@ class Strength(nn.Module):
     @torch.no_grad()
     def adapt(self, discriminator: Discriminator) -> None:
         """Counts an update of the discriminator, in all of its processes, and moves if that is due."""
+        if self.images is None:
+            return
         self.seen += discriminator.gather(self.pending[None]).sum(0)
         self.updates += 1
         self.pending = torch.zeros_like(self.pending)
@@ -100,6 +102,14 @@ class Adaptive(Discriminator):
     def scores(self, candidates: Sequence[Features], given: Given) -> list[Scores]:
         return self.discriminator.scores(candidates, given)
 
+    def check_objective(self, objective: Objective) -> None:
+        if self.strength.images is not None and not objective.has_zero:
+            raise ValueError(
+                f"{type(self).__name__} adapts its strength to the signs of logits, which say nothing with "
+                f"{type(objective).__name__}: use NonSaturating or Hinge, or `adapt_images=null`, and it stays"
+            )
+        self.discriminator.check_objective(objective)
+
     @property
     def takes_labels(self) -> bool:
         return self.discriminator.takes_labels
@@ -136,7 +146,7 @@ class Diffused(Adaptive):
         times: "priority" has t with a probability proportional to t - 1, "uniform" with equal ones.
         strength: at the start; T = 10 at 0.
         target: of `mean sign(D(real))`.
-        adapt_images: real images in which T goes from 10 to 1000.
+        adapt_images: real images in which T goes from 10 to 1000; None: it stays.
 
     Raises:
         ValueError: a setting out of range, or `noise_std` not above 0.
@@ -152,7 +162,7 @@ class Diffused(Adaptive):
         times: Literal["priority", "uniform"] = "priority",
         strength: float = 0.0,
         target: float = 0.6,
-        adapt_images: int = 500_000,
+        adapt_images: int | None = 500_000,
     ) -> None:
         if not noise_std > 0:
             raise ValueError(f"`noise_std={noise_std}` must be above 0")
@@ -213,7 +223,7 @@ class Augmented(Adaptive):
         policy: of `DiffAugment`.
         strength: probability at the start.
         target: of `mean sign(D(real))`.
-        adapt_images: real images in which the probability goes from 0 to 1.
+        adapt_images: real images in which the probability goes from 0 to 1; None: it stays.
 
     Raises:
         ValueError: a setting out of range, or a policy that does nothing.
@@ -226,7 +236,7 @@ class Augmented(Adaptive):
         policy: str = "color,translation,cutout",
         strength: float = 0.0,
         target: float = 0.6,
-        adapt_images: int = 500_000,
+        adapt_images: int | None = 500_000,
     ) -> None:
         super().__init__(discriminator, Strength(strength, target, adapt_images))
         self.augment = DiffAugment(policy=policy)

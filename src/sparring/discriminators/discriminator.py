@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Draws, ImageData
-from sparring.objectives import Scores
+from sparring.objectives import Objective, Scores
 
 Features = list[Tensor]
 """Of a batch of images, each [B, ...]."""
@@ -120,6 +120,9 @@ class Discriminator(nn.Module, ABC):
     def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
         """What to log of an update in step `step`, beside the objective's statistics; nothing by default."""
         return {}
+
+    def check_objective(self, objective: Objective) -> None:
+        """Raises ValueError if this discriminator cannot work with an objective."""
 
     @property
     def takes_labels(self) -> bool:

@@ -33,6 +33,7 @@ def discriminator_losses(
         draws: random numbers for the rows.
         name: of the objective's term.
     """
+    discriminator.check_objective(objective)
     due = [penalty for penalty in penalties if penalty.is_due(step)]
     candidates = [_leaves(features, differentiable=bool(due)) for features in (views.real, views.fake)]
     given = views.given

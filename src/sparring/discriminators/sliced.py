@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparring.data import Draws
 from sparring.discriminators.discriminator import Discriminator, Features, Given
 from sparring.networks.precision import at_least_float32
-from sparring.objectives import Scores
+from sparring.objectives import Objective, Scores
 
 
 class SlicedDiscriminator(Discriminator):
@@ -56,6 +56,9 @@ class SlicedDiscriminator(Discriminator):
     def scores(self, candidates: Sequence[Features], given: Given) -> list[Scores]:
         """The scores of each batch of candidates, with `direction` and, as `hidden`, the input of the last layer."""
         return [self._score(features, given) for features in candidates]
+
+    def check_objective(self, objective: Objective) -> None:
+        self.discriminator.check_objective(objective)
 
     @property
     def takes_labels(self) -> bool:

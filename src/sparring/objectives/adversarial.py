@@ -46,6 +46,8 @@ class Objective(ABC):
     """Whether the generator's loss also takes the scores of real images."""
     takes_labels: bool = False
     """Whether the generator's loss depends on the classes that its fakes are of."""
+    has_zero: bool = True
+    """Whether a logit of 0 is undecided between real and fake, so that its sign says something."""
 
     @abstractmethod
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
@@ -109,6 +111,8 @@ class LeastSquares(Objective):
     fakes and 1 for reals and for the generator. So a logit of 1/2 is undecided, and that is where accuracy counts.
     """
 
+    has_zero = False
+
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         return (at_least_float32(real.logits) - 1).square().mean() / 2 + at_least_float32(
             fake.logits
@@ -168,6 +172,8 @@ class Wasserstein(Objective):
         ValueError: a ceiling that is not above 0.
     """
 
+    has_zero = False
+
     def __init__(self, *, ceiling: float | None = None) -> None:
         if ceiling is not None and ceiling <= 0:
             raise ValueError(f"`ceiling={ceiling}` must be above 0, or the discriminator would learn nothing")
@@ -192,7 +198,7 @@ class Relativistic(Objective):
     Source: Huang et al. 2025, "The GAN is dead; long live the GAN!" (R3GAN).
     """
 
-    needs_real = True
+    needs_real, has_zero = True, False
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         return softplus(-self._gap(real, fake)).mean()
@@ -236,7 +242,7 @@ class Sliced(Objective):
         if direction_weight < 0:
             raise ValueError(f"`direction_weight={direction_weight}` must be 0 or more")
         self.base, self.direction_weight = base, direction_weight
-        self.needs_real, self.takes_labels = base.needs_real, base.takes_labels
+        self.needs_real, self.takes_labels, self.has_zero = base.needs_real, base.takes_labels, base.has_zero
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         if real.direction is None or fake.direction is None:

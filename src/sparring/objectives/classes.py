@@ -31,6 +31,8 @@ class KPlusOne(Objective):
         ValueError: in the losses, scores without labels, or of another shape or number of classes.
     """
 
+    has_zero = False  # of all logits
+
     def __init__(
         self,
         *,
@@ -89,6 +91,8 @@ class Decisions(Objective):
         classes: [B] of the fakes.
     """
 
+    has_zero = False  # of all logits
+
     def __init__(self, weights: Tensor, classes: Tensor) -> None:
         self.weights, self.classes = weights, classes
 
@@ -127,6 +131,8 @@ class SemiSupervised(Objective):
     Raises:
         ValueError: a share outside (0, 1], a negative weight; in the losses, logits of other shape.
     """
+
+    has_zero = False  # of all logits
 
     def __init__(
         self, *, labelled: float = 1.0, unlabelled_weight: float = 1.0, num_classes: int | None = None

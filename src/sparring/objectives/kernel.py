@@ -95,7 +95,7 @@ class MMD(Objective):
         ValueError: a group below 2; in the losses, a group that does not divide the rows.
     """
 
-    needs_real = True
+    needs_real, has_zero = True, False
 
     def __init__(self, *, kernel: Kernel | None = None, group: int | None = None) -> None:
         if group is not None and group < 2:
@@ -139,7 +139,7 @@ class FeatureMatching(Objective):
     def __init__(self, base: Objective, *, group: int | None = None) -> None:
         if group is not None and group < 1:
             raise ValueError(f"`group={group}`: means of at least 1 row")
-        self.base, self.group = base, group
+        self.base, self.group, self.has_zero = base, group, base.has_zero
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
         return self.base.discriminator(real, fake)

@@ -48,6 +48,8 @@ class Transport(Objective):
         ValueError: a negative weight; a conjugate of another name; in the losses, scores without a cost.
     """
 
+    has_zero = False
+
     def __init__(self, *, weight: float = 1.0, phi1: Conjugate = "softplus", phi2: Conjugate = "softplus") -> None:
         if weight < 0:
             raise ValueError(f"`weight={weight}` of the transport cost must be 0 or more")

@@ -17,7 +17,6 @@ with weight 10. Fake: one network call from noise. Q: the numbers of z are the p
 enlarged bicubically, or z is the image itself. Unbalanced transport (phi1, phi2), sizes and rates are ours.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -141,12 +140,11 @@ def smaller_shape(image_shape: tuple[int, int, int], numbers: int) -> tuple[int,
         ValueError: there is none.
     """
     channels, height, width = image_shape
-    factors = [f for f in range(1, min(height, width) + 1) if height % f == width % f == 0]
-    for f in factors:
-        if channels * (height // f) * (width // f) == numbers:
-            return channels, height // f, width // f
-    fitting = ", ".join(str(math.prod(image_shape) // f**2) for f in factors)
-    raise ValueError(
-        f"`latent_dim={numbers}`: transport begins at an image of noise, and those of {channels}x{height}x{width} or "
-        f"smaller have {fitting} numbers"
-    )
+    sides = [(height // f, width // f) for f in range(1, min(height, width) + 1) if height % f == width % f == 0]
+    shapes = {channels * h * w: (channels, h, w) for h, w in sides}
+    if numbers not in shapes:
+        raise ValueError(
+            f"`latent_dim={numbers}`: transport begins at an image of noise, and those of {channels}x{height}x{width} "
+            f"or smaller have {', '.join(map(str, shapes))} numbers"
+        )
+    return shapes[numbers]
