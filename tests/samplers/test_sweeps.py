@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from cases import pair
@@ -59,6 +60,36 @@ def test_a_png_says_how_it_was_made(tmp_path):
     with Image.open(files[1]) as picture:
         pixels = torch.tensor(list(picture.getdata())).view(8, 8)
     assert torch.equal(pixels, ((alone[0] + 1) * 127.5).round().long())
+
+
+@pytest.mark.parametrize("ending", ["grid.png", "folder"])
+def test_a_png_holds_the_classes_of_its_images_so_that_one_can_be_drawn_again(ending, tmp_path, capsys):
+    """Without --labels classes are drawn in turn: an image by itself would be of the first."""
+    run, several, one = tmp_path / "run", tmp_path / ending, tmp_path / "one.png"
+    words = [
+        "--on",
+        "digits-classes",
+        "--trainer.steps",
+        "1",
+        "--trainer.num_samples",
+        "1",
+        "--trainer.tracker",
+        "none",
+    ]
+    assert main(["fit", "diffusion", *words, "--out", str(run)]) == 0
+    sample = ["sample", str(run), "--steps", "2", "--scale", "1"]
+    assert main([*sample, "--seed", "5", "6", "7", "--out", str(several)]) == 0
+    file = several if ending.endswith("png") else sorted(several.iterdir())[2]
+    label = text_of(file)["label"]
+    assert label == ([0, 1, 2] if ending.endswith("png") else 2)
+    assert main([*sample, "--seed", "7", "--n", "1", "--labels", "2", "--out", str(one)]) == 0
+    with Image.open(one) as alone, Image.open(file) as among:
+        mine, theirs = np.array(alone)[1:9, 1:9], np.array(among)
+    assert any(
+        np.array_equal(mine, theirs[y : y + 8, x : x + 8])
+        for y in range(theirs.shape[0] - 7)
+        for x in range(theirs.shape[1] - 7)
+    )
 
 
 def test_of_one_there_is_no_plural(tmp_path, capsys):

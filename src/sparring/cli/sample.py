@@ -171,7 +171,7 @@ def grid(
         written = save_animation(states, options.out, scale=scale, real=real)
     else:
         about |= {"scheduler": stream.name, "steps": steps, "nfe": stream.nfe}
-        each = {"label": options.labels, "prompt": options.prompt}
+        each = {"label": sampler.generator.classes_drawn(stream.sampling), "prompt": options.prompt}
         each |= {"seed": options.seed} if len(options.seed) > 1 else {}
         in_turn = {key: [of[i % len(of)] for i in range(options.n)] for key, of in each.items() if of}
         written = save_images(images, options.out, scale=scale, real=real, about=about, each=in_turn)
@@ -205,7 +205,7 @@ def sheet(
             stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
             progress.next(f"{stream.name}, {counted(steps, 'step')}")
             images = drawn(stream)
-            columns = max(1, round((2 * options.n) ** 0.5))
+            columns = full_rows(options.n)
             scale = options.scale or max(1, 256 // columns // images.shape[-1])
             row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
             cells[row, counted(steps, "step")] = image_grid(images, columns, scale)
@@ -217,6 +217,12 @@ def sheet(
     each = f"{counted(options.n, 'image')}{' each' if len(cells) > 1 else ''} from the same latents"
     print(f"a contact sheet of {counted(len(cells), 'sampler')}, {each}, as {options.out}")
     return 0
+
+
+def full_rows(n: int) -> int:
+    """Columns for n pictures, about twice as many as rows, and so that the last row is full if that is near."""
+    near = max(1, round((2 * n) ** 0.5))
+    return next((columns for columns in (near, near + 1, near - 1) if columns and n % columns == 0), near)
 
 
 def class_numbers(words: list[str] | None, source: Path) -> list[int] | None:

@@ -33,6 +33,7 @@ class ImageData(Dataset, ABC):
             without.
         paired: whether that image is what the image itself is made of, so that the two can be compared.
         pictures: whether neighbouring numbers belong together, as features of images take it; not so for codes.
+        flip: whether half of the images of a `BatchStream` are turned left to right.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ImageData(Dataset, ABC):
     source_shape: tuple[int, int, int] | None = None
     paired: bool = True
     pictures: bool = True
+    flip: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -10,6 +10,7 @@ from sparring.generators.generator import Generator
 from sparring.generators.guide import Guide
 from sparring.generators.joint import JointDenoiser
 from sparring.generators.latent import LatentGenerator
+from sparring.generators.layouts import Layouts
 from sparring.generators.loading import holds_generator, load_generator, load_pipeline
 from sparring.generators.own_source import Coder, Drafts, Memory, OwnSource
 from sparring.generators.prediction import Prediction
@@ -33,6 +34,7 @@ __all__ = [
     "Guide",
     "JointDenoiser",
     "LatentGenerator",
+    "Layouts",
     "Memory",
     "Mixture",
     "OwnSource",

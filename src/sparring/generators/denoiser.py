@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import Condition, select_rows
 from sparring.generators.denoising_network import DenoisingNetwork
-from sparring.generators.drawing import draw, draw_grid, generate, walk_of
+from sparring.generators.drawing import chosen, draw, draw_grid, generate, walk_of
 from sparring.generators.generator import Generator
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import write_own
@@ -203,6 +203,12 @@ class Denoiser(DenoisingNetwork, Generator):
         scheduler = self.stepper(sampling.scheduler)
         check_moves(sampling.using, scheduler)
         walk_of(self, scheduler, sampling.steps, sampling.using)
+
+    def classes_drawn(self, sampling: Sampling) -> list[int] | None:
+        if self.text is not None or self.conditioning.by_source:
+            return None
+        classes = chosen(self.conditioning, sampling, torch.device("cpu"))
+        return classes.tolist() if isinstance(classes, Tensor) else None
 
     def draw(self, sampling: Sampling) -> Iterator[Tensor]:
         return draw(self, sampling)

@@ -63,6 +63,10 @@ class Generator(nn.Module, ABC):
         """Whether it can be asked without its condition, which classifier-free guidance needs."""
         return False
 
+    def classes_drawn(self, sampling: Sampling) -> list[int] | None:
+        """The class of each of its n images, chosen or in turn; None: they have none."""
+        return None
+
     @property
     def device(self) -> device:
         """Where its weights are."""

@@ -212,6 +212,11 @@ class LatentGenerator(Generator):
                 sampling.watch(images)  # one call: the only state is the last
             yield images
 
+    def classes_drawn(self, sampling: Sampling) -> list[int] | None:
+        if self.classes is None:
+            return None
+        return in_turn(sampling.labels, self.classes, sampling.n, self.device).tolist()
+
     def _noise(self, sampling: Sampling, classes: Tensor | None, size: int) -> Iterator[tuple[slice, Tensor]]:
         """Noise [b, noise_dim] of the latents a batch at a time, as something says that acts on them, if it does."""
         if not sampling.using:
