@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from sparring.backbones import SmallConvNet
-from sparring.data import Digits, StoredImages, waiting
+from sparring.data import Digits, Draws, StoredImages, waiting
 from sparring.data.waiting import Pace, Told, counted, in_words, told
+from sparring.generators import load_generator
+from sparring.methods.own_samples import own_samples
 from sparring.metrics.extract import ImageBatches
+from sparring.recipes.compose import baseline_of
 
 
 class Clock:
@@ -81,6 +84,15 @@ def test_the_end_is_not_said(clock, lines):
 
 def test_durations_in_words():
     assert [in_words(seconds) for seconds in (42, 600, 7200)] == ["42 s", "10 minutes", "2.0 hours"]
+
+
+def test_drawing_samples_for_a_method_is_said(monkeypatch, lines):
+    monkeypatch.setattr(waiting, "time", Clock(step=3.0))
+    denoiser = load_generator(baseline_of("digits"))
+    images, _ = own_samples(denoiser, Digits(), 300, scheduler="ddim", num_steps=2, draws=Draws(0))
+    assert len(images) == 300
+    assert lines()[0].startswith("drawing 300 samples of the trained denoiser: 17 %, about ")  # of two batches
+    assert "100 %" not in " ".join(lines())
 
 
 @pytest.mark.parametrize("kind", ["classifier", "self-supervised"])

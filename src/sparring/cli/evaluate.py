@@ -128,6 +128,9 @@ def run(options: argparse.Namespace) -> int:
             print_result(str(found[0][0]), found[0][1])
         else:
             print_results(found)
+        for source in options.sources:
+            if is_run(source) and (page := source / "report.html").is_file():
+                print(f"page: {page}")
     if options.push_to_hub is not None:
         print(f"on the hub: {push_to_hub(options.sources[0], options.push_to_hub)}", file=sys.stderr)
     return 0

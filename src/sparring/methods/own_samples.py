@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from sparring.data import Draws, ImageData
+from sparring.data.waiting import Told, counted
 from sparring.generators import Denoiser
+from sparring.generators.loop import rows_at_once
 
 
 def own_samples(
@@ -37,11 +39,16 @@ def own_samples(
         assert real is not None
         index = draws.integers(len(real), (n,)).cpu()
         told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(draws.device)
+    latents = draws.normal((n, *denoiser.latent_shape(data.image_shape)))
+    size = rows_at_once(latents, denoiser.factor**2)
+    states = -(-n // size) * (denoiser.plan(num_steps, scheduler)[1] + 1)
     images = denoiser.generate(
         denoiser.process.scheduler(scheduler, denoiser.prediction),
         num_steps,
-        latents=draws.normal((n, *denoiser.latent_shape(data.image_shape))),
+        latents=latents,
         condition=told,
         generator=torch.Generator(draws.device).manual_seed(draws.seed),
+        batch_size=size,
+        watch=Told(f"drawing {counted(n, 'sample')} of the trained denoiser", states),
     )
     return images.clamp(-1, 1) if denoiser.space is None else images, told

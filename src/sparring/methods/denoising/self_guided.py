@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sparring.backbones import Backbone, freeze, images_to_learn
 from sparring.data import Batch, Draws, ImageData
+from sparring.data.waiting import counted, told
 from sparring.generators import Clusters, Denoiser, Generator, Layouts
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.metrics.clusters import MEASURED, adjusted_rand, contingency, k_means
@@ -30,6 +31,7 @@ from sparring.process import Times, Weighting
 from sparring.rollout import OneStep, one_step
 
 SOURCES = {"image": Clusters, "box": Layouts, "pixel": Layouts}
+AT_ONCE = 512  # images
 PLACES = 20_000  # by which segments are found
 
 
@@ -148,8 +150,9 @@ class SelfGuided(Diffusion):
 
     def all_images(self, data: ImageData) -> Iterator[Tensor]:
         """All images, some at once, in the order of the data."""
-        for first in range(0, len(data), 512):
-            yield data[list(range(first, min(first + 512, len(data))))][0].to(self.assigned.device)
+        firsts = range(0, len(data), AT_ONCE)
+        for first in told(firsts, f"finding the features of {counted(len(data), 'image')}", len(firsts)):
+            yield data[list(range(first, min(first + AT_ONCE, len(data))))][0].to(self.assigned.device)
 
     def found(self, data: ImageData, seed: int) -> Tensor:
         """Clusters [N] of all images, in the order of the data."""
@@ -173,8 +176,8 @@ class SelfGuided(Diffusion):
                 "self-guidance has a cluster for each image, and this data does not say which images a batch holds"
             )
         source = source_of(self.generator)
-        told = source.of(batch.index if isinstance(source, Layouts) else self.assigned[batch.index])
-        return one_step(self.generator, replace(batch, condition=told), self.times)
+        condition = source.of(batch.index if isinstance(source, Layouts) else self.assigned[batch.index])
+        return one_step(self.generator, replace(batch, condition=condition), self.times)
 
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
         """Share of up to 2000 training images in the most frequent class of their cluster, and Rand index; if labelled.

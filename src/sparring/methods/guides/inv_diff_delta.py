@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
+from sparring.data.waiting import counted, told
 from sparring.generators import Condition, Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.methods.method import Losses, Method, frozen_copy
@@ -126,15 +127,16 @@ class InvDiffDelta(Method):
         """The base's denoising error [n] of each image, float64, at times in the middle of equal parts."""
         eps = draws.normal((self.noises, *data.image_shape))
         found = []
-        for first in range(0, len(data), AT_ONCE):
+        firsts = range(0, len(data), AT_ONCE)
+        for first in told(firsts, f"measuring the losses of {counted(len(data), 'image')}", len(firsts)):
             images, labels = data[list(range(first, min(first + AT_ONCE, len(data))))]
             batch = Batch.of(images.to(eps.device), labels, draws)
             errors = torch.zeros(len(batch), dtype=torch.float64, device=eps.device)
             for number, one in enumerate(eps):
                 t = torch.full((len(batch),), (number + 0.5) / self.noises, device=eps.device)
                 same = one.expand_as(batch.images)
-                x_t, told = self.denoiser.process.add_noise(batch.images, same, t), self.told(batch.condition)
-                output = self.denoiser(x_t, t, told)
+                x_t = self.denoiser.process.add_noise(batch.images, same, t)
+                output = self.denoiser(x_t, t, self.told(batch.condition))
                 errors += self.denoiser.output_error(output, batch.images, same).double() / self.noises
             found.append(errors)
         return torch.cat(found)
