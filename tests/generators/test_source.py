@@ -87,6 +87,8 @@ def test_what_a_source_needs_is_one_line():
         denoiser(torch.zeros(1, 1, 8, 8), torch.ones(1))
     with pytest.raises(ValueError, match="takes neither classes nor captions"):
         list(denoiser.draw(Sampling(n=2, steps=2, sources=torch.rand(2, 1, 4, 4), guidance=2.0)))
+    with pytest.raises(ValueError, match=r"`labels=\[1\]`: Copies takes no classes; leave it out"):
+        list(denoiser.draw(Sampling(n=2, steps=2, sources=torch.rand(2, 1, 4, 4), labels=[1])))
     with pytest.raises(ValueError, match="conditioned on source images, and digits has none"):
         sources_of(Digits(), 3)
 

@@ -188,6 +188,8 @@ def test_prompts_sizes_and_guidance_that_cannot_work_are_refused(tiny):
     text, classes = Sampler(tiny("sd15"), device="cpu"), Sampler(tiny("dit"), device="cpu")
     with pytest.raises(ValueError, match="`prompt`: a text-to-image pipeline needs captions"):
         text(1, 2)
+    with pytest.raises(ValueError, match=r"`labels=\[3\]`: UNet2DConditionModel takes no classes; leave it out"):
+        text(1, 2, prompts=PROMPTS, labels=[3])
     with pytest.raises(ValueError, match="`prompt`: DiTTransformer2DModel takes no captions"):
         classes(1, 2, prompts=PROMPTS)
     with pytest.raises(ValueError, match="`label=3`: the network has the classes 0 to 2"):

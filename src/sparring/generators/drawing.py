@@ -234,6 +234,8 @@ def generator_of(draws: Draws) -> Noise:
 def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device) -> Tensor | list[str] | None:
     """n classes, captions or sources, whichever the network takes; with guidance, never the class for "none"."""
     n, labels = sampling.n, sampling.labels
+    if labels is not None and (conditioning.text is not None or conditioning.takes_source):
+        raise ValueError(f"`labels={labels}`: {conditioning.name} takes no classes; leave it out")
     if conditioning.text is not None:
         return conditioning.text.in_turn(sampling.prompts, n)
     if sampling.prompts:
