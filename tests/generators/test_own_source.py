@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from sparring.data import Batch, Digits, Draws, StoredImages
-from sparring.generators import Denoiser, Drafts, Memory, load_generator
+from sparring.generators import Coder, Denoiser, Drafts, Memory, Pretrained, load_generator
 from sparring.generators.own_source import gaussian_kl
+from sparring.methods.denoising.diffusion import Diffusion
+from sparring.methods.denoising.swycc import SWYCC
 from sparring.networks import MLP, CodeUNet, SourceUNet
-from sparring.process import VP
+from sparring.process import EDM, VP, StudentT
 
 
 class Shows(nn.Module):
@@ -83,13 +85,41 @@ def test_training_sees_drafts_of_its_images_and_samples_see_those_of_noise():
     assert not torch.equal(own[0], own[1])
 
 
-def test_its_folder_draws_the_same(tmp_path):
+@pytest.mark.parametrize("process", [VP(), EDM(kernel=StudentT(dimension=4))])
+def test_its_folder_draws_the_same(process, tmp_path):
     torch.manual_seed(0)
     net = SourceUNet(sample_size=8, block_out_channels=[8, 8], norm_num_groups=4)
-    denoiser = Denoiser(net, VP(), "v", own_source=small())
+    denoiser = Denoiser(net, process, "v" if isinstance(process, VP) else "edm", own_source=small())
     denoiser.check(Digits())
     assert denoiser.save(tmp_path / "folder")
     assert torch.equal(load_generator(tmp_path / "folder").sample(3, 2), denoiser.sample(3, 2))
+
+
+def test_another_method_goes_on_with_the_source_that_the_network_was_trained_with(tmp_path):
+    torch.manual_seed(0)
+    net = SourceUNet(sample_size=8, block_out_channels=[8, 8], norm_num_groups=4)
+    denoiser = Denoiser(net, VP(), "v", own_source=small(steps=2))
+    denoiser.check(Digits())
+    assert denoiser.save(tmp_path / "folder")
+    tuned = Pretrained(str(tmp_path / "folder"))
+    tuned.check(Digits())
+    tuned.prepare(Digits())  # fits nothing anew
+    told = [one.embed(Batch(Digits().images(4), draws=Draws(5))).condition for one in (tuned, denoiser)]
+    assert torch.equal(*told)
+    assert torch.equal(tuned.sample(3, 2), denoiser.sample(3, 2))
+
+
+def test_a_source_that_learns_needs_the_method_that_trains_it(tmp_path):
+    net = SourceUNet(sample_size=8, block_out_channels=[8, 8], norm_num_groups=4)
+    denoiser = Denoiser(net, VP(), "v", own_source=Coder(width=8))
+    with pytest.raises(ValueError, match=r"`own_source=Coder` is trained by a method of its own: start from its run"):
+        Diffusion(denoiser).check(4)
+    SWYCC(denoiser).check(4)
+    denoiser.check(Digits())
+    assert denoiser.save(tmp_path / "folder")
+    Diffusion(Pretrained(str(tmp_path / "folder"))).check(4)
+    with pytest.raises(ValueError, match="the memory holds no codes: `gmem` fills it"):
+        Memory(dim=4, rows=5)(torch.zeros(2, 1))
 
 
 def test_a_memory_gives_the_codes_of_images_in_training_and_any_row_in_samples(tmp_path):

@@ -8,12 +8,13 @@ from diffusers import DiffusionPipeline
 from scipy.stats import betaprime, kstest
 
 from sparring.data import Draws, StoredImages
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, Pretrained
 from sparring.generators.drawing import start_state
 from sparring.generators.loading import load_denoiser
 from sparring.generators.loop import Walk
 from sparring.generators.start import MixtureStart, StudentTStart
 from sparring.networks import MLP
+from sparring.networks.adapters import LoRA, Parts
 from sparring.networks.time_blind import first_time_layers
 from sparring.process import EDM, VP, RectifiedFlow, StudentT
 
@@ -128,6 +129,9 @@ def test_a_start_needs_enough_images_and_its_own_size():
         Denoiser(MLP(width=8), VP(last_time=0.3), "v")
     with pytest.raises(ValueError, match="`last_time=0`"):
         VP(last_time=0)
+    with pytest.raises(ValueError, match="knows nothing of the class or source that MLP is conditioned on"):
+        Denoiser(MLP(width=8, num_class_embeds=3), VP(last_time=0.3), "v", start=MixtureStart(2))
+    Denoiser(MLP(width=8, num_class_embeds=3), VP(kernel=StudentT()), "v")  # whose start is the same for all classes
 
 
 def test_a_blind_network_ignores_the_time_stays_so_and_is_stock():
@@ -146,6 +150,24 @@ def test_a_blind_network_ignores_the_time_stays_so_and_is_stock():
     assert not next(first_time_layers(reopened.net)).weight.requires_grad
     with pytest.raises(ValueError, match="`time_blind`: no time embedding is known in a Still"):
         Denoiser(Still(), RectifiedFlow(), "flow", time_blind=True)
+
+
+@pytest.mark.parametrize(
+    "tuning", [Parts(pattern="time"), LoRA(rank=2, targets=["time_embedding.0", "time_embedding.2"])]
+)
+def test_a_blind_network_stays_blind_when_what_reads_the_time_is_tuned(tuning, tmp_path):
+    denoiser = Denoiser(MLP(width=8), RectifiedFlow(), "flow", time_blind=True)
+    denoiser.check(POINTS)
+    assert denoiser.save(tmp_path / "folder")
+    tuned = Pretrained(str(tmp_path / "folder"), tuning=tuning)
+    trained = [parameter for parameter in tuned.net.parameters() if parameter.requires_grad]
+    assert trained
+    x = Draws(0).normal((4, 2, 1, 1))
+    before = tuned.network(x, 3.0)
+    for parameter in trained:
+        parameter.data += 0.3
+    assert not torch.equal(tuned.network(x, 3.0), before)
+    assert torch.equal(tuned.network(x, 3.0), tuned.network(x, 900.0))
 
 
 class Still(torch.nn.Module):

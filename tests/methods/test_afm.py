@@ -10,7 +10,7 @@ from sparring.discriminators import Given, PlainDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.gan.afm import AFM
 from sparring.objectives import ApproximateR1, ApproximateR2, Centring
-from sparring.process import EDM, VP, RectifiedFlow
+from sparring.process import EDM, VP, RectifiedFlow, StudentT
 from sparring.rollout.flow_map import flow_map, sampler_levels
 
 
@@ -202,5 +202,7 @@ def test_what_it_refuses():
             line(**settings)
     with pytest.raises(ValueError, match="EDM.*scale 80"):
         AFM(denoiser(process=EDM(), kind="edm"), _Seen())
+    with pytest.raises(ValueError, match="`denoiser.start=StudentTStart`: this method starts from pure noise"):
+        AFM(denoiser(process=VP(kernel=StudentT()), kind="v"), _Seen())
     with pytest.raises(ValueError, match="compares fakes"):
         AFM(denoiser(), siamese())

@@ -8,6 +8,7 @@ from torch import nn
 from sparring.data import Batch, Draws
 from sparring.discriminators import Discriminator
 from sparring.methods.tuning.fail import FAIL
+from sparring.process import VP, StudentT
 
 
 class Brightness(Discriminator):
@@ -142,3 +143,9 @@ def test_the_anchor_is_the_squared_change_of_the_output():
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FAIL(denoiser(), **dict(discriminator=projected()) | settings)
+
+
+def test_samples_that_begin_from_a_density_are_refused():
+    heavy = denoiser(Constant(), process=VP(kernel=StudentT()), kind="x0")
+    with pytest.raises(ValueError, match="`denoiser.start=StudentTStart`: this method starts from pure noise"):
+        FAIL(heavy, Brightness())

@@ -8,8 +8,9 @@ from scipy.stats import norm
 
 from sparring.data import Batch, Digits, Draws
 from sparring.generators import Denoiser
+from sparring.generators.start import MixtureStart
 from sparring.methods.denoising.improved_ddpm import ImprovedDDPM
-from sparring.process import EDM, VP
+from sparring.process import EDM, VP, Assignment, StudentT
 from sparring.process.bound import bound_term, log_of_bin, log_variances, prior_term
 
 LINEAR = VP()
@@ -132,8 +133,13 @@ def test_ancestral_sampling_of_few_steps_takes_the_variance_of_the_network():
 def test_what_cannot_work_is_said():
     with pytest.raises(ValueError, match="needs the levels of VP, not EDM"):
         ImprovedDDPM(Denoiser(TwoHeads(), EDM(), "edm"))
-    plain = ImprovedDDPM(Denoiser(torch.nn.Sequential(), LINEAR, "v")) if False else None
-    assert plain is None
+    for process in (VP(kernel=StudentT()), VP(coupling=Assignment())):
+        with pytest.raises(
+            ValueError, match="`method=ImprovedDDPM`: the bound is of Gaussian noise that is independent"
+        ):
+            ImprovedDDPM(Denoiser(TwoHeads(), process, "v"))
+    with pytest.raises(ValueError, match="`denoiser.start`: the bound is of samples that begin from normal noise"):
+        ImprovedDDPM(Denoiser(TwoHeads(), VP(last_time=0.5), "v", start=MixtureStart(2)))
     one = ImprovedDDPM(Denoiser(OneHead(), LINEAR, "v"))
     batch = Batch(torch.zeros(2, 1, 8, 8), draws=Draws(0))
     with pytest.raises(ValueError, match="gives no variance: build it with twice the channels"):

@@ -11,7 +11,7 @@ from sparring.generators import Denoiser, JointDenoiser, load_generator
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.denoising.mt_diffusion import MTDiffusion
 from sparring.networks import MLP, JointUNet
-from sparring.process import VP, MinSNR
+from sparring.process import VP, MinSNR, StudentT
 
 
 def method(amount=0.2, **settings):
@@ -117,6 +117,17 @@ def test_its_folder_draws_the_same(tmp_path):
     opened = load_generator(tmp_path / "folder")
     assert isinstance(opened, JointDenoiser)
     assert torch.equal(opened.sample(3, 2), generator.sample(3, 2))
+
+
+def test_a_folder_with_heavy_tailed_noise_begins_from_it(tmp_path):
+    net = method().generator.net
+    generator = JointDenoiser(net, VP(kernel=StudentT(dimension=3)))
+    generator.check(Digits())
+    assert generator.save(tmp_path / "folder")
+    opened = load_generator(tmp_path / "folder")
+    assert opened.process.kernel.dimension == 3
+    assert torch.equal(opened.sample(3, 2), generator.sample(3, 2))
+    assert not torch.equal(opened.sample(3, 2), JointDenoiser(net, VP()).sample(3, 2))
 
 
 def test_what_it_refuses():

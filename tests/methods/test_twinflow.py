@@ -8,7 +8,7 @@ from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.methods.distillation.twinflow import Twin, TwinFlow, velocity
 from sparring.networks import MLP
-from sparring.process import VP, RectifiedFlow
+from sparring.process import VP, RectifiedFlow, StudentT
 
 
 class Branches(nn.Module):
@@ -176,6 +176,8 @@ def test_what_it_refuses():
         TwinFlow(flow)
     with pytest.raises(ValueError, match="process=VP.*TwinFlow is a flow"):
         TwinFlow(Denoiser(MLP(width=8), VP(), "v", second_time=True))
+    with pytest.raises(ValueError, match="`denoiser.start=StudentTStart`: this method starts from pure noise"):
+        TwinFlow(Denoiser(MLP(width=8), RectifiedFlow(kernel=StudentT()), "flow", second_time=True))
     with pytest.raises(ValueError, match="interval=0"):
         method(Constant(0.0), interval=0.0)
     with pytest.raises(ValueError, match="target_decay=1"):

@@ -8,7 +8,7 @@ from sparring.generators import Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.networks import MPUNet
 from sparring.networks.edm2 import MPConv, mp_cat, mp_silu, mp_sum, normalised, pixel_norm
-from sparring.process import EDM
+from sparring.process import EDM, VP
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 
@@ -62,6 +62,8 @@ def test_the_output_is_zero_at_the_start_and_of_unit_magnitude_with_a_gain_of_on
         net(x, t, torch.zeros(8, dtype=torch.long))
     with pytest.raises(ValueError, match="must be a multiple of 2"):
         MPUNet(sample_size=7)
+    with pytest.raises(ValueError, match=r"`denoiser.net=MPUNet` reads ln\(sigma\) / 4 and VP tells it other times"):
+        Denoiser(net, VP(), "v")
 
 
 def test_weights_keep_their_norm_in_training(tmp_path):

@@ -19,8 +19,12 @@ from sparring.process import (
     LogNormal,
     LossAware,
     MinSNR,
+    Nearest,
     RectifiedFlow,
     Sigmoid,
+    SNRPlusOne,
+    StudentT,
+    Uncertainty,
     Uniform,
     UniformLogSNR,
     elbo_weight,
@@ -154,6 +158,17 @@ def test_log_density_is_that_of_the_draws(times, process):
         assert min(abs(below - share), abs(below - (1 - share))) < 0.01
 
 
+@pytest.mark.parametrize("process", [COSINE, RectifiedFlow()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("times", [Uniform(low=0.2, high=0.6), UniformLogSNR(low=-3.0, high=2.0)])
+def test_levels_that_are_never_drawn_have_no_density(times, process):
+    grid = torch.linspace(-19, 19, 40001, dtype=torch.float64)
+    p = times.log_density(process, grid).exp()
+    assert (p.sum() * (grid[1] - grid[0])).item() == pytest.approx(1, abs=0.01)
+    drawn = process.log_snr(times.at(process, torch.tensor([1e-4, 1 - 1e-4], dtype=torch.float64)))
+    assert (grid[p > 0].aminmax().min - drawn.min()).abs() < 0.05
+    assert (grid[p > 0].aminmax().max - drawn.max()).abs() < 0.05
+
+
 def test_weights_over_log_snr_of_common_choices():
     """Closed forms on the cosine schedule, the flow and EDM; which of them are ELBOs."""
     eps = elbo_weight(COSINE, Uniform(), LAM.exp(), LAM)
@@ -205,6 +220,14 @@ def test_a_loss_that_is_no_elbo_is_refused_if_a_likelihood_is_wanted():
         Diffusion(eps, likelihood=True)
     with pytest.raises(ValueError, match="`weighting=MinSNR` and `times=UniformLogSNR`"):
         Diffusion(v, likelihood=True, times=UniformLogSNR(), weighting=Late())
+    with pytest.raises(ValueError, match="`times=Uniform` the weight over log-SNR rises"):
+        Diffusion(v, likelihood=True, times=Uniform(high=0.5))  # which leaves the noisy levels out
+    Diffusion(v, likelihood=True, times=Uniform(low=0.5))
+    with pytest.raises(ValueError, match="`weighting=Uncertainty` is learned"):
+        Diffusion(v, likelihood=True, weighting=Uncertainty(weighting=SNRPlusOne()))
+    for process in (VP(schedule="cosine", kernel=StudentT()), VP(schedule="cosine", coupling=Nearest())):
+        with pytest.raises(ValueError, match="`likelihood=true`: the bound is of Gaussian noise that is independent"):
+            Diffusion(Denoiser(Still(), process, "v"), likelihood=True)
 
 
 class Late(MinSNR):

@@ -70,5 +70,5 @@ def test_several_calls_of_a_flow_are_refused():
 
 def test_a_denoiser_that_starts_from_another_density_is_refused():
     early = Denoiser(MLP(width=8), VP(last_time=0.3), "v", start=MixtureStart(2))
-    with pytest.raises(ValueError, match="denoiser.start=MixtureStart`: a student of a few calls starts from pure"):
+    with pytest.raises(ValueError, match="denoiser.start=MixtureStart`: this method starts from pure noise"):
         student_levels(early, 1)

@@ -100,6 +100,15 @@ def test_a_run_goes_on_bit_for_bit_with_its_averages_and_snapshots(tmp_path):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.parametrize(("steps", "snapshots"), [(1500, 32), (2000, 32), (7, 3), (5, 9)])
+def test_snapshots_are_as_many_as_asked_for_and_the_last_is_the_end_of_the_run(steps, snapshots, tmp_path):
+    """So that a width is a share of all of the run."""
+    powers = PowerAverages(Number(), snapshots, steps, tmp_path)
+    due = [step for step in range(1, steps + 1) if powers.due(step)]
+    assert len(due) == min(steps, snapshots)
+    assert due[-1] == steps
+
+
 def test_snapshots_change_nothing_of_the_run(tmp_path):
     trainer(tmp_path / "with", ema_snapshots=2).fit()
     trainer(tmp_path / "without").fit()

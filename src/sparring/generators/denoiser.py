@@ -14,7 +14,7 @@ from sparring.generators.denoising_network import DenoisingNetwork
 from sparring.generators.drawing import chosen, draw, draw_grid, generate, walk_of
 from sparring.generators.generator import Generator
 from sparring.generators.merging import lora_weights, merged_network
-from sparring.generators.own import write_own
+from sparring.generators.own import kernel_settings, write_own
 from sparring.generators.pipeline import scheduler_settings, write_pipeline
 from sparring.generators.prediction import Prediction
 from sparring.generators.predictor import check_moves
@@ -105,7 +105,7 @@ class Denoiser(DenoisingNetwork, Generator):
     @torch.no_grad()
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         if self.own_source is not None:
-            self.own_source.fit(data.images(min(len(data), IMAGES_TO_FIT)).to(self.device), seed)
+            self.fit_source(data.images(min(len(data), IMAGES_TO_FIT)).to(self.device), seed)
         if self.start is None:
             return
         n = min(len(data), IMAGES_TO_FIT)
@@ -115,6 +115,10 @@ class Denoiser(DenoisingNetwork, Generator):
         x_0 = x_0 if self.space is None else self.space.encode(x_0, draws.normal(shape))
         eps, last = self.process.kernel(draws, shape).to(x_0), torch.ones(n, device=x_0.device)
         self.start.fit(self.process.add_noise(x_0, eps, last), seed)
+
+    def fit_source(self, images: Tensor, seed: int) -> None:
+        """Called before the first step, if it has an own source, with training images [N, C, H, W]."""
+        self.own_source.fit(images, seed)
 
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:
         """One image of shape (C, H, W) through the network, without gradients; such images are sampled from now on.
@@ -229,11 +233,12 @@ class Denoiser(DenoisingNetwork, Generator):
         parts = (self.space, self.text, self.slot, self.time_slot, self.start)
         if write_pipeline(folder, net, scheduler, *parts):
             return True
-        if self.space is not None or self.text is not None or self.start is not None:
+        settings = kernel_settings(self.process)
+        fitted = self.start is not None and not settings
+        if self.space is not None or self.text is not None or fitted:
             return False
-        settings: dict[str, Any] = {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
-        settings["scheduler"] = scheduler_settings(scheduler)
-        return write_own(folder, net, prior=self.own_source, **settings)
+        settings |= {"image_shape": self._image_shape, "condition_dropout": self.condition_dropout}
+        return write_own(folder, net, prior=self.own_source, scheduler=scheduler_settings(scheduler), **settings)
 
     def adapters(self) -> dict[str, Tensor]:
         return lora_weights(self.net)

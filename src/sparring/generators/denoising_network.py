@@ -16,7 +16,7 @@ from sparring.generators.level import Level, Predictor
 from sparring.generators.loop import Walk
 from sparring.generators.own_source import OwnSource
 from sparring.generators.prediction import Prediction, determinant, mix
-from sparring.generators.settings import check_prediction, check_slots, check_start
+from sparring.generators.settings import check_prediction, check_slots, check_start, check_time
 from sparring.generators.start import Start, StudentTStart
 from sparring.networks.edm2 import MPConv
 from sparring.networks.latent_slot import LatentSlot, TimeSlot
@@ -65,12 +65,14 @@ class DenoisingNetwork(nn.Module):
         super().__init__()
         self.images_seen = 0
         check_prediction(prediction, process)
+        check_time(net, process)
         if time_blind:
             blind_to_time(net)
         keep_blind(net)
         if start is None and isinstance(process.kernel, StudentT):
             start = StudentTStart(process.kernel.dimension, float(process.sigma(torch.ones(()))))
-        check_start(start, process, text)
+        self.conditioning = Conditioning(net, text, own_source)
+        check_start(start, process, self.conditioning)
         check_slots(latent_dim, second_time, process, text)
         self.net = net
         self._normalised = [part for part in net.modules() if isinstance(part, MPConv)]
@@ -89,7 +91,6 @@ class DenoisingNetwork(nn.Module):
         self._image_shape: tuple[int, int, int] | None = None
         self.learned_variance = False
         self.own_source: Any = own_source
-        self.conditioning = Conditioning(net, text, own_source)
         if not 0 <= condition_dropout < 1:
             raise ValueError(f"`condition_dropout={condition_dropout}` must lie in [0, 1)")
         for module in own_dropout:

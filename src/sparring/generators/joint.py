@@ -10,7 +10,7 @@ from torch import Tensor
 from sparring.data import Batch, ImageData
 from sparring.generators.denoiser import Denoiser
 from sparring.generators.merging import merged_network
-from sparring.generators.own import write_own
+from sparring.generators.own import kernel_settings, write_own
 from sparring.generators.pipeline import scheduler_settings
 from sparring.networks.joint_unet import JointUNet
 from sparring.networks.precision import at_least_float32
@@ -75,6 +75,7 @@ class JointDenoiser(Denoiser):
 
     def save(self, folder: Path, sampler: str = "ddim") -> bool:
         """Writes it as class, arguments and weights: the pipelines of diffusers do not take the pattern off."""
-        scheduler = scheduler_settings(self._scheduler(sampler))
+        settings = kernel_settings(self.process) | {"image_shape": self._image_shape, "joint": True}
         net: Any = self.net
-        return write_own(folder, merged_network(net), scheduler=scheduler, image_shape=self._image_shape, joint=True)
+        scheduler = scheduler_settings(self._scheduler(sampler))
+        return write_own(folder, merged_network(net), scheduler=scheduler, **settings)

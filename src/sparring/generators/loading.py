@@ -56,6 +56,8 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         scheduler = settings["scheduler"]
         scheduler = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
         process, prediction = from_scheduler(scheduler)
+        if "degrees" in settings:
+            process.kernel = StudentT(dimension=settings["degrees"])
         if settings.get("guide"):
             guide = Guide(net, process, settings.get("channels"))
             guide.check_shape(tuple(settings["image_shape"]))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sparring.networks.loading import put_weights
+from sparring.process import Process, StudentT
 from sparring.runs.checkpoint import save_tensors, sync
 from sparring.runs.classes import describe, make, remember
 from sparring.runs.folder import reason
@@ -43,6 +44,11 @@ def write_own(folder: Path, net: nn.Module, prior: nn.Module | None = None, **se
     for part, file in zip(parts.values(), (WEIGHTS, PRIOR), strict=False):
         replace(folder / file, partial(write_weights, part))
     return True
+
+
+def kernel_settings(process: Process) -> dict[str, Any]:
+    """Of noise with another law than the normal one, which no scheduler tells: its degrees of freedom."""
+    return {"degrees": process.kernel.dimension} if isinstance(process.kernel, StudentT) else {}
 
 
 def write_weights(part: nn.Module, path: Path) -> None:

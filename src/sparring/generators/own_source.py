@@ -231,7 +231,8 @@ class Memory(OwnSource):
         rows: Codes; set by itself.
 
     Raises:
-        ValueError: A size below 1, or a share outside of [0, 1); in `of_batch`, rows that are not known.
+        ValueError: A size below 1, or a share outside of [0, 1); in `of_batch`, rows that are not known; in `forward`,
+            a bank that nobody has filled.
     """
 
     noise_dim = 1
@@ -256,6 +257,10 @@ class Memory(OwnSource):
             self.bank.data = self.bank.data.new_zeros(images, self.config["dim"])
 
     def forward(self, noise: Tensor) -> Tensor:
+        if not self.bank.any():
+            raise ValueError(
+                "the memory holds no codes: `gmem` fills it, and other methods start from its run (--init)"
+            )
         rows = torch.special.ndtr(noise[:, 0]).mul(len(self.bank)).long().clamp(max=len(self.bank) - 1)
         return self.bank[rows]
 

@@ -14,6 +14,7 @@ from sparring.networks.adapters import LoRA, Tuning
 from sparring.networks.adapters.lora import ATTENTION
 from sparring.networks.frozen import frozen_tensors
 from sparring.networks.quantized import KINDS, quantize
+from sparring.networks.time_blind import keep_blind
 from sparring.process import Coupling, Latents
 
 
@@ -72,7 +73,10 @@ class Pretrained(Denoiser):
         new = 0 if known else latent_dim
         loaded.process.coupling = coupling or loaded.process.coupling
         given = (loaded.net, loaded.process, loaded.prediction, loaded.space, loaded.text, dropout, new)
-        super().__init__(*given, second_time and loaded.time_slot is None, start=loaded.start)
+        own_source = loaded.own_source
+        super().__init__(*given, second_time and loaded.time_slot is None, start=loaded.start, own_source=own_source)
+        if own_source is not None:
+            own_source.requires_grad_(False)
         self.slot = loaded.slot or self.slot
         self.time_slot = loaded.time_slot or self.time_slot
         self.path = path
@@ -87,12 +91,16 @@ class Pretrained(Denoiser):
             tuning.attention = ATTENTION if self.text is None else self.text.attention
         if tuning is not None:
             tuning.apply(self.net)
+            keep_blind(self.net)
         if frozen in KINDS:
             quantize(self.net, frozen)
 
     def keep(self, folder: str) -> None:
         for part in self._encoders(f"cache={folder}"):
             part.keep(folder)
+
+    def fit_source(self, images: Tensor, seed: int) -> None:
+        """It stays what its network was trained with."""
 
     def _encoders(self, setting: str) -> list[Latents | Family]:
         """What encodes images and captions; raises ValueError if nothing does and a setting is about it."""

@@ -6,8 +6,10 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
+from sparring.generators.conditioning import Conditioning
 from sparring.generators.families import Family
-from sparring.generators.start import Start
+from sparring.generators.start import MixtureStart, Start
+from sparring.networks.edm2 import MPUNet
 from sparring.process import EDM, VP, Kind, Process
 
 FAINT = 1e-3  # an alpha that an eps network must not have to divide by; DDPM's linear schedule ends at 6e-3
@@ -32,10 +34,24 @@ def check_prediction(prediction: Kind, process: Process) -> None:
         )
 
 
-def check_start(start: Start | None, process: Process, text: Family | None) -> None:
-    """Raises ValueError for a start density of a text-to-image network, and warns where one is missing."""
-    if start is not None and text is not None:
+def check_time(net: nn.Module, process: Process) -> None:
+    """Raises ValueError for a network that cannot read the times that this process tells it."""
+    if isinstance(net, MPUNet) and not isinstance(process, EDM):
+        raise ValueError(
+            f"`denoiser.net=MPUNet` reads ln(sigma) / 4 and {type(process).__name__} tells it other times: train it "
+            "with `edm2`, or --denoiser.process EDM --denoiser.prediction edm"
+        )
+
+
+def check_start(start: Start | None, process: Process, told: Conditioning) -> None:
+    """Raises ValueError for a start density of a conditioned network, and warns where one is missing."""
+    if start is not None and told.text is not None:
         raise ValueError("`start`, `kernel`: a text-to-image pipeline begins from Gaussian noise; leave them out")
+    if isinstance(start, MixtureStart) and (told.label is not None or told.by_source):
+        raise ValueError(
+            f"`denoiser.start={type(start).__name__}`: a density of all images knows nothing of the class or source "
+            f"that {told.name} is conditioned on; take a network without one"
+        )
     if start is None and isinstance(process, VP) and process.last_time < 1:
         warnings.warn(
             f"`last_time={process.last_time}` without `denoiser.start`: samples begin from pure noise, which the "

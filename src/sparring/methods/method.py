@@ -44,6 +44,7 @@ class Method(nn.Module, ABC):
         sample_steps: network calls used for the sample grids of a run.
         jumped: `after_step` has put the generator elsewhere, and its average starts again from there; the trainer takes
             note and sets it back.
+        teaches_source: the own source of the denoiser, if it has weights that learn, is trained by this method.
     """
 
     generator: Generator
@@ -53,6 +54,7 @@ class Method(nn.Module, ABC):
     sampler: str = "ddim"
     sample_steps: int = 10
     jumped: bool = False
+    teaches_source: bool = False
 
     def __init__(self, generator: Generator, discriminator: nn.Module | None = None):
         super().__init__()
@@ -138,6 +140,11 @@ class Method(nn.Module, ABC):
     def check(self, batch_size: int) -> None:
         """Raises ValueError if the settings of the run cannot work for this method or its discriminator."""
         self.generator.check_batch(batch_size)
+        source = self.generator.own_source if isinstance(self.generator, DenoisingNetwork) else None
+        if source is not None and not self.teaches_source and any(p.requires_grad for p in source.parameters()):
+            raise ValueError(
+                f"`own_source={type(source).__name__}` is trained by a method of its own: start from its run (--init)"
+            )
         for discriminator in self.discriminators():
             discriminator.check(batch_size)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Method, frozen_copy
-from sparring.rollout import deterministic_scheduler
+from sparring.rollout import check_begins_in_noise, deterministic_scheduler
 
 
 class OnPairs(Method):
@@ -42,6 +42,7 @@ class OnPairs(Method):
             raise ValueError(f"`num_pairs={num_pairs}` must be at least 1: it learns from the teacher's own images")
         if teacher.text is not None or teacher.takes_source:
             raise ValueError(f"{name} keeps pairs of classes or of nothing: start from a denoiser of these")
+        check_begins_in_noise(teacher)
         deterministic_scheduler(teacher, scheduler, num_steps, 1)  # can it walk them?
         super().__init__(generator, discriminator)
         self.teacher = frozen_copy(teacher)

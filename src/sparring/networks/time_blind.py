@@ -34,7 +34,9 @@ def blind_to_time(net: nn.Module) -> None:
 
 
 def keep_blind(net: nn.Module) -> None:
-    """Freezes those of these layers that are blind already, as those of a folder may be."""
+    """Freezes those of these layers that are blind already, as those of a folder may be, with adapters around them."""
     for layer in first_time_layers(net):
         if not layer.weight.any():
-            layer.weight.requires_grad_(False)
+            for name, parameter in layer.named_parameters():
+                if not name.endswith("bias"):
+                    parameter.requires_grad_(False)

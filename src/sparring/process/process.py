@@ -94,6 +94,19 @@ class Process(ABC):
         """Maps a uniform number in [0, 1) to a time, so that all times a network is trained at are equally likely."""
         return self.snap(u)
 
+    def check_bound(self, setting: str) -> None:
+        """Raises ValueError if noise has another law or knows the image, so that no bound of the likelihood is known.
+
+        Args:
+            setting: what wants the bound.
+        """
+        for name, part, plain in (("kernel", self.kernel, Gaussian), ("coupling", self.coupling, Independent)):
+            if not isinstance(part, plain):
+                raise ValueError(
+                    f"`{setting}`: the bound is of Gaussian noise that is independent of the image, which noise of "
+                    f"`{name}={type(part).__name__}` is not; leave that out"
+                )
+
     def model_input(self, x_t: Tensor, t: Tensor) -> Tensor:
         """What the network is shown instead of x_t [B, ...]: x_t itself, but for EDM."""
         return x_t

@@ -19,6 +19,8 @@ from sparring.data import Draws
 from sparring.process.noise import HALF_STEP
 from sparring.process.process import Drawn, Process, Times, positive, wide
 
+ROUNDING = 1e-6  # of log-SNR
+
 
 class Uniform(Times):
     """Times equally likely in t (for VP: all N levels equally likely, as in DDPM).
@@ -43,7 +45,10 @@ class Uniform(Times):
         return process.time_from_uniform(self.low + (self.high - self.low) * u)
 
     def log_density(self, process: Process, log_snr: Tensor) -> Tensor:
-        return -_speed(process, process.t_from_log_snr(wide(log_snr))).log() - math.log(self.high - self.low)
+        t = process.t_from_log_snr(wide(log_snr))
+        middle = t - process.spacing / 2  # of the step that a level stands for
+        inside = (middle > self.low) & (middle < self.high)
+        return torch.where(inside, -_speed(process, t).log() - math.log(self.high - self.low), -math.inf)
 
 
 class UniformLogSNR(Times):
@@ -68,7 +73,8 @@ class UniformLogSNR(Times):
 
     def log_density(self, process: Process, log_snr: Tensor) -> Tensor:
         low, high = self.ends(process)
-        return torch.full_like(wide(log_snr), -math.log(high - low))
+        inside = (wide(log_snr) >= low - ROUNDING) & (wide(log_snr) <= high + ROUNDING)
+        return torch.where(inside, -math.log(high - low), -math.inf).to(wide(log_snr))
 
     def ends(self, process: Process) -> tuple[float, float]:
         """Smallest and largest log-SNR at the times of a process.

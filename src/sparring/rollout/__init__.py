@@ -2,7 +2,7 @@
 
 from sparring.rollout.compared import DiscriminatorInput, real_and_fake
 from sparring.rollout.few_step import few_step
-from sparring.rollout.from_noise import from_noise, student_levels
+from sparring.rollout.from_noise import check_begins_in_noise, from_noise, student_levels
 from sparring.rollout.one_step import (
     Noised,
     OneForAll,
@@ -29,6 +29,7 @@ from sparring.rollout.simulate import (
 )
 
 __all__ = [
+    "check_begins_in_noise",
     "Call",
     "DiscriminatorInput",
     "Noised",

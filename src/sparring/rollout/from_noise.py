@@ -10,6 +10,15 @@ from sparring.rollout.flow_map import sampler_levels
 from sparring.rollout.one_step import standard_normal
 
 
+def check_begins_in_noise(denoiser: Denoiser) -> None:
+    """Raises ValueError if samples of a denoiser begin from a density of its own, and not from normal noise."""
+    if denoiser.start is not None:
+        raise ValueError(
+            f"`denoiser.start={type(denoiser.start).__name__}`: this method starts from pure noise; take a "
+            "denoiser without it"
+        )
+
+
 def student_levels(denoiser: Denoiser, num_steps: int) -> tuple[str, Tensor]:
     """The scheduler by which a student of so many calls is sampled, and the times [num_steps], rising, of its calls.
 
@@ -18,11 +27,7 @@ def student_levels(denoiser: Denoiser, num_steps: int) -> tuple[str, Tensor]:
     Raises:
         ValueError: several steps of a process for which there is no LCM scheduler; a denoiser with a start of its own.
     """
-    if denoiser.start is not None:
-        raise ValueError(
-            f"`denoiser.start={type(denoiser.start).__name__}`: a student of a few calls starts from pure noise; take "
-            "a denoiser without it"
-        )
+    check_begins_in_noise(denoiser)
     scheduler = "ddim" if num_steps == 1 else "lcm"
     return scheduler, sampler_levels(denoiser.process, scheduler, num_steps, denoiser.prediction)[1:]
 

@@ -54,7 +54,7 @@ class PowerAverages:
 
     Args:
         module: the generator that is trained.
-        snapshots: how many over the run, at most one a step; 0: nothing is averaged and nothing is written.
+        snapshots: how many over the run, at most one a step, the last at its end; 0: nothing is averaged or written.
         steps: of the run.
         folder: of the snapshots.
     """
@@ -63,7 +63,7 @@ class PowerAverages:
         if snapshots < 0:
             raise ValueError(f"`ema_snapshots={snapshots}` must be 0 (none) or more")
         self.averages = [PowerEMA(module, std) for std in STDS] if snapshots else []
-        self.every = max(1, steps // snapshots) if snapshots else 0
+        self.share = snapshots / steps
         self.folder = folder
 
     def update(self) -> None:
@@ -79,7 +79,7 @@ class PowerAverages:
 
     def due(self, step: int) -> bool:
         """Whether a snapshot is written after this step."""
-        return bool(self.averages) and step % self.every == 0
+        return bool(self.averages) and int(step * self.share + 1e-9) > int((step - 1) * self.share + 1e-9)
 
     def write(self, step: int, changing: set[str]) -> None:
         """Writes a snapshot."""

@@ -12,7 +12,7 @@ import torch
 from sparring.data import Batch
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
-from sparring.process import Times, Weighting, elbo_weight, is_monotone
+from sparring.process import Times, Uncertainty, Weighting, elbo_weight, is_monotone
 from sparring.rollout import OneStep, denoising_error, one_step
 
 LARGEST = 12.0  # log-SNR, on both sides, over which an ELBO is checked (our choice)
@@ -46,8 +46,11 @@ class Diffusion(Method):
             self.check_likelihood()
 
     def check_likelihood(self) -> None:
-        """Raises ValueError if the weight of the loss over log-SNR rises, so that it is no ELBO."""
+        """Raises ValueError if the loss is no ELBO: its weight over log-SNR rises, is learned, or no bound is known."""
         process = self.generator.process
+        process.check_bound("likelihood=true")
+        if isinstance(self.weighting, Uncertainty):
+            raise ValueError("`likelihood=true`: `weighting=Uncertainty` is learned and may come to rise; take another")
         t = process.snap(torch.linspace(1, 0, 1001, dtype=torch.float64)).unique().flip(0)[1:-1]
         t = t[process.log_snr(t).abs() < LARGEST]
         log_snr = process.log_snr(t)

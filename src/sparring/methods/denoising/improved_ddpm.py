@@ -55,6 +55,9 @@ class ImprovedDDPM(Method):
     ):
         if not isinstance(generator.process, VP):
             raise ValueError(f"a learned variance needs the levels of VP, not {type(generator.process).__name__}")
+        generator.process.check_bound("method=ImprovedDDPM")
+        if generator.start is not None:
+            raise ValueError("`denoiser.start`: the bound is of samples that begin from normal noise; leave it out")
         check_not_negative(bound_weight=bound_weight)
         if bins < 2 or objective not in ("hybrid", "bound"):
             raise ValueError(f"`bins={bins}` must be 2 or more, and `objective={objective}` hybrid or bound")

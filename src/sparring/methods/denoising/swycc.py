@@ -47,6 +47,7 @@ class SWYCC(Method):
     """
 
     generator: Denoiser
+    teaches_source = True
 
     def __init__(
         self,

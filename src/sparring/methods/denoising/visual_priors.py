@@ -37,6 +37,8 @@ class VisualPriors(Diffusion):
         ValueError: a denoiser with another source.
     """
 
+    teaches_source = True
+
     def __init__(self, generator: Denoiser, *, times: Times | None = None, weighting: Weighting | None = None):
         super().__init__(generator, times=times, weighting=weighting)
         if not isinstance(generator.own_source, VisualPrior):

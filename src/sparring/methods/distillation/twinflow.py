@@ -30,7 +30,7 @@ from sparring.data import Batch
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, moving_copy
 from sparring.process import RectifiedFlow, Times, Uniform, per_image
-from sparring.rollout import noise, standard_normal
+from sparring.rollout import check_begins_in_noise, noise, standard_normal
 
 
 @dataclass
@@ -88,6 +88,7 @@ class TwinFlow(Method):
             raise ValueError(
                 f"`process={process}`, `prediction={kind}`: TwinFlow is a flow: give RectifiedFlow and flow"
             )
+        check_begins_in_noise(generator)
         if generator.time_slot is None:
             raise ValueError("TwinFlow needs `denoiser.second_time` true")
         if not 0 <= target_decay < 1:

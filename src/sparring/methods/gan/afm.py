@@ -37,6 +37,7 @@ from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import ApproximateR1, ApproximateR2, Centring, Objective, Penalty, Relativistic, cosine
 from sparring.objectives.penalties import penalties_of
+from sparring.rollout import check_begins_in_noise
 from sparring.rollout.flow_map import FlowMapStep, flow_map, sampler_levels
 
 
@@ -80,6 +81,7 @@ class AFM(Method):
         penalty: Penalty | list[Penalty] | None = None,
     ):
         check_not_negative(transport=transport, transport_end=transport_end)
+        check_begins_in_noise(generator)
         if not 0 <= decay < 1:
             raise ValueError(f"`decay={decay}` must lie in [0, 1)")
         scale = float(generator.process.sigma(torch.ones(1)))

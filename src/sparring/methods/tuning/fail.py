@@ -40,7 +40,14 @@ from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.objectives.policy import advantages_in_group
-from sparring.rollout import deterministic_scheduler, own_image, real_and_fake, standard_normal, step_from_image
+from sparring.rollout import (
+    check_begins_in_noise,
+    deterministic_scheduler,
+    own_image,
+    real_and_fake,
+    standard_normal,
+    step_from_image,
+)
 
 
 @dataclass
@@ -104,6 +111,7 @@ class FAIL(Method):
                 raise ValueError(f"`{name}={value}` must be at least {least}")
         check_not_negative(anchor_weight=anchor_weight or 0.0)
         check_single(discriminator)
+        check_begins_in_noise(generator)
         super().__init__(generator, discriminator)
         self.policy = update == "policy"
         self.anchor_weight = (0.05 if self.policy else 0.0) if anchor_weight is None else anchor_weight

@@ -27,7 +27,7 @@ from sparring.generators.middle import middle_block, output_of
 from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.precision import at_least_float32
 from sparring.process import Times, Weighting
-from sparring.rollout import OneStep, denoising_error, one_step, standard_normal
+from sparring.rollout import OneStep, denoising_error, one_step
 
 
 class SelfPerceptual(Method):
@@ -111,7 +111,7 @@ class SelfPerceptual(Method):
         """Mean squared distance of the clean images and the predicted ones, through the copy; new draws of t' and e."""
         process = self.generator.process
         t = process.snap(self.low + (self.high - self.low) * batch.draws.uniform((len(batch),)))
-        real = fake = standard_normal(batch)
+        real = fake = process.kernel(batch.draws, tuple(batch.x_0.shape)).to(batch.x_0)
         if self.noise == "predicted":
             real, fake = rollout.noised.eps, rollout.prediction.eps
         with torch.no_grad():
