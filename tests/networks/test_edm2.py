@@ -81,6 +81,18 @@ def test_weights_keep_their_norm_in_training(tmp_path):
     assert opened.net.config["widths"] == [8, 16]
 
 
+def test_frozen_weights_are_left_alone():
+    denoiser = Denoiser(opened(), EDM(), "edm")
+    frozen, trained = denoiser.net.read_in.weight, denoiser.net.read_out.weight
+    frozen.requires_grad_(False)
+    for weight in (frozen, trained):
+        weight.data *= 2
+    before = frozen.clone()
+    denoiser.after_update()
+    assert torch.equal(frozen, before)
+    torch.testing.assert_close(trained, normalised(trained), rtol=1e-3, atol=1e-4)
+
+
 def test_without_forced_normalisation_the_norm_grows():
     torch.manual_seed(0)
     layer, x, target = MPConv(4, 4, 0), normal(256, 4), normal(256, 4, seed=1)

@@ -176,9 +176,10 @@ class Denoiser(DenoisingNetwork, Generator):
         return self.output_error(prediction, batch.x_0, eps)
 
     def after_update(self) -> None:
-        """Normalises the weights of a network that wants it (EDM2)."""
+        """Normalises the weights that were updated of a network that wants it (EDM2)."""
         for part in self._normalised:
-            part.normalise()
+            if part.weight.requires_grad:
+                part.normalise()
 
     def networks(self) -> list[nn.Module]:
         return [self.net]

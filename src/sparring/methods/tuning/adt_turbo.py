@@ -29,7 +29,7 @@ from sparring.generators.condition import in_turn
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
 from sparring.process import VP, set_timesteps
-from sparring.rollout import own_calls, real_and_fake
+from sparring.rollout import check_begins_in_noise, own_calls, real_and_fake
 
 
 @dataclass
@@ -94,6 +94,7 @@ class ADTTurbo(Method):
                 "a network that is conditioned on a latent z cannot be tuned by adt_turbo: start from another"
             )
         check_single(discriminator)
+        check_begins_in_noise(generator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.keep = keep or []
         if self.keep:
