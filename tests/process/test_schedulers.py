@@ -9,6 +9,7 @@ from analytic_networks import Mixture, gaussian, probability_flow
 
 from sparring.generators import Denoiser
 from sparring.process import EDM, VP, RectifiedFlow, from_scheduler, initial_sample, scheduler_input, set_timesteps
+from sparring.process.schedulers import NOISY, EDMChurnScheduler
 
 MEAN = torch.tensor([0.3, -0.5, 0.1], dtype=torch.float64)
 COV = torch.tensor([[0.50, 0.20, 0.05], [0.20, 0.30, -0.10], [0.05, -0.10, 0.20]], dtype=torch.float64)
@@ -26,7 +27,7 @@ ODE_PATHS = [
     *[(RectifiedFlow(shift=3.0), "flow", name) for name in ("ddim", "euler", "dpm", "heun", "unipc")],
     *[(RectifiedFlow(), kind, name) for kind, name in (("x0", "dpm"), ("eps", "dpm"), ("x0", "unipc"))],
 ]
-SDE_PATHS = [(VP(), "eps", "ddpm"), (VP(), "v", "lcm")]
+SDE_PATHS = [(VP(), "eps", "ddpm"), (VP(), "v", "lcm"), (EDM(), "edm", "churn")]
 
 
 def name_of(case):
@@ -40,7 +41,7 @@ def sample(network, kind, name, num_steps, noise, seed=0):
     denoiser = Denoiser(network, network.process, kind)
     scheduler = network.process.scheduler(name, kind)
     set_timesteps(scheduler, num_steps)
-    generator = {"generator": torch.Generator().manual_seed(seed)} if name in ("ddpm", "lcm") else {}
+    generator = {"generator": torch.Generator().manual_seed(seed)} if name in NOISY else {}
     x, states = initial_sample(scheduler, noise), []
     for time in scheduler.timesteps:
         t = network.process.t_from_model_time(time.double()[None])
@@ -59,12 +60,12 @@ def test_every_path_has_its_number_of_calls_and_ends_clean(case, num_steps):
     process, kind, name = case
     network = gaussian(process, kind, MEAN, 1e-12 * torch.eye(3).double())
     states, x, calls = sample(network, kind, name, num_steps, torch.randn(8, 1, 1, 3).double())
-    assert calls == (2 * num_steps - 1 if name == "heun" else num_steps)
+    assert calls == (2 * num_steps - 1 if name in ("heun", "churn") else num_steps)
     assert len(states) == num_steps
     assert torch.cat([t for t, _ in states]).diff().lt(0).all()
     assert states[0][0].item() == pytest.approx(1, abs=1.1e-3)
     tolerance = 1e-4
-    if name == "heun" or (isinstance(process, VP) and process.zero_terminal_snr):
+    if name in ("heun", "churn") or (isinstance(process, VP) and process.zero_terminal_snr):
         tolerance = 2e-3  # Heun: rounding at sigma 157; zero terminal SNR: diffusers' DDIM has alpha 0, we have 2^-12
     if name == "ddim" and isinstance(process, VP) and num_steps == 7:
         tolerance = 0.05  # 7 does not divide 1000: DDIMScheduler ends at sigma 0.01
@@ -150,6 +151,35 @@ def test_ddpm_samples_have_the_covariance_of_its_recursion_which_nears_the_data(
     far, near = ((ddpm_covariance(num_steps) - COV).abs().max().item() for num_steps in (100, 1000))
     assert near < 0.006
     assert far / near == pytest.approx(10, rel=0.2)  # first order
+
+
+def test_churn_forgets_the_start_and_keeps_the_data(monkeypatch):
+    """With noise of exactly the deviation that is missing; without churn it is Heun's method bit for bit."""
+    monkeypatch.setattr(EDMChurnScheduler, "NOISE", 1.0)
+    noise = torch.randn(20000, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
+    network = gaussian(EDM(), "edm", MEAN, COV)
+    _, heun, _ = sample(network, "edm", "heun", 40, noise)
+    _, x, _ = sample(network, "edm", "churn", 40, noise)
+    torch.testing.assert_close(x.flatten(1).mean(0), MEAN, rtol=0, atol=0.02)
+    torch.testing.assert_close(x.flatten(1).T.cov(), COV, rtol=0, atol=0.02)
+    kept = [torch.corrcoef(torch.stack([heun[:, 0, 0, i], x[:, 0, 0, i]]))[0, 1].item() for i in range(3)]
+    assert max(kept) < 0.5
+    monkeypatch.setattr(EDMChurnScheduler, "CHURN", 0.0)
+    _, x, _ = sample(network, "edm", "churn", 40, noise)
+    assert torch.equal(x, heun)
+
+
+def test_churn_raises_the_levels_of_the_paper():
+    scheduler, plain = (EDM().scheduler(name, "edm") for name in ("churn", "heun"))
+    for one in (scheduler, plain):
+        set_timesteps(one, 256)
+    ratio = scheduler.sigmas[:-1] / plain.sigmas[:-1]
+    inside = (plain.sigmas[:-1] >= 0.05) & (plain.sigmas[:-1] <= 50)
+    assert (ratio[1::2] == 1).all()  # the second calls of the steps
+    torch.testing.assert_close(ratio[0::2], torch.where(inside, 1 + 40 / 256, 1.0)[0::2])
+    torch.testing.assert_close(scheduler.timesteps, scheduler.sigmas[:-1].log() / 4)
+    set_timesteps(scheduler, 18)
+    assert (scheduler.sigmas[10] / scheduler.sigmas[9]).item() == pytest.approx(math.sqrt(2), rel=1e-4)
 
 
 def test_lcm_has_the_covariance_of_its_own_recursion():
@@ -255,7 +285,7 @@ def test_wrong_requests_say_what_there_is():
     for process, name, kind, message in (
         (VP(), "deis", "eps", "it has ddim, euler, heun, dpm, unipc, ddpm, lcm"),
         (VP(), "ddim", "flow", "it takes eps, x0, v"),
-        (EDM(), "unipc", "edm", "it has euler, ddim, heun, dpm"),
+        (EDM(), "unipc", "edm", "it has euler, ddim, heun, churn, dpm"),
         (EDM(), "euler", "eps", "it takes edm"),
         (RectifiedFlow(), "ddpm", "flow", "it has euler, ddim, heun, dpm, unipc"),
         (RectifiedFlow(), "unipc", "eps", "it takes flow, x0"),

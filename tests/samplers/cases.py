@@ -135,6 +135,12 @@ def nested(process: Process, kind: Kind, **settings: Any) -> Intervention:
     return Nested(**settings)
 
 
+def perturbed(process: Process, kind: Kind, **settings: Any) -> Intervention:
+    from sparring.samplers.guidance.perturbed import Perturbed
+
+    return Perturbed(**settings)
+
+
 OF_LATENTS = {"hubness", "rare"}
 """Systems that choose or move latents of a generator of one call, tested in test_latents.py and test_rare.py."""
 
@@ -152,6 +158,7 @@ CASES = {
     "inv_diff": Case(inv_diff, {"weight": 0.0}, {"weight": 0.3}, any_kind=False),
     "minority": Case(minority, {"weight": 0.0}, {"weight": 3.5}),
     "nested": Case(nested, {"steps": 1}, {"steps": 4}),
+    "perturbed": Case(perturbed, {"delta": 0.0}, {"delta": 0.3}, any_kind=False),
     "projected": Case(projected, {"weight": 1.0}, {"weight": 3.0, "bound": 0.7, "eta": 0.5}),
     "rescaled": Case(rescaled, {"weight": 1.0}, {"weight": 3.0}, any_kind=False),
     "recycle": Case(recycle, {"steps": 0}, {"steps": 2}),

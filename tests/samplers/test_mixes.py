@@ -9,11 +9,13 @@ from diffusers.guiders import (
 from diffusers.guiders import ClassifierFreeGuidance, PerturbedAttentionGuidance, SkipLayerGuidance
 from gaussian_pair import GaussianPair
 
+from sparring.data import Draws
 from sparring.generators.level import Level
 from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.process import EDM, VP, RectifiedFlow
 from sparring.samplers.diffusers_guider import DiffusersGuider
 from sparring.samplers.guidance.autoguidance import Autoguidance
+from sparring.samplers.guidance.perturbed import Perturbed
 from sparring.samplers.guidance.projected import AdaptiveProjectedGuidance
 from sparring.samplers.guidance.rescaled import RescaledGuidance
 
@@ -66,6 +68,21 @@ def test_weak_models_that_cannot_be_mixed_are_refused():
     small.check_shape((1, 1, 3))
     with pytest.raises(ValueError, match="`weak`: it differs in images"):
         sampled(strong, "ddim", 2, using=[Autoguidance(small)])
+
+
+def test_a_perturbed_output_has_noise_of_its_size():
+    plain, noisy = pair(), pair()
+    levels = Level.at(plain.process, torch.tensor(0.5))
+    levels.draws = Draws(3)
+    x_t = white(4000, 3)
+    told = torch.zeros(4000, dtype=torch.int64)
+    before = plain.predict(x_t, levels, told).output
+    added = Perturbed(delta=0.5).wrap(noisy.predict, noisy)(x_t, levels, told).output - before
+    size = added.square().flatten(1).mean(1) / before.square().flatten(1).mean(1)
+    assert size.mean().item() == pytest.approx(0.25, rel=0.05)
+    assert added.mean().abs() < 0.02
+    with pytest.raises(ValueError, match="`delta=-1` must be 0 or more"):
+        Perturbed(delta=-1)
 
 
 # -- rescaled and projected guidance -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, help="number of images")
     parser.add_argument("--steps", type=int, nargs="+", help="sampler steps (default: 10)")
     parser.add_argument(
-        "--scheduler", nargs="+", help="ddim, dpm, unipc, euler, heun, ddpm, lcm (default: the pipeline's own)"
+        "--scheduler", nargs="+", help="ddim, dpm, unipc, euler, heun, churn, ddpm, lcm (default: the pipeline's own)"
     )
     parser.add_argument(
         "--guidance", type=float, nargs="+", help="scale of classifier-free guidance (default: 1, none)"

@@ -32,6 +32,7 @@ from sparring.process import (
     set_timesteps,
     takes_variance,
 )
+from sparring.process.schedulers import NOISY
 
 
 class DenoisingNetwork(nn.Module):
@@ -307,7 +308,7 @@ class DenoisingNetwork(nn.Module):
         Raises:
             ValueError: one that adds Gaussian noise on its way, of a process whose noise has another law.
         """
-        if scheduler in ("ddpm", "lcm") and not self.process.kernel.gaussian:
+        if scheduler in NOISY and not self.process.kernel.gaussian:
             raise ValueError(f"`scheduler={scheduler}` adds Gaussian noise, and this process has another: take ddim")
         if scheduler is None and self.own_scheduler is not None:
             return self.own_scheduler

@@ -13,6 +13,7 @@ from sparring.generators.loop import Walk
 from sparring.generators.predictor import ClassifierFree, wrapped
 from sparring.networks.modes import eval_mode
 from sparring.process import scheduler_input, set_timesteps
+from sparring.process.schedulers import NOISY
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def deterministic_scheduler(denoiser: Denoiser, name: str, num_steps: int, num_g
         raise ValueError(f"`num_steps={num_steps}` must be at least 1")
     if not 1 <= num_grad_steps <= num_steps:
         raise ValueError(f"`num_grad_steps={num_grad_steps}` must lie between 1 and `num_steps={num_steps}`")
-    if name in ("ddpm", "lcm"):
+    if name in NOISY:
         raise ValueError(f"`scheduler={name}` adds noise on its way; simulate ddim, dpm, unipc, euler or heun")
     scheduler = denoiser.process.scheduler(name, denoiser.prediction)
     set_timesteps(scheduler, num_steps)
