@@ -62,7 +62,8 @@ def test_every_path_has_its_number_of_calls_and_ends_clean(case, num_steps):
     states, x, calls = sample(network, kind, name, num_steps, torch.randn(8, 1, 1, 3).double())
     assert calls == (2 * num_steps - 1 if name in ("heun", "churn") else num_steps)
     assert len(states) == num_steps
-    assert torch.cat([t for t, _ in states]).diff().lt(0).all()
+    if name != "churn":  # which may raise a level above the one before
+        assert torch.cat([t for t, _ in states]).diff().lt(0).all()
     assert states[0][0].item() == pytest.approx(1, abs=1.1e-3)
     tolerance = 1e-4
     if name in ("heun", "churn") or (isinstance(process, VP) and process.zero_terminal_snr):
@@ -158,14 +159,14 @@ def test_churn_forgets_the_start_and_keeps_the_data(monkeypatch):
     monkeypatch.setattr(EDMChurnScheduler, "NOISE", 1.0)
     noise = torch.randn(20000, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
     network = gaussian(EDM(), "edm", MEAN, COV)
-    _, heun, _ = sample(network, "edm", "heun", 40, noise)
-    _, x, _ = sample(network, "edm", "churn", 40, noise)
+    _, heun, _ = sample(network, "edm", "heun", 200, noise)
+    _, x, _ = sample(network, "edm", "churn", 200, noise)
     torch.testing.assert_close(x.flatten(1).mean(0), MEAN, rtol=0, atol=0.02)
     torch.testing.assert_close(x.flatten(1).T.cov(), COV, rtol=0, atol=0.02)
     kept = [torch.corrcoef(torch.stack([heun[:, 0, 0, i], x[:, 0, 0, i]]))[0, 1].item() for i in range(3)]
     assert max(kept) < 0.5
     monkeypatch.setattr(EDMChurnScheduler, "CHURN", 0.0)
-    _, x, _ = sample(network, "edm", "churn", 40, noise)
+    _, x, _ = sample(network, "edm", "churn", 200, noise)
     assert torch.equal(x, heun)
 
 
