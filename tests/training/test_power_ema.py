@@ -14,6 +14,7 @@ from sparring.training.power_ema import (
     PowerAverages,
     PowerEMA,
     correlation,
+    distance,
     exponent_of,
     reconstruct,
     weights_for,
@@ -79,6 +80,28 @@ def test_an_average_from_snapshots_is_the_one_that_was_tracked(std, tmp_path):
     assert ((found["value"] - tracked.module.value).abs() < 0.02 * spread).all()
     assert found["count"] == steps
     assert sum(weights_for([50, 50, 100, 100], [*STDS, *STDS], std)) == pytest.approx(1)
+
+
+def test_the_distance_of_a_mix_is_that_of_the_profiles():
+    steps, stds = [1, 1, 2, 2, 3, 3, 4, 4], [*STDS] * 4
+    weights = weights_for(steps, stds, 0.2)
+    t = (np.arange(200000) + 0.5) / 50000
+    profile = lambda end, std: np.where(t <= end, (exponent_of(std) + 1) * (t / end) ** exponent_of(std) / end, 0)  # noqa: E731
+    wanted = profile(4, 0.2)
+    mix = sum(w * profile(*one) for w, *one in zip(weights, steps, stds, strict=True))
+    assert distance(weights, steps, stds, 0.2) == pytest.approx(
+        (np.square(mix - wanted).mean() / np.square(wanted).mean()) ** 0.5, rel=1e-3
+    )
+    assert distance(weights_for(steps, stds, STDS[0]), steps, stds, STDS[0]) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_profile_that_the_snapshots_cannot_give_is_refused(tmp_path):
+    module, powers = Number(), PowerAverages(Number(), 2, 10, tmp_path / "ema")
+    for step in (5, 10):
+        powers.write(step, set(module.state_dict()))
+    assert reconstruct(tmp_path / "ema", 0.15).keys() == {"value", "count"}
+    with pytest.raises(ValueError, match="`std=0.25`: the mix of 2 snapshots is 73% away from that profile"):
+        reconstruct(tmp_path / "ema", 0.25)
 
 
 def test_a_snapshot_average_of_a_tracked_width_is_the_last_snapshot():

@@ -13,6 +13,7 @@ from sparring.runs.checkpoint import save_tensors
 from sparring.training.ema import EMA, state_tensors
 
 STDS = (0.05, 0.10)  # that are tracked, as in EDM2
+FARTHEST = 0.3  # of a mix from the profile that is wanted, over its size (our choice)
 LARGEST = 0.28  # std; at 1 / sqrt(12) = 0.289 all weights of the run count alike
 
 
@@ -123,18 +124,33 @@ def weights_for(steps: list[int], stds: list[float], std: float, step: int | Non
     return list(found / found.sum())
 
 
+def distance(weights: list[float], steps: list[int], stds: list[float], std: float) -> float:
+    """How far the mix of `weights_for` is from the profile that is wanted, over the size of that: root mean squares."""
+    t, g, x = np.array(steps, float), np.array([exponent_of(one) for one in stds]), np.array(weights)
+    end, wanted = t.max(), exponent_of(std)
+    size = correlation(end, wanted, end, wanted)
+    mixed = x @ correlation(t[:, None], g[:, None], t[None], g[None]) @ x
+    return float(max(0.0, size - 2 * x @ correlation(t, g, end, wanted) + mixed) / size) ** 0.5
+
+
 def reconstruct(folder: Path, std: float) -> dict[str, Tensor]:
     """The tensors of a generator, averaged with a profile of that standard deviation at the last snapshot.
 
     Raises:
-        ValueError: no snapshots, or a damaged one; what `exponent_of` refuses.
+        ValueError: no snapshots, a damaged one, or too few for this profile; what `exponent_of` refuses.
     """
     files = snapshots_in(folder)
     exponent_of(std)
     if not files:
         raise ValueError(f"{folder} holds no snapshots of averages: train with --trainer.ema_snapshots 32")
     steps = [int(file.stem) for file in files for _ in STDS]
-    weights = weights_for(steps, list(STDS) * len(files), std)
+    stds = list(STDS) * len(files)
+    weights = weights_for(steps, stds, std)
+    if (far := distance(weights, steps, stds, std)) > FARTHEST:
+        raise ValueError(
+            f"`std={std}`: the mix of {len(files)} snapshots is {far:.0%} away from that profile: take a width nearer "
+            f"to {STDS[0]} and {STDS[1]}, or train with more --trainer.ema_snapshots"
+        )
     made: dict[str, Tensor] = {}
     try:
         for number, file in enumerate(files):
