@@ -58,6 +58,7 @@ def test_ends_are_real_at_first_and_then_drawn_by_the_other_direction_of_the_las
             for parameter in part.parameters():
                 parameter += offset
     before = [part.module.net.read_in.weight.clone() for part in method.drawn_by]
+    method.decay = 0.0  # the averages are the models
     method.step = 3
     method.after_step()
     assert all(
@@ -110,6 +111,20 @@ def test_its_rounds_bring_gaussian_ends_to_the_schroedinger_bridge():
             assert (step.x_0 * step.x_1).mean().item() == pytest.approx(expected, abs=0.012)
             assert step.x_1.var().item() == pytest.approx(1.0, abs=0.02)
         found = expected
+
+
+def test_the_pairs_are_drawn_by_averages():
+    """A tenth of the way in each step: after two of them 0.19 of it, and the copies follow at the end of the round."""
+    method = asbm(round_steps=2, decay=0.9)
+    starts = [part.net.read_in.weight.detach().clone() for part in method.others]
+    with torch.no_grad():
+        for offset, part in ((0.1, method.reverse), (0.2, method.generator)):
+            part.net.read_in.weight += offset
+    for step, share in ((0, 0.0), (1, 0.19)):
+        method.step = step
+        method.after_step()
+        for offset, start, copy in zip((0.1, 0.2), starts, method.drawn_by, strict=True):
+            torch.testing.assert_close(copy.module.net.read_in.weight, start + share * offset)
 
 
 def test_a_network_that_knows_the_end_gets_there_and_x_0_is_x_t_less_the_way():
@@ -175,6 +190,8 @@ def test_what_it_cannot_work_with_is_refused():
     asbm().generator.check(UnpairedData.of(GaussianMixture(), SwissRoll()))
     with pytest.raises(ValueError, match="MLP cannot take images of shape"):
         asbm().generator.check(UnpairedData.of(Digits(), Digits("validation")))
+    with pytest.raises(ValueError, match="`decay=1` must lie in"):
+        asbm(decay=1)
     with pytest.raises(ValueError, match="`round_steps=0`"):
         asbm(round_steps=0)
     with pytest.raises(ValueError, match=r"`variance=0\.0` above 0"):

@@ -8,11 +8,11 @@ a Brownian bridge of variance eps is laid between them, and its steps are learne
     x_t ~ N((1-t) x_0 + t x_1, eps t (1-t)),        x_s ~ N((1-s/t) x_0 + (s/t) x_t, eps s (t-s)/t),        t = n/N
     xhat = G(x_t, t, z),        x_s' from the same law with xhat in the place of x_0,        losses as in DDGAN
 
-Then new pairs: one end real, the other drawn from it by the model of the other direction. Repeated, the pairs become
-those of the Schroedinger bridge, in which the images move little.
+Then new pairs: one end real, the other drawn from it by the average of the model of the other direction. Repeated, the
+pairs become those of the Schroedinger bridge, in which the images move little.
 
 Fake: a step x_s' from a real or drawn pair. Discriminators: one for each direction, given x_t and t. Both
-directions learn in every step, from frozen copies of the last round (the paper alternates them). The first round has
+directions learn in every step, from the averages of the last round (the paper alternates them). The first round has
 random pairs (the paper: minibatch optimal transport).
 """
 
@@ -51,12 +51,15 @@ class ASBM(Method):
         generator: from sources to images.
         discriminator: of a step: one that is given t and x_t; the other direction has a copy.
         round_steps: steps between two renewals of the pairs.
+        decay: of the averages that draw the pairs; 0: the models themselves draw them.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminators.
     """
 
     generator: Bridge
     discriminator: Any  # a ModuleList of two
+    averages: Any  # ModuleLists of two moving copies
+    drawn_by: Any
     sampler = "bridge"
 
     def __init__(
@@ -65,18 +68,26 @@ class ASBM(Method):
         discriminator: Discriminator,
         *,
         round_steps: int = 500,
+        decay: float = 0.99,
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
         if round_steps < 1:
             raise ValueError(f"`round_steps={round_steps}` must be at least 1")
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay={decay}` must lie in [0, 1)")
         super().__init__(generator, nn.ModuleList([discriminator, deepcopy(discriminator)]))
         self.reverse = deepcopy(generator)
-        self.drawn_by: Any = nn.ModuleList([moving_copy(self.reverse), moving_copy(generator)])
+        self.averages, self.drawn_by = (nn.ModuleList(map(moving_copy, self.others)) for _ in range(2))
         self.sample_steps = generator.num_steps
-        self.round_steps = round_steps
+        self.round_steps, self.decay = round_steps, decay
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)
+
+    @property
+    def others(self) -> list[Bridge]:
+        """The model of the other direction, for each direction."""
+        return [self.reverse, self.generator]
 
     def parts(self) -> list[nn.Module]:
         return [self.reverse]
@@ -122,10 +133,11 @@ class ASBM(Method):
         return {"adversarial": one, "reverse_adversarial": other}
 
     def after_step(self) -> None:
-        """At the end of a round the copies become the models."""
-        if (self.step + 1) % self.round_steps == 0:
-            self.drawn_by[0].refreeze(self.reverse)
-            self.drawn_by[1].refreeze(self.generator)
+        """Moves the averages; at the end of a round the copies that draw the pairs become these."""
+        for average, drawn_by, other in zip(self.averages, self.drawn_by, self.others, strict=True):
+            average.follow(other, 1 - self.decay)
+            if (self.step + 1) % self.round_steps == 0:
+                drawn_by.refreeze(average.module)
 
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
         """`cost`, the mean squared distance (a sum over pixels) of held-out sources and what is made of them.
