@@ -183,6 +183,25 @@ def test_a_copy_takes_labels_and_what_it_cannot_read_is_refused():
         DenoiserDiscriminator(Denoiser(MLP(width=8), VP(), "v", latent_dim=2))
 
 
+def test_both_networks_are_told_the_same_condition_if_classes_are_left_out():
+    """Of rows without a class, the potential would else tell the velocity from that of the class."""
+    torch.manual_seed(0)
+    net = MLP(width=8, num_class_embeds=3)
+    method = CAFM(Denoiser(net, RectifiedFlow(), "flow", condition_dropout=0.5))
+    told: list[torch.Tensor] = []
+    for part in (method.generator.net, method.discriminator.denoiser.net):
+        part.register_forward_pre_hook(lambda _, given, named: told.append(named["class_labels"]), with_kwargs=True)
+    points = torch.randn(64, 2, 1, 1)
+    batch = Batch(points, torch.arange(64) % 2, Draws(0))
+    rollout = method.rollout(batch)
+    method.discriminator_loss(batch, rollout)
+    method.generator_loss(batch, rollout)
+    first, *others = told
+    assert 16 < int((first == 2).sum()) < 48  # the last class is "none"
+    assert len(others) == 2
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_what_it_refuses():
     plain = PlainDiscriminator(net=nn.Flatten())
     for settings, message in [

@@ -188,6 +188,13 @@ def test_a_discriminator_adds_its_term_and_sees_the_prediction_and_the_image():
     assert Consistency(denoiser(), projected(), adversarial_weight=0.0).discriminator is None
 
 
+def test_a_network_without_a_clean_end_is_refused_before_it_is_trained():
+    """In later stages no jump ends at the image: without the identity there, every constant has no loss."""
+    with pytest.raises(ValueError, match="prediction=x0.*v or eps"):
+        method_of(Net(), kind="x0").check(6)
+    method_of(Net(), kind="v").check(6)
+
+
 def test_what_it_refuses():
     for settings, message in [
         (dict(stages=0), "stages=0"),

@@ -70,7 +70,7 @@ def test_a_rollout_is_one_call_from_the_noise_of_its_pair():
 def test_the_distance_is_of_pixels_and_of_directions_in_the_teachers_middle():
     method = method_of()
     x, y = (torch.randn(6, 2, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    features = [normalize(middle_map(method.teacher, one, torch.zeros(6)), dim=1) for one in (x, y)]
+    features = [normalize(middle_map(method.teacher, one, torch.full((6,), 1e-3)), dim=1) for one in (x, y)]
     expected = (x - y).abs().mean((1, 2, 3)) + (features[0] - features[1]).square().sum((1, 2, 3))
     torch.testing.assert_close(method.distance(batch_of(), x, y), expected)
 
@@ -132,15 +132,15 @@ def test_training_learns_the_map():
     """Of a teacher that takes z to about -z / 2 in one call, pixel error and middle together, by 150 updates."""
     method = method_of(num_pairs=64, adversarial_weight=0.0)
     method.images.data = -0.5 * method.noises.data
-    optimizer, errors = torch.optim.Adam(method.generator.parameters(), 0.01), []
+    optimizer, losses = torch.optim.Adam(method.generator.parameters(), 0.01), []
     for method.step in range(150):
         rollout = method.rollout(Batch(torch.zeros(64, 2, 1, 1), draws=Draws(0, step=method.step)))
         loss = method.generator_loss(batch_of(64), rollout)["distance"]
-        errors.append(method.statistics["pair_error"].item())
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert errors[-1] < 0.7 * errors[0]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_what_it_refuses():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from method_parts import Net, backbone, batch_of, denoiser, touched
+from method_parts import ClassNet, Net, backbone, batch_of, denoiser, touched
 
 from sparring.data import Batch, Draws, StoredImages
 from sparring.generators import Denoiser
@@ -55,6 +55,33 @@ def test_groups_do_not_see_each_other():
     fake, real = points(3, 4, 2), points(3, 4, 2, seed=1)
     alone = torch.cat([drift(fake[i : i + 1], real[i : i + 1])[0] for i in range(3)])
     torch.testing.assert_close(drift(fake, real)[0], alone)
+
+
+def test_only_rows_of_a_class_see_each_other():
+    """Two classes that lie across: each fake goes to the far real of its own class, as if it were the only one."""
+    fake, real = torch.tensor([[[-1.0], [1.0]]]).double(), torch.tensor([[[1.5], [-1.5]]]).double()
+    apart = torch.tensor([[[False, True, False, True], [True, False, True, False]]])
+    moved, _, _ = drift(fake, real, apart=apart)
+    torch.testing.assert_close(moved, torch.tensor([[[3.0], [-3.0]]]).double(), rtol=1e-4, atol=0)
+    assert drift(fake, real)[0][0, 0, 0] < 0  # without classes, to the near one
+    x = fake[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(drifting_loss(x, real[0], 2, torch.tensor([4, 7]))[0], x)
+    assert gradient[0] < 0 < gradient[1]
+
+
+def test_a_network_of_classes_drifts_within_them_and_one_of_captions_is_refused():
+    method = Drifting(denoiser(ClassNet()), group=6)
+    batch = batch_of(labels=True)
+    rollout = method.rollout(batch)
+    expected, _ = drifting_loss(rollout.images.flatten(1), batch.images.flatten(1), 6, batch.labels)
+    others, _ = drifting_loss(rollout.images.flatten(1), batch.images.flatten(1), 6)
+    loss = method.generator_loss(batch, rollout)["drifting"]
+    assert loss == expected
+    assert loss != others
+    captioned = denoiser()
+    captioned.text = object()
+    with pytest.raises(ValueError, match="no two of the same caption"):
+        Drifting(captioned)
 
 
 def test_the_gradient_is_minus_the_drift():

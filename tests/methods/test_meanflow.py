@@ -7,6 +7,7 @@ from method_parts import denoiser
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
+from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.distillation.meanflow import MeanFlow, MeanFlowStep
 from sparring.networks import MLP
 from sparring.process import VP, RectifiedFlow
@@ -96,6 +97,14 @@ def test_a_sampler_tells_where_each_step_ends_and_lands_where_the_ode_does(steps
     latents = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     made = generator.generate(RectifiedFlow().scheduler("ddim", "flow"), steps, latents=latents)
     torch.testing.assert_close(made.double(), STD * latents, rtol=1e-4, atol=1e-5)
+
+
+def test_other_methods_refuse_a_network_that_is_told_the_length_of_its_steps():
+    """They would train it for length 0, and a sampler tells it another."""
+    flow = Formula(RectifiedFlow(), "flow", mean_velocity)
+    MeanFlow(flow).check(4)
+    with pytest.raises(ValueError, match="second_time.*Diffusion.*length 0"):
+        Diffusion(flow).check(4)
 
 
 def test_what_it_refuses():

@@ -88,6 +88,11 @@ def test_the_scores_wait_for_the_warm_up():
     torch.testing.assert_close(losses["consistency"](), 3 * first)
 
 
+def test_a_network_without_a_clean_end_is_refused_before_it_is_trained():
+    with pytest.raises(ValueError, match="prediction=x0.*v or eps"):
+        RCM(denoiser(kind="x0")).check(6)
+
+
 def test_what_it_refuses():
     for settings, message in [
         (dict(score_weight=0.0), "score_weight=0.0.*`scm`"),

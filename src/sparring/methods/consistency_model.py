@@ -8,7 +8,7 @@ from sparring.generators import Denoiser
 from sparring.methods.method import Method, frozen_copy
 from sparring.process import Times
 from sparring.rollout import Noised, noise
-from sparring.rollout.ode_step import check_guidance, guided
+from sparring.rollout.ode_step import check_clean_end, check_guidance, guided
 
 
 class ConsistencyModel(Method):
@@ -22,7 +22,8 @@ class ConsistencyModel(Method):
         times: distribution of the noise level; the process's own when None.
 
     Raises:
-        ValueError: another process; a teacher that cannot be guided; guidance without a teacher.
+        ValueError: another process; a teacher that cannot be guided; guidance without a teacher; in `check`, a network
+            of x_0.
     """
 
     generator: Denoiser
@@ -47,6 +48,10 @@ class ConsistencyModel(Method):
         self.teacher = frozen_copy(generator) if distil else None
         self.guidance = guidance
         self.times = times or generator.process.default_times()
+
+    def check(self, batch_size: int) -> None:
+        super().check(batch_size)
+        check_clean_end(self.generator)
 
     def noised(self, batch: Batch) -> Noised:
         """The batch at drawn levels."""

@@ -42,6 +42,7 @@ class Method(nn.Module, ABC):
         steps: of the whole run; set by the trainer (schedules read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
+        trains_lengths: networks that are told how far each step goes (`denoiser.second_time`) are trained for it.
         jumped: `after_step` has put the generator elsewhere, and its average starts again from there; the trainer takes
             note and sets it back.
         teaches_source: the own source of the denoiser, if it has weights that learn, is trained by this method.
@@ -53,6 +54,7 @@ class Method(nn.Module, ABC):
     updates_per_rollout: int = 1
     sampler: str = "ddim"
     sample_steps: int = 10
+    trains_lengths: bool = False
     jumped: bool = False
     teaches_source: bool = False
 
@@ -140,13 +142,23 @@ class Method(nn.Module, ABC):
     def check(self, batch_size: int) -> None:
         """Raises ValueError if the settings of the run cannot work for this method or its discriminator."""
         self.generator.check_batch(batch_size)
-        source = self.generator.own_source if isinstance(self.generator, DenoisingNetwork) else None
+        if isinstance(self.generator, DenoisingNetwork):
+            self.check_network(self.generator)
+        for discriminator in self.discriminators():
+            discriminator.check(batch_size)
+
+    def check_network(self, network: DenoisingNetwork) -> None:
+        """Raises ValueError if the generator has a part that only other methods train."""
+        source = network.own_source
         if source is not None and not self.teaches_source and any(p.requires_grad for p in source.parameters()):
             raise ValueError(
                 f"`own_source={type(source).__name__}` is trained by a method of its own: start from its run (--init)"
             )
-        for discriminator in self.discriminators():
-            discriminator.check(batch_size)
+        if network.time_slot is not None and not self.trains_lengths:
+            raise ValueError(
+                f"`second_time`: {type(self).__name__} would train this network for steps of length 0 only, and a "
+                "sampler tells it the length of its own: take meanflow or imm, or start from a network without it"
+            )
 
     def discriminators(self) -> list[Discriminator]:
         """Every discriminator in here, trained or frozen."""

@@ -10,7 +10,9 @@ RADII = (0.02, 0.05, 0.2)
 
 
 @torch.no_grad()
-def drift(fake: Tensor, real: Tensor, radii: Sequence[float] = RADII) -> tuple[Tensor, Tensor, Tensor]:
+def drift(
+    fake: Tensor, real: Tensor, radii: Sequence[float] = RADII, apart: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The drift V [G, n, d] of fake points, in units in which their mean distance is sqrt(d); without gradient.
 
     With `A = sqrt(softmax over z of -d/R * softmax over y of -d/R)`, for y among the fakes and z among both,
@@ -25,6 +27,7 @@ def drift(fake: Tensor, real: Tensor, radii: Sequence[float] = RADII) -> tuple[T
         fake: [G, n, d] groups of points.
         real: [G, m, d] real points of each group.
         radii: R.
+        apart: [G, n, n + m] true for pairs of a fake and a fake or real that do not see each other; None: all do.
 
     Returns:
         V; the size of V before it is divided by it, a mean over the radii, [G]; and the unit of length [G, 1, 1].
@@ -34,7 +37,8 @@ def drift(fake: Tensor, real: Tensor, radii: Sequence[float] = RADII) -> tuple[T
     distance = torch.cdist(fake, z, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distance.mean((1, 2), keepdim=True).clamp(min=1e-8)
     unit = mean / dim**0.5
-    scaled = distance / mean + 100 * torch.eye(n, z.shape[1], dtype=z.dtype, device=z.device)
+    unseen = torch.eye(n, z.shape[1], dtype=torch.bool, device=z.device)
+    scaled = distance / mean + 100 * (unseen if apart is None else unseen | apart)
     total, sizes = torch.zeros_like(fake), []
     for radius in radii:
         near = -scaled / radius
@@ -49,7 +53,7 @@ def drift(fake: Tensor, real: Tensor, radii: Sequence[float] = RADII) -> tuple[T
     return total, torch.stack(sizes).mean(0), unit
 
 
-def drifting_loss(fake: Tensor, real: Tensor, group: int) -> tuple[Tensor, Tensor]:
+def drifting_loss(fake: Tensor, real: Tensor, group: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`mean |y - sg(y + V(y))|^2` of one feature, and the mean size of the drift before it was normalised.
 
     The gradient is `-2 V / (d unit)`. The value is about the square of the number of radii, wherever the points are.
@@ -58,8 +62,13 @@ def drifting_loss(fake: Tensor, real: Tensor, group: int) -> tuple[Tensor, Tenso
         fake: features [B, d] of generated images.
         real: features [B, d] of real ones.
         group: rows that are compared at once; a divisor of B.
+        labels: [B] classes of both; only rows of the same class are compared. None: all are.
     """
     fake, real = (x.reshape(len(x) // group, group, -1) for x in (fake, real))
-    moved, size, unit = drift(fake, real)
+    apart = None
+    if labels is not None:
+        told = labels.view(len(fake), group)
+        apart = told[:, :, None] != told.repeat(1, 2)[:, None]
+    moved, size, unit = drift(fake, real, apart=apart)
     scaled = fake / unit
     return (scaled - (scaled.detach() + moved)).square().mean(), size.mean()

@@ -40,6 +40,15 @@ def guided(denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Condition, gui
     return replace(prediction, output=none + guidance * (prediction.output - none))
 
 
+def check_clean_end(denoiser: Denoiser) -> None:
+    """Raises ValueError for a network whose prediction is not the image itself where there is no noise."""
+    if denoiser.prediction == "x0":
+        raise ValueError(
+            "`prediction=x0`: what is to be the same along a path has to be the image at its clean end, and this "
+            "network may predict another there: start from one that predicts v or eps"
+        )
+
+
 def check_guidance(denoiser: Denoiser, guidance: float) -> None:
     """Raises ValueError if the teacher cannot be guided by so much."""
     if guidance < 0:

@@ -14,9 +14,9 @@ asks whether an image belongs to this noise: BiGAN with the teacher's ODE as a f
 
 The paper: the bank, one call, a perceptual distance in the space of the diffusion under random augmentations, a
 discriminator that is conditioned on the noise; its weights and its layers are not known here. Ours: F is the middle of
-the frozen teacher at time 0, its channels of length 1 at each place (the paper's is trained on human judgements);
-augmentations are shift and cutout; D is a small network that sees z as further channels; weights 1 and 0.1, R1 0.1 in
-each 16th step; classes in place of captions; the size of the bank, and rates.
+the frozen teacher at the cleanest level it knows, its channels of length 1 at each place (the paper's is trained on
+human judgements); augmentations are shift and cutout; D is a small network that sees z as further channels; weights 1
+and 0.1, R1 0.1 in each 16th step; classes in place of captions; the size of the bank, and rates.
 """
 
 from dataclasses import dataclass, field
@@ -125,7 +125,7 @@ class Diffusion2GAN(OnPairs):
     def distance(self, batch: Batch, x: Tensor, y: Tensor) -> Tensor:
         """[B] mean absolute difference plus that of the teacher's middle, both after the same random augmentation."""
         x, y = self.augment(torch.cat([x, y], 1), batch.draws).chunk(2, 1)
-        clean = torch.zeros(len(x), dtype=self.level.dtype, device=x.device)
+        clean = self.teacher.process.snap(torch.zeros(len(x), dtype=self.level.dtype, device=x.device))
         seen = middle_map(self.teacher, x, clean, batch.condition)
         with torch.no_grad():
             target = middle_map(self.teacher, y, clean, batch.condition)

@@ -13,8 +13,9 @@ If both populations agree there is nowhere to go. Only the generator learns. So 
 better, or its discriminator adds nothing. The value of L says nothing; the `drift` before it is normalised does.
 
 There is no discriminator and no teacher. The kernel is that of the official program. Ours: the features are mean and
-deviation of each map, and the pixels, a field for each; a group is some rows of a batch with their real images, of any
-class. Left out: a bank of real images, unconditional negatives with guidance, and the paper's own backbone.
+deviation of each map, and the pixels, a field for each; a group is some rows of a batch with their real images, in
+which those of a class see each other if the network takes classes. Left out: a bank of real images, unconditional
+negatives with guidance, and the paper's own backbone.
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Drifting(Method):
         generator: a denoiser, which is asked at its noisiest level only.
         backbone: frozen, with feature maps; None: the pixels are the only feature.
         group: rows that are compared at once; a divisor of the rows that are seen together.
+
+    Raises:
+        ValueError: a group of one row; a network of captions or sources, no two of which are alike.
     """
 
     generator: Denoiser
@@ -53,6 +57,8 @@ class Drifting(Method):
     def __init__(self, generator: Denoiser, *, backbone: Backbone | None = None, group: int = 64):
         if group < 2:
             raise ValueError(f"`group={group}` must be at least 2: points are pushed from others")
+        if generator.captioned or generator.takes_source:
+            raise ValueError("Drifting compares images of the same class, and no two of the same caption or source")
         super().__init__(generator)
         self.backbone = None if backbone is None else freeze(backbone)
         self.group = group
@@ -77,7 +83,8 @@ class Drifting(Method):
         with torch.no_grad():
             real = self.features(batch.images)
         fake = self.features(rollout.images)
-        made = [drifting_loss(*pair, self.group) for pair in zip(fake, real, strict=True)]
+        labels = batch.labels if self.generator.takes_labels else None
+        made = [drifting_loss(*pair, self.group, labels) for pair in zip(fake, real, strict=True)]
         self.log(drift=torch.stack([size for _, size in made]).mean())
         return {"drifting": torch.stack([loss for loss, _ in made]).sum()}
 

@@ -59,6 +59,7 @@ class IMM(Method):
 
     generator: Denoiser
     sample_steps = 1
+    trains_lengths = True
 
     def __init__(
         self, generator: Denoiser, *, group: int = 4, halvings: int = 12, power: float = 2.0, offset: float = 4.0

@@ -53,6 +53,7 @@ class MeanFlow(Method):
 
     generator: Denoiser
     sample_steps = 1
+    trains_lengths = True
 
     def __init__(
         self,

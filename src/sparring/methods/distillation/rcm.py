@@ -29,7 +29,7 @@ from sparring.methods.score_student import ScoreRollout, ScoreStudent
 from sparring.objectives.scores import distribution_matching
 from sparring.process import Times
 from sparring.rollout import falling_steps, noise
-from sparring.rollout.ode_step import guided
+from sparring.rollout.ode_step import check_clean_end, guided
 from sparring.rollout.trigflow import Derivative, TrigFlow, moved
 
 
@@ -52,7 +52,7 @@ class RCM(ScoreStudent):
         times: levels at which the fake score learns; the process's own when None.
 
     Raises:
-        ValueError: another process than VP; a weight out of range.
+        ValueError: another process than VP; in `check`, a network of x_0; a weight out of range.
     """
 
     generator_first = True
@@ -86,6 +86,10 @@ class RCM(ScoreStudent):
         self.consistency_weight, self.score_weight = consistency_weight, score_weight
         self.warmup = warmup
         self.consistency_times = consistency_times or generator.process.default_times()
+
+    def check(self, batch_size: int) -> None:
+        super().check(batch_size)
+        check_clean_end(self.generator)
 
     def rollout(self, batch: Batch) -> ScoreRollout:
         return ScoreRollout(falling_steps(self.generator, batch, self.score_times, self.sample_steps).x0)

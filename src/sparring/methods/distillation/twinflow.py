@@ -70,6 +70,7 @@ class TwinFlow(Method):
 
     generator: Denoiser
     sample_steps = 1
+    trains_lengths = True
 
     def __init__(
         self,

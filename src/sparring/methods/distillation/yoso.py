@@ -11,9 +11,9 @@ student's own prediction of the same image from a lower noise level, which is a 
     L_G = adversarial_weight sp(-D(fake | t)) + consistency_weight c |F(fake) - F(sg xhat(x_u))|^2
           + data_weight min(SNR_t, 5) |fake - x_0|^2,     c = min(1 / (sigma_t / alpha_t - sigma_u / alpha_u), 5)
 
-F is the middle of the frozen start at time 0, D the same half of a copy that learns, with a head, given t. At s = 0 a
-prediction is the image itself, so the chain of "real" images ends at the data: the boundary condition, which a network
-of v, a flow or EDM's target has by itself. It is why a network of x_0 is refused.
+F is the middle of the frozen start at the cleanest level it knows, D the same half of a copy that learns, with a head,
+given t. At s = 0 a prediction is the image itself, so the chain of "real" images ends at the data: the boundary
+condition, which a network of v, a flow or EDM's target has by itself. It is why a network of x_0 is refused.
 
 Fake: one prediction at any level, pure noise among them. The losses, weights (1, 2, 1/2), distances in t (250 and 25 of
 1000) and D's network are the official code's. Ours: the head's layers, means over numbers, full training in place of
@@ -153,7 +153,7 @@ class YOSO(Method):
     def consistency(self, batch: Batch, rollout: YOSORollout) -> Tensor:
         """Weighted squared distance of the frozen start's features to those of the prediction from a little lower."""
         target, u = self.earlier(batch, rollout.noised, self.neighbour)
-        clean = torch.zeros_like(u)
+        clean = self.generator.process.snap(torch.zeros_like(u))
         with torch.no_grad():
             target = middle_map(self.start, target, clean, batch.condition)
         distance = (middle_map(self.start, rollout.fake, clean, batch.condition) - target).square().flatten(1).mean(1)

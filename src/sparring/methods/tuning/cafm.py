@@ -26,20 +26,21 @@ from torch import Tensor
 
 from sparring.data import Batch
 from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given, check_single
-from sparring.generators import Denoiser
+from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks.derivatives import Tangent, directional
 from sparring.process import Times
-from sparring.rollout import Noised, one_step
+from sparring.rollout import Noised, noise_at
 
 
 @dataclass
 class CAFMRollout:
-    """Noised images with the true velocity and the model's, [B, C, H, W]."""
+    """Noised images with the true velocity and the model's, [B, C, H, W], and the condition of both networks."""
 
     noised: Noised
     real: Tensor
     fake: Tensor
+    condition: Condition
 
 
 class CAFM(Method):
@@ -84,10 +85,11 @@ class CAFM(Method):
         self.times = times or generator.process.default_times()
 
     def rollout(self, batch: Batch) -> CAFMRollout:
-        made = one_step(self.generator, batch, self.times)
-        noised, velocity = made.noised, self.generator.process.velocity
+        noised = noise_at(self.generator.process, batch, self.times)
+        condition = self.generator.condition_with_dropout(batch)
+        made, velocity = self.generator(noised.x_t, noised.t, condition), self.generator.process.velocity
         real = velocity(noised.x_0, noised.eps, noised.t)
-        return CAFMRollout(noised, real, velocity(made.prediction.x0, made.prediction.eps, noised.t))
+        return CAFMRollout(noised, real, velocity(made.x0, made.eps, noised.t), condition)
 
     def discriminator_loss(self, batch: Batch, rollout: CAFMRollout) -> Losses:
         potential, (real, fake) = self.slopes(batch, rollout, rollout.real, rollout.fake.detach())
@@ -111,7 +113,7 @@ class CAFM(Method):
         noised = rollout.noised
 
         def potential(x: Tensor, t: Tensor) -> Tensor:
-            return self.discriminator(x, Given(labels=batch.labels, t=t, condition=batch.condition), batch.draws)
+            return self.discriminator(x, Given(labels=batch.labels, t=t, condition=rollout.condition), batch.draws)
 
         along: list[Tangent] = [(w, torch.ones_like(noised.t) if self.move_time else None) for w in velocities]
         return directional(
