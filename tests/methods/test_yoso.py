@@ -13,7 +13,7 @@ from sparring.generators import Denoiser
 from sparring.generators.middle import middle_map
 from sparring.methods.distillation.yoso import YOSO
 from sparring.networks import MLP
-from sparring.process import VP, Times
+from sparring.process import EDM, VP, Times
 
 
 class At(Times):
@@ -104,6 +104,14 @@ def test_the_weights_end_at_5_and_at_pure_noise_at_0(at, snr, weight):
     features = [middle_map(method.start, x, torch.full((6,), 1e-3)) for x in (rollout.fake, target)]
     expected = weight * (features[0] - features[1]).square().mean()
     torch.testing.assert_close(losses["consistency"], expected, rtol=1e-6, atol=1e-4)
+
+
+def test_the_noisiest_level_at_which_it_is_sampled_is_trained_in_every_process():
+    """EDM's own times have a noise above 20 in one image of 5000."""
+    method = YOSO(Denoiser(MLP(width=8), EDM(), "edm"))
+    rollout = method.rollout(Batch(torch.zeros(2000, 2, 1, 1), draws=Draws(0)))
+    sigma = method.generator.process.sigma(rollout.noised.t)
+    assert (sigma > 20).float().mean().item() == pytest.approx(0.23, abs=0.05)
 
 
 def test_only_the_half_of_the_copy_that_is_read_is_trained():

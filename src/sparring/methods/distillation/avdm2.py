@@ -160,8 +160,8 @@ class AVDM2(Method):
         """Clips as the discriminator sees them, with their frames in another order if these are shuffled."""
         if not self.shuffled:
             return clips
-        frames = clips.unflatten(1, (-1, self.frame_channels))
-        return some_frames(clips, self.frame_channels, draws, frames.shape[1]).view_as(clips)
+        every = clips.shape[1] // self.frame_channels
+        return some_frames(clips, self.frame_channels, draws, every).view_as(clips)
 
     def rollout(self, batch: Batch) -> Clips:
         x_0 = from_noise(self.generator, batch, self.levels).x0
@@ -201,16 +201,6 @@ class AVDM2(Method):
         """How unsteadily 64 clips move: variance of the displacement from frame to frame; real ones beside."""
         if data.image_shape[0] // self.frame_channels < 3 or self.frame_channels != 1:
             return {}
-        assert isinstance(generator, Denoiser)
-        latents = draws.normal((MEASURED, *data.image_shape))
-        condition = None
-        if generator.takes_labels:
-            condition = torch.arange(MEASURED, device=draws.device) % max(generator.classes_of_data, 1)
-        made = generator.generate(
-            generator.stepper(self.sampler), self.sample_steps, latents=latents, condition=condition
-        )
-        real = data.images(min(MEASURED, len(data)))
-        return {
-            "unsteadiness": float(unsteadiness(made).mean()),
-            "unsteadiness_of_data": float(unsteadiness(real).mean()),
-        }
+        made = generator.grid(data, MEASURED, draws.seed, scheduler=self.sampler, steps=self.sample_steps)
+        both = {"unsteadiness": made, "unsteadiness_of_data": data.images(min(MEASURED, len(data)))}
+        return {name: float(unsteadiness(clips).mean()) for name, clips in both.items()}

@@ -38,7 +38,7 @@ from sparring.generators.middle import freeze_after_middle, middle_map
 from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
-from sparring.process import Times
+from sparring.process import Times, Uniform
 from sparring.rollout import Noised, noise
 
 
@@ -63,7 +63,7 @@ class YOSO(Method):
         data_weight: weight of the distance to the data's images.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminator.
-        times: levels of the student; the process's own when None.
+        times: levels of the student; uniform when None, up to the noisiest, at which it is sampled.
 
     Raises:
         ValueError: a negative weight or none at all; levels outside (0, 1]; a network of x_0 or with a latent z.
@@ -109,7 +109,7 @@ class YOSO(Method):
         self.data_weight = data_weight
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)
-        self.times = times or generator.process.default_times()
+        self.times = times or Uniform()
 
     def rollout(self, batch: Batch) -> YOSORollout:
         process = self.generator.process

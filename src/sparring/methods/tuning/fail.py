@@ -128,24 +128,14 @@ class FAIL(Method):
 
     def rollout(self, batch: Batch) -> FAILRollout:
         given = Given(labels=batch.labels, condition=batch.condition)
-        rollout = FAILRollout([], [], Views(given=given))
-        rewards: list[Tensor] = []
-        for number in range(self.samples):
-            eps = standard_normal(batch)
-            image = own_image(self.generator, self.scheduler, self.num_steps, eps, batch.condition)
-            rollout.images.append(image)
-            rollout.eps.append(eps)
-            with torch.no_grad():
-                real, fake = real_and_fake(self.generator, batch, image, self.discriminator_input)
-                seen = self.discriminator.features(fake, given, batch.draws)
-                if number == 0:
-                    rollout.views = Views(self.discriminator.features(real, given, batch.draws), seen, given)
-                rewards += [self.reward(seen, given)] if self.policy else []
-        if self.policy:
-            with torch.no_grad():
-                rewards.append(self.reward(rollout.views.real, given))
-            rollout.advantages = advantages_in_group(torch.stack(rewards, dim=1))
-        return rollout
+        eps = [standard_normal(batch) for _ in range(self.samples)]
+        images = [own_image(self.generator, self.scheduler, self.num_steps, z, batch.condition) for z in eps]
+        with torch.no_grad():
+            pairs = [real_and_fake(self.generator, batch, image, self.discriminator_input) for image in images]
+            seen = [self.discriminator.features(x, given, batch.draws) for x in (*(f for _, f in pairs), pairs[0][0])]
+            rewards = [self.reward(features, given) for features in seen] if self.policy else []
+        advantages = advantages_in_group(torch.stack(rewards, dim=1)) if self.policy else None
+        return FAILRollout(images, eps, Views(seen[-1], seen[0], given), advantages)
 
     def reward(self, features: Features, given: Given) -> Tensor:
         """[B] how much the discriminator takes images for real: -log of its probability of a fake."""
