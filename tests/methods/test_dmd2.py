@@ -121,6 +121,15 @@ def test_reals_and_fakes_have_levels_and_noises_of_their_own():
     assert torch.corrcoef(torch.stack([views.real[1], views.fake[1]]))[0, 1].abs() < 0.15
 
 
+def test_what_the_opponent_learns_at_covers_all_levels_at_which_scores_are_compared():
+    """Also of EDM, whose own times are above a noise of 20 in one image of 5000."""
+    method = DMD2(mlp(process=EDM(), kind="edm")).double()
+    process, head = method.generator.process, method.discriminator.head
+    for times in (method.times, method.score_times, head.times):
+        sigma = process.sigma(times(process, Draws(0), 2000))
+        assert (sigma > 20).double().mean().item() == pytest.approx(0.22, abs=0.04)
+
+
 @pytest.mark.parametrize("features", ["fake score", "teacher"])
 def test_the_head_sits_on_the_named_network_and_trains_only_the_fake_score(features):
     method = dmd2(features=features, class_weight=1.0)

@@ -30,7 +30,7 @@ from sparring.methods.method import Losses, check_not_negative, check_weights
 from sparring.methods.score_student import ScoreRollout, ScoreStudent
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
-from sparring.process import Times
+from sparring.process import Times, Uniform
 
 
 class DMD2(ScoreStudent):
@@ -48,7 +48,7 @@ class DMD2(ScoreStudent):
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         objective: adversarial loss; non-saturating when None.
         score_times: levels at which the scores are compared; uniform from 2% to 98% when None.
-        times: levels at which fake score and discriminator learn; the process's own when None.
+        times: levels at which fake score and discriminator learn; uniform over all of them when None.
 
     Raises:
         ValueError: a negative weight or none at all; several calls of another process.
@@ -75,7 +75,7 @@ class DMD2(ScoreStudent):
         check_not_negative(class_weight=class_weight)
         if features not in ("fake score", "teacher"):
             raise ValueError(f"`features={features}` must be 'fake score' or 'teacher'")
-        common = dict(guidance=guidance, score_times=score_times, times=times)
+        common = dict(guidance=guidance, score_times=score_times, times=times or Uniform())
         super().__init__(generator, num_steps=num_steps, simulate=simulate, **common)  # type: ignore[arg-type]
         self.score_weight = score_weight
         self.adversarial_weight = adversarial_weight
