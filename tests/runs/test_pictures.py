@@ -53,6 +53,11 @@ def test_a_run_on_points_draws_them_over_its_data(run, tmp_path):
     with Image.open(tmp_path / "points.png") as picture:
         colours = {colour for _, colour in picture.getcolors(100_000)}
     assert {GENERATED, REAL} <= colours
+    words = ["--sweep", "--steps", "1", "--scheduler", "ddim", "--n", "30", "--out", str(tmp_path / "sheet.png")]
+    assert main(["sample", str(run), *words]) == 0
+    with Image.open(tmp_path / "sheet.png") as picture:
+        colours = {colour for _, colour in picture.getcolors(100_000)}
+    assert {GENERATED, REAL} <= colours
 
 
 def test_animations_of_sampling_and_of_training(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Seeds of single images, what a PNG says of itself, contact sheets, sweeps with their curves, what a sample costs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -131,8 +132,14 @@ def test_a_sweep_over_guidance_draws_its_curves(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["fit", "diffusion", "--on", "digits-classes", "--out", str(run), *steps, *small]) == 0
     words = ["--sweep", "--steps", "1", "2", "--scheduler", "ddim", "--n", "20", "--features", "pixels"]
+    assert main(["evaluate", str(run), *words, "--guidance", "1"]) == 0
+    assert "calls" not in capsys.readouterr().out
+    assert "Calls an\N{NO-BREAK SPACE}image" not in write_run_report(run).read_text()  # as many as the NFE
     assert main(["evaluate", str(run), *words]) == 0
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert re.search(r"ddim-w4 2\W+0\W+4\W", said)  # seed, calls
+    assert re.search(r"ddim 2\W+0\W+\d+\.", said)
+    assert said.splitlines()[-1] == f"page: {run / 'report.html'}"
     results = read_results(run)
     assert [(one.scheduler, one.nfe, one.guidance, one.calls) for one in results] == [
         ("ddim", 1, 1.0, 1.0),
@@ -144,6 +151,7 @@ def test_a_sweep_over_guidance_draws_its_curves(tmp_path, capsys):
     ]
     page = write_run_report(run).read_text()
     assert "Against the weight of guidance, ddim" in page
+    assert "Calls an\N{NO-BREAK SPACE}image" in page
     for name in ("guidance-0", "nfe"):
         for metric in ("frechet", "precision", "recall"):
             assert f'id="sweep-{name}-{metric}-' in page

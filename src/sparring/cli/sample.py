@@ -193,10 +193,11 @@ def sheet(
 ) -> int:
     """Writes a contact sheet: a column for each number of steps, a row for each scheduler and guidance."""
     from sparring.data.waiting import counted
-    from sparring.runs.pictures import contact_sheet, image_grid
+    from sparring.runs.pictures import POINTS, contact_sheet, image_grid
     from sparring.samplers import save_picture
 
     cells: dict[tuple[str, str], Any] = {}
+    real = real_points(Path(options.source), options.n, options.allow) if sampler.shape == POINTS else None
     described = []
     samplers = sweep_of(options, sampler.generator, [0], settings["using"])
     with Progress(len(samplers)) as progress:
@@ -208,7 +209,7 @@ def sheet(
             columns = full_rows(options.n)
             scale = options.scale or max(1, 256 // columns // images.shape[-1])
             row = stream.name if stream.nfe == steps else f"{stream.name}, two calls a step"
-            cells[row, counted(steps, "step")] = image_grid(images, columns, scale)
+            cells[row, counted(steps, "step")] = image_grid(images, columns, scale, real)
             described.append({"scheduler": stream.name, "steps": steps, "nfe": stream.nfe, "calls": stream.calls})
     picture = contact_sheet(cells)
     save_picture(picture, options.out, about | {"cells": described})

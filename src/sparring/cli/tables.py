@@ -60,6 +60,7 @@ def print_results(found: Sequence[tuple[Path, Result]]) -> None:
     table = Table(caption_justify="left")
     numbers: list[dict[str, float | None]] = [
         {
+            "calls": None if round(result.calls or 0, 3) in (0, result.nfe) else result.calls,
             "frechet": result.frechet,
             "floor": (result.floor or Floor()).frechet,
             "kernel": result.kernel,
