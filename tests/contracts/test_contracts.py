@@ -94,7 +94,7 @@ def told_case(name, start, folder, discriminator, *flags, tuned=False):
     try:
         return Case(name, start, folder, *flags, tuned=tuned)
     except ValueError as error:
-        if "is not told the classes" not in str(error):
+        if "takes no classes" not in str(error):
             raise
     given = ["labels", *discriminator["init_args"]["given"]]
     there = "--method.discriminator.init_args"

@@ -73,7 +73,7 @@ def test_classes_of_which_nobody_tells_the_discriminator_are_refused():
         lambda: RGM(denoiser(), level),
         lambda: AFM(denoiser(RectifiedFlow(), "flow"), level),
     ):
-        with pytest.raises(ValueError, match="class-conditional and PlainDiscriminator is not told the classes"):
+        with pytest.raises(ValueError, match="class-conditional and PlainDiscriminator takes no classes"):
             make()
 
 

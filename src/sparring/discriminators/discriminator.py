@@ -148,7 +148,7 @@ def check_told(discriminator: Discriminator, takes_labels: bool) -> None:
     """Raises ValueError for fakes of classes that the discriminator is not told, so that any class would do."""
     if takes_labels and not discriminator.takes_labels:
         raise ValueError(
-            f"the generator is class-conditional and {type(discriminator).__name__} is not told the classes, which "
+            f"the generator is class-conditional and {type(discriminator).__name__} takes no classes, which "
             "would then mean nothing: set `num_classes` for it, too (of a network, with `labels` in `given`), or for "
             "neither"
         )

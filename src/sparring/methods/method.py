@@ -42,7 +42,7 @@ class Method(nn.Module, ABC):
         steps: of the whole run; set by the trainer (schedules read it).
         sampler: name of the diffusers scheduler for which the generator is made ("ddim", "lcm" …).
         sample_steps: network calls used for the sample grids of a run.
-        trains_lengths: networks that are told how far each step goes (`denoiser.second_time`) are trained for it.
+        trains_lengths: networks that take how far each step goes (`denoiser.second_time`) are trained for it.
         jumped: `after_step` has put the generator elsewhere, and its average starts again from there; the trainer takes
             note and sets it back.
         teaches_source: the own source of the denoiser, if it has weights that learn, is trained by this method.
