@@ -89,7 +89,11 @@ def test_a_sweep_leaves_out_what_cannot_go_with_what_is_added(runs, capsys, tmp_
         (["classes", "--guidance", "nan"], "`guidance=nan` must be a number"),
         (
             ["classes", "--guidance_interval", "0.2", "2"],
-            "`guidance_interval`: there is no guidance that it could be of",
+            "`guidance_interval`: there is no guidance that it could be of: give --guidance, too",
+        ),
+        (
+            ["classes", "--guidance_interval", "0.2", "2", "--with", "projected"],
+            "`guidance_interval`: there is no guidance that it could be of: of what --with adds it is --with.interval",
         ),
         (["classes", "--labels", "10"], "`label=10`: the network has the classes 0 to 9"),
         (["classes", "--guidance", "2", "--with", "projected"], "guidance=2, projected all guide by the condition"),

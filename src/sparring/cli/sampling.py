@@ -72,7 +72,8 @@ def check_sampling(options: argparse.Namespace) -> None:
         if name not in options.given:
             setattr(options, name, SWEEP[name] if options.sweep else [plain])
     if options.guidance_interval is not None and set(options.guidance) == {1.0}:
-        raise ValueError("`guidance_interval`: there is no guidance that it could be of: give --guidance, too")
+        how = "of what --with adds it is --with.interval" if options.rest else "give --guidance, too"
+        raise ValueError(f"`guidance_interval`: there is no guidance that it could be of: {how}")
     numbers = [("n", options.n), ("batch_size", options.batch_size), *(("steps", steps) for steps in options.steps)]
     for name, value in numbers:
         if value is not None and value < 1:
