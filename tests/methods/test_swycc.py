@@ -10,6 +10,7 @@ from sparring.methods.denoising.swycc import SWYCC
 from sparring.networks import SourceUNet
 from sparring.process import VP
 from sparring.rollout import denoising_error
+from sparring.training.ema import EMA
 
 
 class Shows(nn.Module):
@@ -79,6 +80,19 @@ def test_codes_of_samples_have_the_law_of_those_of_images():
     drawn = coder(Draws(0).normal((50000, 16))).flatten(1)
     torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(torch.cov(drawn.T), coder.root @ coder.root.T, atol=3e-4, rtol=0)
+
+
+def test_the_average_has_the_last_law_of_codes_and_not_the_first_in_it():
+    generator = swycc().generator
+    average = EMA(generator, decay=0.9, copied=generator.copied())
+    coder, averaged = generator.own_source, average.module.own_source
+    coder.fit_law(Digits().images(100))
+    coder.encoder[0].weight.data += 1
+    average.update()
+    assert torch.equal(averaged.root, coder.root)
+    assert torch.equal(averaged.mean, coder.mean)
+    assert not torch.equal(averaged.root, torch.eye(16))
+    torch.testing.assert_close(averaged.encoder[0].weight, coder.encoder[0].weight - 0.9)
 
 
 def test_a_decoder_that_shows_the_draft_has_its_psnr_and_no_spread():

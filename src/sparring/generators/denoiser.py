@@ -181,6 +181,9 @@ class Denoiser(DenoisingNetwork, Generator):
             if part.weight.requires_grad:
                 part.normalise()
 
+    def copied(self) -> set[str]:
+        return set() if self.own_source is None else {f"own_source.{name}" for name in self.own_source.copied}
+
     def networks(self) -> list[nn.Module]:
         return [self.net]
 

@@ -93,6 +93,10 @@ class Generator(nn.Module, ABC):
     def after_update(self) -> None:
         """Called after each update of its weights; by default nothing happens."""
 
+    def copied(self) -> set[str]:
+        """Names of the tensors that its average takes as they are, in place of their mean; by default none."""
+        return set()
+
     def embed(self, batch: Batch) -> Batch:
         """The batch as the networks take it, once a step: latents, embedded captions. By default the batch itself."""
         return batch

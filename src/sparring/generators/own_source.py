@@ -23,9 +23,11 @@ class OwnSource(ModelMixin, ConfigMixin):
 
     Attributes:
         noise_dim: standard normal numbers that one source is made of.
+        copied: names of buffers of which the average of a run takes the last values, in place of their mean.
     """
 
     noise_dim: int
+    copied: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -173,6 +175,7 @@ class Coder(Draft):
 
     mean: Tensor
     root: Tensor
+    copied = ("mean", "root")  # a mean of laws would have that of the first steps in it
 
     @register_to_config
     def __init__(

@@ -1,5 +1,6 @@
 """Exponential moving average of a network's parameters and buffers, in float32."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,7 @@ class EMA:
             fine-tuning, where the start is the trained average. "cosine" lets the half-life rise from 0 along half a
             cosine over the run instead, as in R3GAN (arXiv 2501.05441).
         steps: updates of the run, for "cosine".
+        copied: names of tensors that are copied like integers.
     """
 
     def __init__(
@@ -36,13 +38,14 @@ class EMA:
         batch_size: int = 1,
         warmup: bool | Literal["cosine"] = False,
         steps: int = 1,
+        copied: Collection[str] = (),
     ):
         if not 0 <= decay < 1:
             raise ValueError(f"`ema_decay={decay}` must lie in [0, 1)")
         if halflife_images is not None and halflife_images <= 0:
             raise ValueError(f"`ema_halflife_images={halflife_images}` must be positive")
         self.decay = decay if halflife_images is None else 0.5 ** (batch_size / halflife_images)
-        self.warmup, self.steps = warmup, steps
+        self.warmup, self.steps, self.copied = warmup, steps, copied
         self.updates = 0
         self.frozen = set(frozen_tensors(module))
         self.module: Any = copy_of_trained(module).eval().requires_grad_(False)
@@ -52,7 +55,7 @@ class EMA:
         """Looks up the tensors of the network and of its copy; again after both were cut into shards."""
         source = state_tensors(module)
         copy = {name: tensor for name, tensor in state_tensors(self.module).items() if name not in self.frozen}
-        floating = [name for name, tensor in copy.items() if tensor.is_floating_point()]
+        floating = [n for n, tensor in copy.items() if tensor.is_floating_point() and n not in self.copied]
         self.source = [local_shard(source[name]) for name in floating]
         self.copy = [local_shard(copy[name]) for name in floating]
         self.exact = [(source[name], copy[name]) for name in copy if name not in set(floating)]

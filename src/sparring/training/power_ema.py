@@ -1,5 +1,6 @@
 """Power-function averages of the weights, and any other of them afterwards, from snapshots of two (EDM2)."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ class PowerEMA(EMA):
     Args:
         module: the network that is trained.
         std: standard deviation of the profile, as a share of the run so far.
+        copied: see `EMA`.
     """
 
-    def __init__(self, module: nn.Module, std: float) -> None:
-        super().__init__(module)
+    def __init__(self, module: nn.Module, std: float, copied: Collection[str] = ()) -> None:
+        super().__init__(module, copied=copied)
         self.std, self.exponent = std, exponent_of(std)
 
     def beta(self) -> float:
@@ -58,12 +60,15 @@ class PowerAverages:
         snapshots: how many over the run, at most one a step, the last at its end; 0: nothing is averaged or written.
         steps: of the run.
         folder: of the snapshots.
+        copied: see `EMA`.
     """
 
-    def __init__(self, module: nn.Module, snapshots: int, steps: int, folder: Path) -> None:
+    def __init__(
+        self, module: nn.Module, snapshots: int, steps: int, folder: Path, copied: Collection[str] = ()
+    ) -> None:
         if snapshots < 0:
             raise ValueError(f"`ema_snapshots={snapshots}` must be 0 (none) or more")
-        self.averages = [PowerEMA(module, std) for std in STDS] if snapshots else []
+        self.averages = [PowerEMA(module, std, copied) for std in STDS] if snapshots else []
         self.share = snapshots / steps
         self.folder = folder
 

@@ -192,8 +192,9 @@ class Trainer:
         method.generator.check(data)
         ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=steps)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
-        self.ema = EMA(method.generator, batch_size=batch_size, **ema_settings)  # type: ignore[arg-type]
-        self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema")
+        copied = method.generator.copied()
+        self.ema = EMA(method.generator, batch_size=batch_size, copied=copied, **ema_settings)  # type: ignore[arg-type]
+        self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema", copied)
         if ema_snapshots and sharding != "none":
             raise ValueError(f"`ema_snapshots={ema_snapshots}`: not with `sharding={sharding}`; leave it out")
         self.publisher = EmaPublisher(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
