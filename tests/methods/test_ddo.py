@@ -240,7 +240,9 @@ def test_fakes_are_clamped_in_pixel_space_only(monkeypatch):
     method.prepare(Digits("validation"))
     assert torch.equal(method.fakes, torch.ones(4, 1, 8, 8))
     method = DDO(denoiser(), num_fakes=4)
-    method.generator.space = method.reference.space = SimpleNamespace(shape=lambda image_shape, patch: (1, 4, 4))
+    method.generator.space = method.reference.space = SimpleNamespace(
+        factor=2, shape=lambda image_shape, patch: (1, 4, 4)
+    )
     method.prepare(Digits("validation"))
     assert torch.equal(method.fakes, 3 * torch.ones(4, 1, 4, 4))
 
