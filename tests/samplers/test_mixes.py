@@ -74,13 +74,13 @@ def test_a_perturbed_output_has_noise_of_its_size():
     plain, noisy = pair(), pair()
     levels = Level.at(plain.process, torch.tensor(0.5))
     levels.draws = Draws(3)
-    x_t = white(4000, 3)
+    x_t = 5 * white(4000, 3)
     told = torch.zeros(4000, dtype=torch.int64)
     before = plain.predict(x_t, levels, told).output
     added = Perturbed(delta=0.5).wrap(noisy.predict, noisy)(x_t, levels, told).output - before
     size = added.square().flatten(1).mean(1) / before.square().flatten(1).mean(1)
     assert size.mean().item() == pytest.approx(0.25, rel=0.05)
-    assert added.mean().abs() < 0.02
+    assert added.mean().abs() < 0.1
     with pytest.raises(ValueError, match="`delta=-1` must be 0 or more"):
         Perturbed(delta=-1)
 
