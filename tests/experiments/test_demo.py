@@ -82,7 +82,7 @@ def test_again_keeps_what_is_there_goes_on_where_it_stopped_and_refuses_other_se
 
     assert main(["demo", "--quick", "--out", str(tiny.out)]) == 0
     said = capsys.readouterr()
-    assert "adt: sampling and measuring 1 settings" in said.err
+    assert "adt: sampling and measuring 1 setting" in said.err
     assert said.err.count("sampling") == 1
     assert files["add"].read_bytes() == before["add"]
     again, first = ({one["scheduler"] + str(one["nfe"]): one["frechet"] for one in json.loads(text)} for text in

@@ -22,7 +22,7 @@ def frozen_of(denoiser) -> list[torch.Tensor]:
     return [tensor.clone() for part in parts for tensor in part.state_dict().values()]
 
 
-@pytest.mark.parametrize("name", TUNING)
+@pytest.mark.parametrize("name", [name for name in TUNING if name != "drifting"])  # which refuses captions
 def test_every_method_tunes_a_text_to_image_pipeline(tiny, tmp_path, name):
     run = trainer(tmp_path / "run", tiny("sd15"), name)
     generator = run.method.generator

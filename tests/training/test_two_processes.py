@@ -47,7 +47,7 @@ def launch(launcher: str, *arguments: object) -> None:
 
 
 # What these measure of themselves at the end is in float32, and the runs here are in float64.
-MEASURED = ("bigan", "gan_em", "mine", "slogan")
+MEASURED = ("bigan", "fastgan", "gan_em", "improved", "mine", "otm", "slogan", "wgan")
 
 
 @pytest.mark.parametrize(("launcher", "accumulation"), [("torchrun", 1), ("accelerate", 2)])
