@@ -1,6 +1,6 @@
 """DDGAN: tackling the generative learning trilemma with denoising diffusion GANs (Xiao et al., arXiv 2112.07804).
 
-Status: unproven.
+Status: proven on 25 modes in the plane, in three seeds (docs/results/gans.md).
 
 With T = 2 or 4 large steps the reverse kernel q(x_s | x_t) has many modes. It is learned by a conditional GAN:
 

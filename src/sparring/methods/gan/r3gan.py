@@ -1,6 +1,6 @@
 """R3GAN: the GAN with relativistic pairs and both gradient penalties (Huang et al., arXiv 2501.05441).
 
-Status: unproven.
+Status: proven on 25 modes in the plane, in three seeds (docs/results/gans.md).
 
     L_D = mean sp(-(D(x) - D(G(z)))) + gamma/2 (mean |grad D(x)|^2 + mean |grad D(G(z))|^2),    sp(u) = log(1 + e^u)
     L_G = mean sp(-(D(G(z)) - D(x))),        z ~ N(0, 1)
