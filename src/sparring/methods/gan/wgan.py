@@ -1,6 +1,6 @@
 """WGAN: Wasserstein GAN (Arjovsky et al., arXiv 1701.07875).
 
-Status: unproven.
+Status: proven on eight modes in the plane, in five seeds, and no better than GAN there (docs/results/gans.md).
 
     L_D = mean D(G(z)) - mean D(x) + penalty,        L_G = -mean D(G(z)),        z ~ N(0, 1)
 
