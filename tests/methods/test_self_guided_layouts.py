@@ -8,7 +8,8 @@ from sparring.backbones import Wrapped
 from sparring.backbones.backbone import Backbone
 from sparring.data import Batch, Digits, Draws, StoredImages
 from sparring.generators import Clusters, Denoiser, Layouts, load_generator
-from sparring.methods.denoising.self_guided import SelfGuided, between, in_boxes
+from sparring.generators.layouts import between, in_boxes
+from sparring.methods.denoising.self_guided import SelfGuided
 from sparring.networks import CodeUNet, SourceUNet
 from sparring.process import VP
 

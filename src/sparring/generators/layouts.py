@@ -68,3 +68,22 @@ class Layouts(OwnSource):
     def fill(self, maps: Tensor) -> None:
         """Takes over the maps [rows, h, w] of all images: segments from 0, and `count` for nothing."""
         self.maps.data.copy_(maps)
+
+
+def in_boxes(segments: Tensor) -> Tensor:
+    """Whether places lie in the smallest box around the object [N, h, w], of two segments [N, h, w].
+
+    The object is the segment that has the smaller share of the places at the border of the images.
+    """
+    at_border = torch.ones_like(segments[0], dtype=torch.bool)
+    at_border[1:-1, 1:-1] = False
+    share = [(segments[:, at_border] == k).double().mean() / (segments == k).double().mean() for k in (0, 1)]
+    thing = segments == int(share[1] < share[0])
+    rows, columns = thing.any(2), thing.any(1)
+    return between(rows)[:, :, None] & between(columns)[:, None, :]
+
+
+def between(marked: Tensor) -> Tensor:
+    """Whether places [N, n] lie between the first and the last that is marked, both included."""
+    count = marked.long()
+    return (count.cumsum(1) > 0) & (count.flip(1).cumsum(1).flip(1) > 0)

@@ -25,6 +25,7 @@ from sparring.backbones import Backbone, freeze, images_to_learn
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.waiting import counted, told
 from sparring.generators import Clusters, Denoiser, Generator, Layouts
+from sparring.generators.layouts import in_boxes
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.metrics.clusters import MEASURED, adjusted_rand, contingency, k_means
 from sparring.process import Times, Weighting
@@ -200,22 +201,3 @@ def source_of(generator: Denoiser) -> Clusters | Layouts:
     source = generator.own_source
     assert isinstance(source, Clusters | Layouts)
     return source
-
-
-def in_boxes(segments: Tensor) -> Tensor:
-    """Whether places lie in the smallest box around the object [N, h, w], of two segments [N, h, w].
-
-    The object is the segment that has the smaller share of the places at the border of the images.
-    """
-    at_border = torch.ones_like(segments[0], dtype=torch.bool)
-    at_border[1:-1, 1:-1] = False
-    share = [(segments[:, at_border] == k).double().mean() / (segments == k).double().mean() for k in (0, 1)]
-    thing = segments == int(share[1] < share[0])
-    rows, columns = thing.any(2), thing.any(1)
-    return between(rows)[:, :, None] & between(columns)[:, None, :]
-
-
-def between(marked: Tensor) -> Tensor:
-    """Whether places [N, n] lie between the first and the last that is marked, both included."""
-    count = marked.long()
-    return (count.cumsum(1) > 0) & (count.flip(1).cumsum(1).flip(1) > 0)
