@@ -287,7 +287,7 @@ def test_a_mistake_in_the_file_is_one_line(changes, message, tmp_path, capsys):
     [
         (["smok"], "unknown study 'smok': did you mean smoke?"),
         (["no.yaml"], "study file no.yaml does not exist"),
-        (["smoke", "--arms", "adtt"], "`arms=adtt`: the study smoke has baseline, plain, adt"),
+        (["smoke", "--arms", "adtt"], "`arms=adtt`: the study smoke has baseline; plain; adt"),
         (["smoke", "--seeds", "1", "1"], "must be a list of different numbers"),
         (["smoke", "--write", "nowhere"], "`write=nowhere` is not a folder"),
     ],

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     check_seeds(seeds)
     for name in options.arms or ():
         if name not in study.arms:
-            raise ValueError(f"`arms={name}`: the study {study.name} has {', '.join(study.arms)}")
+            raise ValueError(f"`arms={name}`: the study {study.name} has {'; '.join(study.arms)}")
     arms = [name for name in study.arms if options.arms is None or name in (BASELINE, *options.arms)]
     if options.write is not None and options.arms is not None:
         raise ValueError("`--write` needs every arm of the study: leave out --arms")
