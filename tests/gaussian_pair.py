@@ -17,12 +17,16 @@ class GaussianPair(nn.Module):
     density p^(1 - w) p(.|y)^w, which neither of them samples, has 8/7 and 1/7.
     """
 
+    mean: Tensor
+    variance: Tensor
     num_classes = 2
     ODE, DDPM, TILTED = (1.3801, 0.0625), (1.25, 0.1094), (8 / 7, 1 / 7)
 
     def __init__(self, process: Process, kind: Kind, mean: float = 1.0, variance: float = 0.25) -> None:
         super().__init__()
-        self.process, self.kind, self.mean, self.variance = process, kind, mean, variance
+        self.process, self.kind = process, kind
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float64))
+        self.register_buffer("variance", torch.tensor(variance, dtype=torch.float64))
         self.rows_of_calls: list[int] = []
         self.anchor = nn.Parameter(torch.zeros((), dtype=torch.float64))
 

@@ -415,8 +415,10 @@ def test_calls_beyond_those_of_the_path_are_printed(runs, capsys):
     plain = ["evaluate", str(runs / "base"), "--steps", "2", *QUICK]
     assert main(plain) == 0
     assert "calls with what was added" not in capsys.readouterr().out
-    assert main([*plain, "--with", "autoguidance", "--with.weak", str(runs / "model"), "--with.weight", "2"]) == 0
+    assert main([*plain, "--with", "autoguidance", "--with.weak", str(runs / "adt-s0"), "--with.weight", "2"]) == 0
     assert "NFE 2 (4 calls with what was added)" in " ".join(capsys.readouterr().out.split())
+    error = fails(capsys, [*plain, "--with", "autoguidance", "--with.weak", str(runs / "base")])
+    assert "`weak` has the weights of the model that is sampled" in error
 
 
 def test_a_reference_of_another_size_than_the_training_images_needs_those_too(runs, capsys, tmp_path):

@@ -429,3 +429,6 @@ def test_an_argument_of_a_class_within_a_class_can_be_set_to_null():
     assert method.penalty is None
     with pytest.raises(ValueError, match="nonsense"):
         parse(made, ["--generator.net.nonsense", "null"], tuned=False)
+    made["method"]["init_args"]["discriminator"]["init_args"] = None  # a file with `init_args:` and nothing behind it
+    with pytest.raises(ValueError, match=r"PlainDiscriminator|net"):
+        parse(made, ["--method.discriminator.last=null"], tuned=False)

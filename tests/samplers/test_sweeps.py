@@ -10,6 +10,7 @@ from cases import pair
 from PIL import Image
 
 from sparring.cli.main import main
+from sparring.generators.loading import load_denoiser
 from sparring.recipes.compose import baseline_of
 from sparring.report.page import write_run_report
 from sparring.runs.results import read_results
@@ -102,9 +103,13 @@ def test_of_one_there_is_no_plural(tmp_path, capsys):
 
 
 def test_a_contact_sheet_has_a_cell_for_each_sampler(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
+    weak, out = tmp_path / "weak", tmp_path / "sheet.png"
+    denoiser = load_denoiser(BASELINE)
+    with torch.no_grad():
+        next(denoiser.net.parameters()).mul_(0.9)
+    denoiser.save(weak)
     words = ["--sweep", "--steps", "1", "2", "--scheduler", "ddim", "euler", "--n", "2", "--with", "autoguidance"]
-    assert main(["sample", BASELINE, *words, "--with.weak", BASELINE, "--out", str(out)]) == 0
+    assert main(["sample", BASELINE, *words, "--with.weak", str(weak), "--out", str(out)]) == 0
     assert "a contact sheet of 4 samplers, 2 images each" in capsys.readouterr().out
     cells = text_of(out)["cells"]
     assert [(cell["steps"], cell["nfe"], cell["calls"]) for cell in cells] == [(1, 1, 2), (2, 2, 4)] * 2

@@ -193,7 +193,8 @@ def set_to_null(sections: dict[str, Any], name: str) -> bool:
         if not isinstance(place, dict):
             return False
         if "class_path" in place:
-            place, classes = place.setdefault("init_args", {}), classes + 1
+            place["init_args"] = place.get("init_args") or {}  # a file may have it empty
+            place, classes = place["init_args"], classes + 1
     if classes < 2:
         return False
     place[last] = None

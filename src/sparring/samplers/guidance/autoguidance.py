@@ -15,6 +15,7 @@ interval of noise levels is that of limited-interval guidance (arXiv 2404.07724)
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
@@ -31,6 +32,9 @@ class Autoguidance(Intervention):
         weight: w; 1 is none, and costs no call.
         interval: guidance acts if sigma / alpha lies in (low, high]; None: at every level.
         allow: further packages whose networks the folder may name.
+
+    Raises:
+        ValueError: when it is used, if the weak model does not fit the one that is sampled, or is the same.
     """
 
     place = "mix"
@@ -54,6 +58,12 @@ class Autoguidance(Intervention):
 
     def check(self, denoiser: DenoisingNetwork) -> None:
         check_beside(self.model, denoiser, "weak")
+        ours, theirs = denoiser.net.state_dict(), self.model.net.state_dict()
+        if theirs and ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours):
+            raise ValueError(
+                "`weak` has the weights of the model that is sampled, so that it would change nothing: name one that is "
+                "smaller or trained less"
+            )
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         def guided(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
