@@ -61,8 +61,8 @@ class Autoguidance(Intervention):
         ours, theirs = denoiser.net.state_dict(), self.model.net.state_dict()
         if theirs and ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours):
             raise ValueError(
-                "`weak` has the weights of the model that is sampled, so that it would change nothing: name one that is "
-                "smaller or trained less"
+                "`weak` has the weights of the model that is sampled, so that it would change nothing: name one that "
+                "is smaller or trained less"
             )
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
