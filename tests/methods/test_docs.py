@@ -60,7 +60,8 @@ def test_the_commands_parse(name):
         elif options.init is not None:
             settings["denoiser"] = {"path": options.init}
         _, parsed = recipe.parse(settings, flags, tuned=options.init is not None and not beside)
-        assert parsed.method.class_path.endswith(class_of(name).__name__)
+        assert parsed.method.class_path.endswith(class_of(options.recipe).__name__)
+    assert any(command.split()[2] == name for command in commands)
 
 
 @EACH

@@ -12,7 +12,7 @@ QUICK: dict[str, Any] = {"share": 0.2, "calls": {"ddim": (2, 5), "unipc": (3, 5,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, default=Path("runs/demo"), help="folder of the runs (default: runs/demo)")
-    parser.add_argument("--quick", action="store_true", help="90 seconds instead of 5 minutes, with rougher numbers")
+    parser.add_argument("--quick", action="store_true", help="90 seconds instead of 4 to 5 minutes; rougher numbers")
     parser.add_argument("--seed", type=int, default=0, help="seed of every arm")
 
 

@@ -1,6 +1,7 @@
 """LADD: latent adversarial diffusion distillation (Sauer et al., arXiv 2403.12015).
 
-Status: no gain; 2.25 at one call on digits, and at four worse than plain DDIM (docs/results/students.md).
+Status: no gain; at one and two calls of digits better than plain DDIM, at four worse, and behind D2O, APT and ADD
+(docs/results/students.md).
 
 Heads on what a frozen teacher sees in noised images, or latents, tell those of a few-step student from real ones:
 
