@@ -1,6 +1,6 @@
 """Hubness: hubness priors for high-quality GAN latent sampling (Liang et al., arXiv 2206.06014).
 
-Status: unproven.
+Status: no gain; on digits hubs are small latents, and worse than latents as they are drawn (docs/results/sampling.md).
 
 In many dimensions some latents are among the nearest neighbours of very many others. Of a pool of m latents,
 
