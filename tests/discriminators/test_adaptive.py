@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from sparring.backbones import SmallConvNet
 from sparring.data import Draws
 from sparring.discriminators import (
     Augmented,
     Diffused,
     Given,
+    PixelDiscriminator,
     PlainDiscriminator,
     SiameseDiscriminator,
     SlicedDiscriminator,
@@ -213,6 +215,32 @@ def test_signs_are_looked_at_only_if_logits_have_a_zero(objective):
         SlicedDiscriminator(diffused()).check_objective(objective)
 
 
+def told(name):
+    return PlainDiscriminator(net=plain().net, given=[name])
+
+
+def of_pixels():
+    return PixelDiscriminator(backbone=SmallConvNet(in_channels=1, pretrain="none"))
+
+
+def test_two_noise_levels_for_one_network_are_refused():
+    x, given = torch.zeros(3, 1, 4, 4), Given(t=torch.full((3,), 0.5))
+    with pytest.raises(ValueError, match="`Diffused` tells its discriminator t of its own noise"):
+        Diffused(discriminator=told("t")).views(x, x, given, Draws(0))
+    Diffused(discriminator=plain()).views(x, x, given, Draws(0))  # does not look at t
+
+
+def test_a_sliced_discriminator_moves_the_strength_of_the_one_within():
+    inner = Augmented(discriminator=plain(), policy="cutout", adapt_images=100)
+    sliced = SlicedDiscriminator(inner)
+    real = Scores(torch.ones(8), [])
+    for step in range(inner.strength.every):
+        statistics = sliced.statistics(real, real, Given(), step)
+        inner.after_update()
+    assert "strength" in statistics
+    assert inner.strength.value > 0
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -220,6 +248,8 @@ def test_signs_are_looked_at_only_if_logits_have_a_zero(objective):
         (lambda: diffused(noise_std=0.0), "`noise_std=0.0` must be above 0"),
         (lambda: diffused(adapt_images=0), "`adapt_images=0`"),
         (lambda: Augmented(discriminator=plain(), policy=""), "augments nothing"),
+        (lambda: Augmented(discriminator=told("x_t")), "not their noisier neighbours `x_t`"),
+        (lambda: Augmented(discriminator=of_pixels()), "move pixels away from their classes"),
     ],
 )
 def test_what_cannot_work_is_refused(make, words):

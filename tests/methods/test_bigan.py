@@ -11,7 +11,7 @@ from sparring.discriminators import Given, PairDiscriminator, PlainDiscriminator
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.bigan import BiGAN
 from sparring.networks import ConvDiscriminator, Perceptron
-from sparring.objectives import R1, Wasserstein
+from sparring.objectives import MMD, R1, FeatureMatching, Wasserstein
 
 
 class Scale(nn.Module):
@@ -157,3 +157,10 @@ def test_a_convolutional_discriminator_of_pairs_sees_the_code():
         net(x)
     with pytest.raises(ValueError, match="no class is projected on outputs"):
         ConvDiscriminator(num_classes=3, out_shape=[2])
+
+
+@pytest.mark.parametrize("objective", [MMD(), FeatureMatching(Wasserstein())])
+def test_an_objective_with_one_side_only_is_refused(objective):
+    method = bigan()
+    with pytest.raises(ValueError, match="BiGAN's players swap real and fake pairs"):
+        BiGAN(method.generator, method.discriminator, objective=objective, encoder=method.encoder)

@@ -12,6 +12,7 @@ from sparring.generators import LatentGenerator
 from sparring.methods.tuning.drail import DRAIL
 from sparring.networks import GaussianPolicy, Perceptron
 from sparring.networks.gaussian_policy import log_likelihood
+from sparring.objectives import r1_penalty
 from sparring.process import VP
 
 
@@ -175,3 +176,24 @@ def test_what_cannot_be_is_refused():
         GaussianPolicy(latent_dim=3)
     with pytest.raises(ValueError, match="no sources"):
         method().generator.check(GaussianMixture(num_samples=10))
+
+
+def test_a_penalty_on_the_classifier_is_on_the_slope_along_the_image():
+    """The net says `label (x_t + time)`: by the image alone the logit has the slope that finite differences show."""
+
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, x, time, labels):
+            return self.scale * labels.view(-1, 1, 1, 1) * (x + time.view(-1, 1, 1, 1) / 1000)
+
+    classifier = DiffusionClassifier(net=Bent(), draws=3)
+    assert not classifier.takes_labels
+    x = torch.randn(2, 1, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    features = [feature.requires_grad_() for feature in classifier.features(x, Given(), Draws(0))]
+    low, high = (classifier.logits([x.detach() + step, *features[1:]], Given()) for step in (-1e-5, 1e-5))
+    slopes = (high - low).detach() / 2e-5
+    penalty = r1_penalty(classifier.logits(features, Given()), features)
+    assert penalty.item() == pytest.approx(slopes.square().mean().item(), rel=1e-6)

@@ -135,3 +135,10 @@ def test_what_it_refuses():
     method = Drifting(denoiser(), group=4)
     with pytest.raises(ValueError, match="group=4.*6"):
         method.generator_loss(batch_of(), method.rollout(batch_of()))
+
+
+def test_the_drift_leaves_autocast():
+    fake, real = (torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(seed)) + 10 for seed in (0, 1))
+    plain = drift(fake, real)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(one, other) for one, other in zip(drift(fake, real), plain, strict=True))

@@ -1,5 +1,7 @@
 """Progressive distillation: the halved target, zero for what needs no distillation, rounds and their teachers."""
 
+import math
+
 import pytest
 import torch
 from method_parts import ClassNet, Net, batch_of, denoiser, images_of, touched
@@ -8,7 +10,7 @@ from torch import nn
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.methods.distillation.progressive import Progressive
-from sparring.process import EDM, VP, RectifiedFlow, SNRPlusOne
+from sparring.process import EDM, VP, Constant, RectifiedFlow, SNRPlusOne, Uncertainty
 from sparring.rollout.ode_step import ddim, image_of_step
 
 PROCESSES = pytest.mark.parametrize(("process", "kind"), [(VP(), "v"), (RectifiedFlow(shift=2.0), "flow")])
@@ -164,3 +166,15 @@ def test_what_it_refuses():
         Progressive(denoiser(process=EDM(), kind="edm"))
     with pytest.raises(ValueError, match="guidance=2.0"):
         Progressive(denoiser(), guidance=2.0)
+
+
+def test_a_learned_weighting_has_its_own_term():
+    """Without it the loss would fall by a larger uncertainty alone."""
+    plain, learned = (
+        Progressive(denoiser(), weighting=weighting) for weighting in (Constant(), Uncertainty(weighting=Constant()))
+    )
+    with torch.no_grad():
+        learned.weighting.linear.bias.fill_(0.7)
+    step = plain.rollout(batch_of())
+    error, weighed = (one.generator_loss(batch_of(), step)["distillation"].item() for one in (plain, learned))
+    assert weighed == pytest.approx(math.exp(-0.7) * error + 0.7, rel=1e-5)

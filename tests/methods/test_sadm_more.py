@@ -22,7 +22,7 @@ from sparring.discriminators import StructureDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.sadm import SADM
-from sparring.process import VP
+from sparring.process import VP, Uncertainty
 
 
 def sadm(**settings):
@@ -127,3 +127,8 @@ def test_an_encoder_of_latents_learns_from_latents(space):
 def test_pixels_have_no_latents():
     with pytest.raises(ValueError, match="`discriminator_input=latents`: this denoiser works on pixels"):
         sadm(discriminator_input="latents")
+
+
+def test_a_weighting_that_learns_from_errors_is_not_for_the_structure():
+    with pytest.raises(ValueError, match="`structure_weighting=Uncertainty`: it learns from denoising errors"):
+        SADM(denoiser(), structure(), structure_weighting=Uncertainty())

@@ -13,7 +13,7 @@ from sparring.discriminators import (
     SlicedDiscriminator,
 )
 from sparring.generators import Denoiser, LatentGenerator
-from sparring.methods import AFM, DDGAN, RGM
+from sparring.methods import AFM, D2O, DDGAN, FAIL, RGM
 from sparring.methods.gan.gan import GAN
 from sparring.networks import MLP, ConvDiscriminator, Perceptron, StepPerceptron
 from sparring.objectives import KPlusOne
@@ -63,6 +63,10 @@ def denoiser(process=None, kind="v", classes=3):
     return Denoiser(net, process or VP(schedule="cosine"), kind, latent_dim=0 if process else 2)
 
 
+def trained(classes=3):
+    return Denoiser(MLP(width=8, depth=1, num_class_embeds=classes), VP(schedule="cosine"), "v")
+
+
 def test_classes_of_which_nobody_tells_the_discriminator_are_refused():
     torch.manual_seed(0)
     step = PlainDiscriminator(net=StepPerceptron(width=8, depth=1), given=["t", "x_t"])
@@ -72,6 +76,8 @@ def test_classes_of_which_nobody_tells_the_discriminator_are_refused():
         lambda: DDGAN(denoiser(), step),
         lambda: RGM(denoiser(), level),
         lambda: AFM(denoiser(RectifiedFlow(), "flow"), level),
+        lambda: D2O(trained(), plain()),
+        lambda: FAIL(trained(), plain()),
     ):
         with pytest.raises(ValueError, match="class-conditional and PlainDiscriminator takes no classes"):
             make()
@@ -86,3 +92,5 @@ def test_what_tells_them_apart_or_has_none_is_taken():
     RGM(denoiser(), told[1])
     RGM(denoiser(), PlainDiscriminator(net=Step(), given=["t"]), adversarial_weight=0)
     AFM(denoiser(RectifiedFlow(), "flow"))
+    D2O(trained(), plain(3))
+    FAIL(trained(), plain(), anchor_weight=0.1)  # which holds the classes

@@ -153,3 +153,14 @@ def test_what_cannot_be_is_one_line():
         Pix2PixTurbo(turbo(), plain, None, perceptual_weight=-1)
     with pytest.raises(ValueError, match="weights of cycle and discriminator are 0"):
         both_ways(cycle_weight=0, cycle_perceptual=0, adversarial_weight=0)
+
+
+def test_a_distance_between_augmented_images_is_refused():
+    for settings, words in (({}, "augment=color,cutout,translation"), ({"augment": "", "crop": 0.5}, "crop=0.5")):
+        backbone = SmallConvNet(in_channels=1, widths=(4, 8), pretrain="none")
+        backbone.image_size = 4
+        moved = ProjectedDiscriminator(backbone=backbone, width=4, **settings)
+        for method in (Pix2PixTurbo, CycleGANTurbo):
+            with pytest.raises(ValueError, match=f"`discriminator.{words}`: the distance in its features"):
+                method(turbo(), moved)
+        Pix2PixTurbo(turbo(), moved, perceptual_weight=0.0)  # nothing is compared

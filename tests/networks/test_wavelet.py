@@ -62,3 +62,13 @@ def test_a_denoiser_of_bands_makes_images_and_its_folder_opens(tmp_path):
         denoiser.check_shape((3, 8, 8))
     with pytest.raises(ValueError, match="multiples of 2"):
         denoiser.check_shape((1, 7, 7))
+
+
+def test_bands_are_exact_under_autocast_too():
+    x = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    wavelet = HaarWavelet()
+    bands = wavelet.encode(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(wavelet.encode(x), bands)
+        assert torch.equal(wavelet.decode(bands)[0], HaarWavelet().decode(bands)[0])
+        assert wavelet.decode(bands)[0].dtype == torch.float32

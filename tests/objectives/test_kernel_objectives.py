@@ -167,3 +167,12 @@ def test_settings():
     ):
         with pytest.raises(ValueError, match=words):
             made()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_leave_autocast(kernel):
+    """Squared distances are small differences of large products, which would drown in bfloat16."""
+    x, y = 5 + 0.1 * normal(2, 20, 16).float()
+    plain = squared_mmd(kernel, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(squared_mmd(kernel, x, y), plain)

@@ -18,6 +18,7 @@ from sparring.samplers.guidance.autoguidance import Autoguidance
 from sparring.samplers.guidance.perturbed import Perturbed
 from sparring.samplers.guidance.projected import AdaptiveProjectedGuidance
 from sparring.samplers.guidance.rescaled import RescaledGuidance
+from sparring.samplers.speed.nested import Nested
 
 LABELS = torch.zeros(6, dtype=torch.int64)
 
@@ -156,3 +157,10 @@ def test_guiders_that_change_the_network_are_refused():
 def test_two_guidances_by_the_condition_are_refused():
     with pytest.raises(ValueError, match="guidance=2, projected all guide by the condition"):
         pair().sample(1, 1, guidance=2.0, using=[AdaptiveProjectedGuidance()])
+
+
+def test_guidance_and_nested_chains_go_around_a_perturbed_output():
+    for using in ([ClassifierFree(2.0), Perturbed(delta=0.1)], [Perturbed(delta=0.1), Nested(steps=4)]):
+        whole = sampled(pair(), "ddim", 3, n=5, using=using)
+        assert whole.isfinite().all()
+        torch.testing.assert_close(sampled(pair(), "ddim", 3, n=5, using=using, batch_size=2), whole)

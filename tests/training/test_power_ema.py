@@ -170,3 +170,8 @@ def test_a_mistake_is_one_line(words, message, tmp_path, capsys):
 def test_fewer_than_no_snapshots_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`ema_snapshots=-1` must be 0"):
         trainer(tmp_path / "run", steps=6, ema_snapshots=-1)
+
+
+def test_snapshots_beside_a_warm_up_without_updates_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`ema_snapshots=2`: their profile counts updates from step 0"):
+        trainer(tmp_path / "run", "adt", steps=6, ema_snapshots=2, discriminator_warmup_steps=2)

@@ -64,6 +64,11 @@ class Draws:
         """The place of the first local row in the global batch."""
         return 0 if self.rows is None else self.rows.start
 
+    @property
+    def count(self) -> int | None:
+        """Number of local rows; None: as many as are asked for."""
+        return None if self.rows is None else self.rows.stop - self.rows.start
+
     @cached_property
     def _per_row(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derived_seed(self.seed, self.step, self.phase, "rows"))
@@ -106,9 +111,10 @@ class Draws:
         """`shape` for all rows of the global batch."""
         if self.rows is None or self.total is None:
             return list(shape)
-        local = self.rows.stop - self.rows.start
-        if shape[0] != local:
-            raise ValueError(f"`shape={tuple(shape)}` asks for {shape[0]} rows, but these draws are for {local} rows")
+        if shape[0] != self.count:
+            raise ValueError(
+                f"`shape={tuple(shape)}` asks for {shape[0]} rows, but these draws are for {self.count} rows"
+            )
         return [self.total, *shape[1:]]
 
     def _local(self, full: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sparring.data import Draws
 from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
+from sparring.discriminators.pixels import PixelDiscriminator
 from sparring.objectives import Objective, Scores
 
 CHAIN = 1000  # steps of the longest chain
@@ -194,6 +195,10 @@ class Diffused(Adaptive):
 
     def at_times(self, given: Given, draws: Draws, n: int) -> Given:
         """What is given, with times t / 1000."""
+        if given.t is not None and "t" in getattr(self.discriminator, "given", ()):
+            raise ValueError(
+                "`Diffused` tells its discriminator t of its own noise, and this method has another t: leave one out"
+            )
         return replace(given, t=self.draw_times(draws, n).to(self.abar) / CHAIN)
 
     def harder(self, x: Tensor, given: Given, draws: Draws) -> Tensor:
@@ -226,7 +231,8 @@ class Augmented(Adaptive):
         adapt_images: real images in which the probability goes from 0 to 1; None: it stays.
 
     Raises:
-        ValueError: a setting out of range, or a policy that does nothing.
+        ValueError: a setting out of range, a policy that does nothing, or one that would part images from what the
+            discriminator sees beside them.
     """
 
     def __init__(
@@ -242,6 +248,10 @@ class Augmented(Adaptive):
         self.augment = DiffAugment(policy=policy)
         if not self.augment.policy:
             raise ValueError(f"`policy={policy!r}` augments nothing: name some of color, translation and cutout")
+        if "x_t" in getattr(discriminator, "given", ()):
+            raise ValueError(f"`policy={policy!r}` would change the images and not their noisier neighbours `x_t`")
+        if isinstance(discriminator, PixelDiscriminator) and self.augment.policy != {"color"}:
+            raise ValueError(f"`policy={policy!r}` would move pixels away from their classes: use color")
 
     def harder(self, x: Tensor, given: Given, draws: Draws) -> Tensor:
         return self.augment(x, draws, self.strength.value)

@@ -34,13 +34,18 @@ class DiffusionClassifier(Discriminator):
             raise ValueError(f"`draws={draws}` must be at least 1, and `scale={scale}` above 0")
         self.net, self.draws, self.scale, self.process = net, draws, scale, process or VP()
 
+    @property
+    def takes_labels(self) -> bool:
+        return False
+
     def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
         """The images, and noise [B, draws, C, H, W] and times [B, draws] for copies of them."""
         eps = draws.normal((len(x), self.draws, *x.shape[1:])).to(x)
         return [x, eps, self.process.time_from_uniform(draws.uniform((len(x), self.draws)))]
 
     def logits(self, features: Features, given: Given) -> Tensor:
-        x, eps, t = features
+        x, *drawn = features
+        eps, t = (of_x.detach() for of_x in drawn)  # penalties hold the slope along images, not along their noise
         copies, t = x[:, None].expand_as(eps).flatten(0, 1), t.flatten()
         eps = eps.flatten(0, 1)
         x_t, time = self.process.model_input(self.process.add_noise(copies, eps, t), t), self.process.model_time(t)

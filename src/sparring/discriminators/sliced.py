@@ -64,6 +64,12 @@ class SlicedDiscriminator(Discriminator):
     def takes_labels(self) -> bool:
         return self.discriminator.takes_labels
 
+    def losses(self) -> dict[str, Tensor]:
+        return self.discriminator.losses()
+
+    def statistics(self, real: Scores, fake: Scores, given: Given, step: int) -> dict[str, Tensor]:
+        return self.discriminator.statistics(real, fake, given, step)
+
     def _score(self, features: Features, given: Given) -> Scores:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
 

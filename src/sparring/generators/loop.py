@@ -148,6 +148,10 @@ class SeparateDraws(Draws):
         super().__init__(seeds[0], **settings)
         self.each = [Draws(seed, **settings) for seed in seeds]
 
+    @property
+    def count(self) -> int:
+        return len(self.each)
+
     def normal(self, shape: Sequence[int]) -> Tensor:
         return torch.cat([one.normal((1, *shape[1:])) for one in self.each])
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_single, check_told, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
@@ -38,8 +38,8 @@ class AdversarialStudent(Method):
             images.
 
     Raises:
-        ValueError: a discriminator that compares, an eps network on a schedule that ends in noise only; what
-            `student_levels` refuses.
+        ValueError: a discriminator that compares, or that is told no classes though the denoiser takes them; an eps
+            network on a schedule that ends in noise only; what `student_levels` refuses.
     """
 
     generator: Denoiser
@@ -57,6 +57,7 @@ class AdversarialStudent(Method):
         simulate: bool = False,
     ):
         check_single(discriminator)
+        check_told(discriminator, generator.takes_labels)
         super().__init__(generator, discriminator)
         self.sampler, self.levels = student_levels(generator, num_steps)
         alpha = float(generator.process.alpha(self.levels.max()))

@@ -29,9 +29,11 @@ class HaarWavelet(ModelMixin, ConfigMixin):
     def encode(self, images: Tensor) -> Tensor:
         """Bands [B, 4C, H/2, W/2], all channels of LL first."""
         squares = pixel_unshuffle(images, 2).unflatten(1, (-1, 4))
-        return torch.einsum("kp,bcphw->bkchw", self.signs.to(images) / 4, squares).flatten(1, 2)
+        with torch.autocast(images.device.type, enabled=False):
+            return torch.einsum("kp,bcphw->bkchw", self.signs.to(images) / 4, squares).flatten(1, 2)
 
     def decode(self, bands: Tensor, return_dict: bool = False) -> Any:
         """A tuple of the images [B, C, H, W], as the autoencoders of diffusers give it."""
-        squares = torch.einsum("kp,bkchw->bcphw", self.signs.to(bands), bands.unflatten(1, (4, -1)))
+        with torch.autocast(bands.device.type, enabled=False):
+            squares = torch.einsum("kp,bkchw->bcphw", self.signs.to(bands), bands.unflatten(1, (4, -1)))
         return (pixel_shuffle(squares.flatten(1, 2), 2),)

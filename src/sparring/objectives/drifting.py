@@ -44,8 +44,9 @@ def drift(
         near = -scaled / radius
         kernel = (near.softmax(2) * near.softmax(1)).sqrt().clamp(min=1e-6)
         fakes, reals = kernel[:, :, :n], kernel[:, :, n:]
-        pulled = (reals * fakes.sum(2, keepdim=True)) @ real
-        pushed = (fakes * reals.sum(2, keepdim=True)) @ fake
+        with torch.autocast(fake.device.type, enabled=False):  # a small difference of large sums
+            pulled = (reals * fakes.sum(2, keepdim=True)) @ real
+            pushed = (fakes * reals.sum(2, keepdim=True)) @ fake
         moved = (pulled - pushed) / unit
         size = moved.square().mean((1, 2), keepdim=True).sqrt()
         sizes.append(size.flatten())

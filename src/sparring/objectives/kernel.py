@@ -41,7 +41,7 @@ class RationalQuadratic(Kernel):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         squares = squared_distances(x, y)
-        return sum(((-a * torch.log1p(squares / (2 * a))).exp() for a in self.exponents), self.dot * (x @ y.T))
+        return sum(((-a * torch.log1p(squares / (2 * a))).exp() for a in self.exponents), self.dot * products(x, y))
 
 
 class GaussianMixtureKernel(Kernel):
@@ -77,7 +77,7 @@ class Linear(Kernel):
     """`<x,y>`: the distance of two batches is then that of their means."""
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return x @ y.T
+        return products(x, y)
 
 
 class MMD(Objective):
@@ -221,7 +221,13 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """[n, m] squared distances of rows [n, d] and [m, d], about their common centre, which keeps the digits."""
     centre = y.detach().mean(0)
     x, y = x - centre, y - centre
-    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * (x @ y.T)).clamp_min(0)
+    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * products(x, y)).clamp_min(0)
+
+
+def products(x: Tensor, y: Tensor) -> Tensor:
+    """[n, m] inner products of rows [n, d] and [m, d], in their own precision under autocast, too."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ y.T
 
 
 def _mean_of_pairs(values: Tensor) -> Tensor:

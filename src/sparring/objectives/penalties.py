@@ -256,5 +256,6 @@ def directional_derivatives(logits: Tensor, inputs: Sequence[Tensor], ways: Sequ
 
 def squared_gradients(logits: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """[B] squared norms of the gradient of the summed logits at each input [B, ...], differentiable themselves."""
-    grads = torch.autograd.grad(at_least_float32(logits).sum(), list(inputs), create_graph=True)
+    total = at_least_float32(logits).sum()
+    grads = torch.autograd.grad(total, list(inputs), create_graph=True, allow_unused=True, materialize_grads=True)
     return [at_least_float32(grad).square().flatten(1).sum(1) for grad in grads]

@@ -197,6 +197,11 @@ class Trainer:
         self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema", copied)
         if ema_snapshots and sharding != "none":
             raise ValueError(f"`ema_snapshots={ema_snapshots}`: not with `sharding={sharding}`; leave it out")
+        if ema_snapshots and discriminator_warmup_steps:
+            raise ValueError(
+                f"`ema_snapshots={ema_snapshots}`: their profile counts updates from step 0, and with "
+                f"`discriminator_warmup_steps={discriminator_warmup_steps}` there are none at first; leave one out"
+            )
         self.publisher = EmaPublisher(self.ema.module, method, data, self.folder, seed, num_samples, self.main)
         if keep_best:
             self.publisher.errors(1)  # is there such a number?

@@ -96,9 +96,9 @@ class Progressive(Method):
         return (shift * u / (1 + (shift - 1) * u)).float()
 
     def generator_loss(self, batch: Batch, rollout: ProgressiveStep) -> Losses:
-        weight = self.weighting(self.generator.process.log_snr(rollout.noised.t))
         error = (rollout.image - rollout.target).square().flatten(1).mean(1)
-        return {"distillation": (weight * error).mean()}
+        log_snr = self.generator.process.log_snr(rollout.noised.t)
+        return {"distillation": self.weighting.combine(error, log_snr).mean()}
 
     def after_step(self) -> None:
         due = len(self.rounds) * (self.step + 1) // self.steps

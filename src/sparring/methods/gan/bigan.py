@@ -28,7 +28,7 @@ from sparring.methods.method import Losses, held_out
 from sparring.metrics.codes import linear_probe, nearest_errors, principal_components
 from sparring.networks.precision import at_least_float32
 from sparring.networks.probe import check_output
-from sparring.objectives import Objective, Penalty
+from sparring.objectives import MMD, FeatureMatching, Objective, Penalty
 from sparring.runs.field import Field
 
 
@@ -45,7 +45,8 @@ class BiGAN(GAN):
             inverse: a control.
 
     Raises:
-        ValueError: a class-conditional generator, or codes of another size than its latents.
+        ValueError: a class-conditional generator, an objective that both players would raise alike, or codes of another
+            size than its latents.
     """
 
     discriminator: PairDiscriminator
@@ -63,6 +64,9 @@ class BiGAN(GAN):
         super().__init__(generator, discriminator, objective=objective, penalty=penalty)
         if generator.takes_labels:
             raise ValueError(f"`num_classes={generator.num_classes}`: BiGAN encodes no class; set it to null")
+        if isinstance(objective, MMD | FeatureMatching):
+            name = type(objective).__name__
+            raise ValueError(f"`objective={name}`: BiGAN's players swap real and fake pairs, and it has no such sides")
         check_output("encoder", encoder, generator.image_shape, (generator.latent_dim,))
         self.encoder = encoder
         self.shuffled = shuffled

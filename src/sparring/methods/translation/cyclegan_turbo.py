@@ -26,7 +26,7 @@ from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.methods.method import Losses, Method, check_not_negative
-from sparring.methods.translation.pix2pix_turbo import begin, translate
+from sparring.methods.translation.pix2pix_turbo import begin, check_same_view, translate
 from sparring.objectives import NonSaturating, Objective, Penalty, feature_distance, penalties_of
 
 
@@ -54,6 +54,10 @@ class CycleGANTurbo(Method):
         adversarial_weight: w; with 0 the discriminators are not trained, and only measure d.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminators.
+
+    Raises:
+        ValueError: a negative weight, nothing to learn, a discriminator that compares or augments, another network or
+            start.
     """
 
     generator: LatentGenerator
@@ -80,6 +84,8 @@ class CycleGANTurbo(Method):
         if cycle_weight == cycle_perceptual == adversarial_weight == 0:
             raise ValueError("the weights of cycle and discriminator are 0: only copies would be learned")
         check_single(discriminator)
+        if cycle_perceptual > 0 or identity_perceptual > 0:
+            check_same_view(discriminator, generator.image_shape)
         begin(generator, denoiser)
         both = nn.ModuleList([discriminator, deepcopy(discriminator)])
         super().__init__(generator, both if adversarial_weight > 0 else None)

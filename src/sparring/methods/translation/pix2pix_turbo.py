@@ -16,12 +16,14 @@ weights are trained; d in the features that D sees, which takes LPIPS' place (wi
 pixels); no captions and no random variant.
 """
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
+from sparring.discriminators.on_backbone import OnFrozenBackbone
 from sparring.generators import Denoiser, LatentGenerator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
@@ -64,6 +66,20 @@ def translate(generator: LatentGenerator, source: Tensor) -> Tensor:
     return generator(source.new_zeros(len(source), generator.latent_dim), source=source)
 
 
+def check_same_view(discriminator: Discriminator, image_shape: tuple[int, int, int]) -> None:
+    """Raises ValueError for a discriminator in whose features two equal images differ by how each was augmented."""
+    policy = ",".join(sorted(getattr(getattr(discriminator, "augment", None), "policy", ())))
+    name = f"augment={policy}" if policy else ""
+    if isinstance(discriminator, OnFrozenBackbone) and discriminator.crop > 0 and not policy:
+        larger = max(image_shape[1:]) > (discriminator.backbone.image_size or math.inf)
+        name = f"crop={discriminator.crop}" if larger else ""
+    if name:
+        raise ValueError(
+            f"`discriminator.{name}`: the distance in its features would compare images of which each is augmented in "
+            "its own way; switch it off"
+        )
+
+
 class Pix2PixTurbo(Method):
     """A translator of pairs, in one call.
 
@@ -77,6 +93,9 @@ class Pix2PixTurbo(Method):
         adversarial_weight: w; with 0 the discriminator is not trained, and only measures d.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminator.
+
+    Raises:
+        ValueError: a negative weight, a discriminator that compares or augments, another network or start.
     """
 
     generator: LatentGenerator
@@ -98,6 +117,8 @@ class Pix2PixTurbo(Method):
         weights = dict(reconstruction_weight=reconstruction_weight, perceptual_weight=perceptual_weight)
         check_not_negative(**weights, adversarial_weight=adversarial_weight)
         check_single(discriminator)
+        if perceptual_weight > 0:
+            check_same_view(discriminator, generator.image_shape)
         begin(generator, denoiser)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.eyes = discriminator.requires_grad_(False) if adversarial_weight == 0 else None

@@ -34,6 +34,7 @@ from sparring.discriminators import (
     Given,
     Views,
     check_single,
+    check_told,
     generator_loss,
 )
 from sparring.generators import Denoiser
@@ -83,6 +84,10 @@ class FAIL(Method):
             the fakes are, or the "pixels" of the data.
         objective: adversarial loss; the non-saturating one when None. The policy's update reads only the logits.
         penalty: one penalty or several on the discriminator.
+
+    Raises:
+        ValueError: a setting out of range, a discriminator that compares, or that is told no classes where nothing else
+            holds them.
     """
 
     generator: Denoiser
@@ -111,6 +116,7 @@ class FAIL(Method):
                 raise ValueError(f"`{name}={value}` must be at least {least}")
         check_not_negative(anchor_weight=anchor_weight or 0.0)
         check_single(discriminator)
+        check_told(discriminator, generator.takes_labels and update == "pathwise" and not anchor_weight)
         check_begins_in_noise(generator)
         super().__init__(generator, discriminator)
         self.policy = update == "policy"

@@ -26,7 +26,7 @@ from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import Objective, Penalty, Wasserstein, penalties_of
-from sparring.process import Sigmoid, Times, Weighting
+from sparring.process import Sigmoid, Times, Uncertainty, Weighting
 from sparring.rollout import DiscriminatorInput, OneForAll, OneStep, denoising_error, one_step, real_and_fake
 
 
@@ -88,6 +88,10 @@ class SADM(Method):
         if discriminator_input == "latents" and generator.space is None:
             raise ValueError("`discriminator_input=latents`: this denoiser works on pixels; leave it out")
         check_not_negative(ramp_steps=ramp_steps, delay_steps=delay_steps)
+        if isinstance(structure_weighting, Uncertainty):
+            raise ValueError(
+                "`structure_weighting=Uncertainty`: it learns from denoising errors; use it as `weighting`"
+            )
         super().__init__(generator, discriminator if mode == "adversarial" else None)
         self.frozen_discriminator = freeze(discriminator) if mode == "frozen" else None
         self.structure_weight = structure_weight

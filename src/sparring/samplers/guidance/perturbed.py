@@ -36,8 +36,10 @@ class Perturbed(Intervention):
         def perturbed(x_t: Tensor, level: Level, condition: Condition) -> Prediction:
             plain = inner(x_t, level, condition)
             assert level.draws is not None
-            z = level.draws.normal(tuple(plain.output.shape)).to(plain.output)
-            return replace(plain, output=plain.output + self.delta * rms(plain.output) * z)
+            output = plain.output
+            rows = level.draws.count or len(output)  # guidance asks twice for each row of the walk
+            z = level.draws.normal((rows, *output.shape[1:])).to(output).repeat(len(output) // rows, 1, 1, 1)
+            return replace(plain, output=output + self.delta * rms(output) * z)
 
         return inner if self.delta == 0 else perturbed
 

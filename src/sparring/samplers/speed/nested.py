@@ -52,7 +52,9 @@ class Nested(Intervention):
             x, prediction = x_t, plain
             for t, s in zip(times, times[1:], strict=False):
                 x = self.down(prediction, x, t, s, level)
-                prediction = inner(x, Level.at(level.process, s), condition)
+                below = Level.at(level.process, s)
+                below.draws, below.z, below.call, below.calls = level.draws, level.z, level.call, level.calls
+                prediction = inner(x, below, condition)
             return replace(plain, output=prediction.x0, kind="x0")
 
         return inner if self.steps == 1 else nested
