@@ -27,6 +27,7 @@ from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.metrics.calibration import calibration_error
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
 from sparring.process import VP, set_timesteps
+from sparring.rollout import check_begins_in_noise
 
 
 @dataclass
@@ -73,6 +74,7 @@ class DifAugGAN(Method):
             )
         if not isinstance(generator.process, VP) or generator.space is not None:
             raise ValueError("DifAugGAN needs a denoiser of a VP process that works on pixels")
+        check_begins_in_noise(generator)
         check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         scheduler = generator.process.scheduler(self.sampler, generator.prediction)
