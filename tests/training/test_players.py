@@ -229,6 +229,11 @@ def test_frozen_parts_rest_and_are_kept_once(tmp_path):
         (points_gan, {"freeze": ["generator.nett"]}, "`freeze=generator.nett`: TinyGAN trains nothing of that name"),
         (points_gan, {"freeze": ["generator"]}, "the generator has no parameter that requires gradient"),
         (points_gan, {"generator_optimizer": AdamW(lr_of={"proj": 1.0})}, "`lr_of.proj`: the generator trains nothing"),
+        (
+            points_gan,
+            {"discriminator_fresh_images": True},
+            "`discriminator_fresh_images=true` with `discriminator_updates=1`: the one update of a step",
+        ),
         (points_gan, {"discriminator_warmup_steps": 6}, "`discriminator_warmup_steps=6` must be .* below `steps=6`"),
     ],
 )

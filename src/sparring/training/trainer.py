@@ -60,7 +60,8 @@ class Trainer:
         generator_optimizer: optimiser of the generator.
         discriminator_optimizer: optimiser of the discriminator.
         discriminator_updates: discriminator updates per step; all but one draw rollouts of their own.
-        discriminator_fresh_images: these also see real images of their own; a step then reads so many batches.
+        discriminator_fresh_images: these also see real images of their own; a step then reads so many batches. Needs
+            more than one update.
         discriminator_warmup_steps: the first steps of the run, in which only the discriminator learns; the generator,
             its parts and its average rest. They count as steps, and the generator's schedule begins after them.
         freeze: parts of the method that are not trained, by name, such as ["generator.net.time_embedding"].
@@ -183,6 +184,11 @@ class Trainer:
         if (discriminator_warmup_steps or discriminator_fresh_images) and method.discriminator is None:
             name = "discriminator_warmup_steps" if discriminator_warmup_steps else "discriminator_fresh_images"
             raise ValueError(f"`{name}`: {type(method).__name__} has no discriminator; leave it out")
+        if discriminator_fresh_images and discriminator_updates == 1:
+            raise ValueError(
+                "`discriminator_fresh_images=true` with `discriminator_updates=1`: the one update of a step has the "
+                "generator's images; leave it out, or give more updates"
+            )
         if method.updates_per_rollout < 1:
             raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
         method.size_for(data)
