@@ -73,7 +73,9 @@ class DDO(SelfPlay):
         validate: bool = False,
         features: Backbone | None = None,
     ):
-        check_not_negative(beta=beta, fake_weight=fake_weight)
+        check_not_negative(fake_weight=fake_weight)
+        if beta <= 0:
+            raise ValueError(f"`beta={beta}` must be above 0: without the ratio nothing would be learned")
         play = dict(rounds=rounds, average=average, validate=validate, features=features)
         super().__init__(generator, num_fakes=num_fakes, scheduler=scheduler, num_steps=num_steps, **play)  # type: ignore[arg-type]
         self.beta, self.fake_weight = beta, fake_weight

@@ -39,6 +39,8 @@ class AutoDiffusion(Intervention):
         self, *, schedule: str | None = None, times: Sequence[float] = (), skips: Sequence[Sequence[str]] = ()
     ):
         self.schedule = schedule
+        if schedule is not None and (times or skips):
+            raise ValueError(f"`schedule={schedule}` says the `times` and `skips`: give the file, or these")
         if schedule is not None:
             times, skips = read_schedule(schedule)
         falling = all(s < t for t, s in zip(times, times[1:], strict=False))
