@@ -38,6 +38,9 @@ class VP(Process):
             start sampling from (`denoiser.start`), since its last level is not pure noise.
         kernel: law of the noise; Gaussian when None.
         coupling: which noise goes to which image of a batch in training; independent noise when None.
+
+    Raises:
+        ValueError: An unknown schedule, or betas, a number of levels or a last time out of range.
     """
 
     def __init__(

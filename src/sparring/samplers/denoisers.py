@@ -34,10 +34,8 @@ def same_space(one: Latents | None, other: Latents | None) -> bool:
         return one is other
     if (type(one), one.channels, one.factor) != (type(other), other.channels, other.factor):
         return False
-    pairs = [(one.shift, other.shift), (one.scale, other.scale)]
-    return all(
-        torch.allclose(ours, theirs, rtol=0.01, atol=0.01) for ours, theirs in pairs
-    )  # one may be half precision
+    pairs = [(one.shift, other.shift), (one.scale, other.scale)]  # of which one may be in half precision
+    return all(torch.allclose(ours, theirs, rtol=0.01, atol=0.01) for ours, theirs in pairs)
 
 
 def classes_of(denoiser: DenoisingNetwork) -> int | None:

@@ -48,6 +48,10 @@ class DifAugGAN(Method):
         adversarial_weight: b; 0 leaves the discriminator out, and regression remains.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminator.
+
+    Raises:
+        ValueError: weights that leave nothing to learn; a denoiser without a source, of another process, in latents, or
+            whose samples begin from a density of its own; a discriminator of pairs.
     """
 
     generator: Denoiser

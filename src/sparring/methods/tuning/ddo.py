@@ -55,6 +55,9 @@ class DDO(SelfPlay):
         validate: end the self-play when a round has brought the samples no nearer to held-out images: the model is then
             the last reference again and rests until the end of the run. Near is meant by the energy distance.
         features: what that distance sees the images through; None: pixels.
+
+    Raises:
+        ValueError: a number out of range, or a scheduler that the denoiser does not have.
     """
 
     def __init__(

@@ -31,6 +31,10 @@ class AutoDiffusion(Intervention):
         schedule: file of `sparring search`; None: what `times` and `skips` say.
         times: t of the process in (0, 1] for each step, falling; none: those of the scheduler.
         skips: names of the blocks that each step leaves out; none: all steps run all blocks.
+
+    Raises:
+        ValueError: a file beside the others, a file of another kind, times that do not fall in (0, 1], or times and
+            skips of different numbers.
     """
 
     place = "call"
