@@ -14,6 +14,7 @@ from sparring.generators.lineage import fingerprint
 from sparring.methods.method import Method
 from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
+from sparring.runs.choice import check_choice
 from sparring.runs.classes import describe, make
 from sparring.training import processes
 from sparring.training.batches import Micro, micro_batches, worker_error
@@ -135,6 +136,8 @@ class Trainer:
                 f"`data` is a {type(data).__name__} and no data set of sparring: wrap a data set of torch as "
                 "sparring.data.TorchData(dataset, num_classes=...)"
             )
+        check_choice("fp32", "bf16", "fp16", precision=precision)
+        check_choice("none", "fsdp2", sharding=sharding)
         positive = dict(steps=steps, accumulation=accumulation, discriminator_updates=discriminator_updates)
         positive |= dict(keep_checkpoints=keep_checkpoints, num_samples=num_samples, log_every=log_every)
         positive |= dict(max_skipped=max_skipped)
@@ -196,7 +199,8 @@ class Trainer:
         self.method = method.to(self.device).train()
         method.steps = steps
         method.generator.check(data)
-        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=steps)
+        learning = steps - discriminator_warmup_steps
+        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=learning)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         copied = method.generator.copied()
         self.ema = EMA(method.generator, batch_size=batch_size, copied=copied, **ema_settings)  # type: ignore[arg-type]

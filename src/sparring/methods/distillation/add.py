@@ -27,6 +27,7 @@ from sparring.methods.method import Losses, Method, check_not_negative, check_we
 from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of
 from sparring.process import Times, set_timesteps
 from sparring.rollout import DiscriminatorInput, OneStep, few_step, noise, real_and_fake
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -73,6 +74,7 @@ class ADD(Method):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
+        check_choice("decoded", "pixels", discriminator_input=discriminator_input)
         check_weights(adversarial_weight=adversarial_weight, distillation_weight=distillation_weight)
         check_not_negative(r1_gamma=r1_gamma)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
