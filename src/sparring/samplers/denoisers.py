@@ -1,23 +1,9 @@
 """A further denoiser beside the one that is sampled: a weaker model, one of another condition."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
 from sparring.generators import Denoiser, DenoisingNetwork
-from sparring.generators.loading import load_denoiser
 from sparring.process import Latents, Process
-
-
-def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser:
-    """A denoiser, or that of a run or pipeline folder, in eval mode.
-
-    Raises:
-        ValueError: what `load_denoiser` refuses.
-    """
-    return (source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)).eval()
-
 
 TIMES = torch.linspace(0.01, 1, 23, dtype=torch.float64)
 

@@ -26,8 +26,9 @@ from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.metrics.calibration import calibration_error
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
-from sparring.process import VP, set_timesteps
+from sparring.process import VP
 from sparring.rollout import check_begins_in_noise
+from sparring.rollout.flow_map import sampler_levels
 
 
 @dataclass
@@ -81,9 +82,7 @@ class DifAugGAN(Method):
         check_begins_in_noise(generator)
         check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        scheduler = generator.process.scheduler(self.sampler, generator.prediction)
-        set_timesteps(scheduler, 1)
-        self.level = float(generator.process.t_from_model_time(scheduler.timesteps.float())[0])
+        self.level = float(sampler_levels(generator.process, self.sampler, 1, generator.prediction)[1])
         self.reconstruction_weight = reconstruction_weight
         self.adversarial_weight = adversarial_weight
         self.objective = objective or NonSaturating()
