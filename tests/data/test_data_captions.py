@@ -157,6 +157,10 @@ def test_two_metadata_files_are_refused(folder):
             "`label_column=label` and `text_column=text`: a network takes",
         ),
         ({"group_column": "label"}, "`group_column=label` belongs to `holdout_share`"),
+        (
+            {"holdout_share": 0.5, "group_separator": "-"},
+            "`group_separator=-` belongs to `group_column`, which says what it cuts",
+        ),
         ({"holdout_share": 1.5}, "`holdout_share=1.5` must lie between 0 and 1"),
         ({"holdout_share": 0.5, "holdout": "test"}, "`holdout_share=0.5` and `holdout=test`: give one"),
         ({"holdout_share": 0.5, "group_column": "kind"}, "`group_column` names the column kind, which is not there"),

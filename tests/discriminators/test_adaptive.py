@@ -244,6 +244,7 @@ def test_a_sliced_discriminator_moves_the_strength_of_the_one_within():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: Diffused(discriminator=plain(), times="late"), "`times=late` must be priority or uniform"),
         (lambda: diffused(2.0), r"`strength=2.0`.* the strength lies in \[0, 1\]"),
         (lambda: diffused(noise_std=0.0), "`noise_std=0.0` must be above 0"),
         (lambda: diffused(adapt_images=0), "`adapt_images=0`"),

@@ -42,6 +42,11 @@ def test_weights_are_clipped_after_an_update():
     discriminator.after_update()
     for p, old in zip(discriminator.parameters(), before, strict=True):
         assert torch.equal(p, old.clamp(-0.05, 0.05))
+    frozen = PlainDiscriminator(net=perceptron(), clip=0.05)
+    held = next(frozen.parameters()).requires_grad_(False)
+    frozen.after_update()
+    assert torch.equal(held, before[0])
+    assert all(p.abs().max() <= 0.05 for p in frozen.parameters() if p is not held)
     free = PlainDiscriminator(net=perceptron())
     free.after_update()
     assert all(torch.equal(p, old) for p, old in zip(free.parameters(), before, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sparring.data import Batch, Draws, StoredImages
-from sparring.generators import LatentGenerator, load_generator
+from sparring.generators import LatentGenerator, Sampling, load_generator
 from sparring.generators.sampling import clamped
 from sparring.networks import ConvGenerator, Perceptron
 from sparring.samplers import Sampler
@@ -47,6 +47,15 @@ def test_the_size_of_a_batch_changes_no_sample_and_the_mode_is_put_back():
     torch.testing.assert_close(generator.sample(7), generator.sample(7, batch_size=2), rtol=0, atol=1e-6)
     assert generator.training
     assert generator.images_seen == 14
+
+
+def test_samples_leave_every_part_in_its_mode():
+    generator = made().train()
+    part = next(generator.net.children()).eval()
+    list(generator.draw(Sampling(n=2)))
+    assert not part.training
+    assert generator.training
+    assert generator.net.training
 
 
 def test_infinite_images_are_refused_and_no_white_grid_is_made(monkeypatch):

@@ -11,9 +11,9 @@ from torch.nn.functional import interpolate
 from sparring.cli.main import main
 from sparring.data import Batch, Digits, Draws, LowResolution, UnpairedData
 from sparring.evaluation.pairs import sources_of, with_pairs
-from sparring.generators import Denoiser, Sampling, load_generator
+from sparring.generators import Denoiser, LatentGenerator, Sampling, load_generator
 from sparring.metrics.pairs import psnr
-from sparring.networks import SourceUNet
+from sparring.networks import ConvGenerator, SourceUNet
 from sparring.process import VP
 from sparring.runs.results import Result
 
@@ -89,6 +89,14 @@ def test_what_a_source_needs_is_one_line():
         list(denoiser.draw(Sampling(n=2, steps=2, sources=torch.rand(2, 1, 4, 4), guidance=2.0)))
     with pytest.raises(ValueError, match=r"`labels=\[1\]`: Copies takes no classes; leave it out"):
         list(denoiser.draw(Sampling(n=2, steps=2, sources=torch.rand(2, 1, 4, 4), labels=[1])))
+    net = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), layers_per_block=1,
+    )  # fmt: skip
+    generator = LatentGenerator(ConvGenerator(latent_dim=4, widths=(8, 8), groups=4), 4)
+    for takes_none in (Denoiser(net, VP(), "v"), generator):
+        with pytest.raises(ValueError, match="`sources`: .* takes no source images; leave it out"):
+            list(takes_none.draw(Sampling(n=2, steps=1, sources=torch.rand(2, 1, 8, 8))))
     with pytest.raises(ValueError, match="conditioned on source images, and digits has none"):
         sources_of(Digits(), 3)
 

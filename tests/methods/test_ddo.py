@@ -212,6 +212,8 @@ def test_settings_that_cannot_work_are_refused():
         DDO(denoiser(), num_fakes=0)
     with pytest.raises(ValueError, match="'lcm' does not exist for EDM"):
         DDO(denoiser(process=EDM(), kind="edm"), scheduler="lcm")
+    with pytest.raises(ValueError, match="`beta=0` must be above 0: without the ratio nothing would be learned"):
+        DDO(denoiser(), beta=0)
     with pytest.raises(ValueError, match="num_steps=101"):
         DDO(denoiser(), num_steps=101)
     with pytest.raises(ValueError, match="prepare"):

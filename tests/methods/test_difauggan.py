@@ -12,7 +12,7 @@ from sparring.generators import Denoiser
 from sparring.methods import DifAugGAN
 from sparring.metrics.calibration import calibration_error
 from sparring.networks import SourceUNet
-from sparring.process import EDM, VP
+from sparring.process import EDM, VP, StudentT
 
 
 class Sum(nn.Module):
@@ -120,6 +120,10 @@ def test_the_calibration_on_held_out_images_is_measured():
         (dict(reconstruction_weight=0, adversarial_weight=0), "one of them must be above 0"),
         (dict(adversarial_weight=-1), "`adversarial_weight=-1` must be 0 or more"),
         (dict(discriminator=siamese()), "compares fakes with the images they were made from: use one of single"),
+        (
+            dict(generator=denoiser(VP(kernel=StudentT()))),
+            "`denoiser.start=StudentTStart`: this method starts from pure",
+        ),
         (dict(generator=denoiser(EDM(), "edm")), "DifAugGAN needs a denoiser of a VP process that works on pixels"),
     ],
 )

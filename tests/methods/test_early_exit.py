@@ -13,6 +13,7 @@ from sparring.methods import Diffusion
 from sparring.methods.denoising.exit_tuning import ExitTuning
 from sparring.networks.exits import Exits
 from sparring.process import VP, RectifiedFlow
+from sparring.samplers.speed.auto_diffusion import AutoDiffusion
 from sparring.samplers.speed.early_exit import EarlyExit
 
 DATA = Digits()
@@ -74,6 +75,15 @@ def test_a_pass_of_k_blocks_is_that_of_a_network_of_k_blocks_and_the_others_do_n
     assert torch.equal(left, shorter(generator, 2)(x, t, torch.tensor([0, 1, 2])).x0)
     assert torch.equal(generator(x, t, torch.tensor([0, 1, 2])).x0, whole)
     assert not torch.equal(left, whole)
+
+
+def test_blocks_that_a_schedule_leaves_out_may_lie_behind_the_exit():
+    generator = denoiser()
+    plain = drawn(generator, using=[EarlyExit(shares=[0.5])])
+    skips = AutoDiffusion(skips=[["transformer_blocks.3"]] * 5)
+    for using in ([skips, EarlyExit(shares=[0.5])], [EarlyExit(shares=[0.5]), skips]):
+        assert torch.equal(drawn(generator, using=using), plain)
+    assert not torch.equal(drawn(generator), plain)
 
 
 def test_rows_that_leave_by_themselves_are_those_that_leave_together():

@@ -1,6 +1,7 @@
 """The seam of the methods: weighted errors, copies, ramps, preparation, refused settings; contracts/ has the rest."""
 
 from copy import deepcopy
+from inspect import signature
 
 import pytest
 import torch
@@ -17,10 +18,16 @@ from sparring.data import Digits, StoredImages
 from sparring.discriminators import ProjectedDiscriminator, SiameseDiscriminator, StructureDiscriminator
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.distillation.add import ADD
+from sparring.methods.distillation.dmd2 import DMD2
+from sparring.methods.gan.gan_em import GANEM
 from sparring.methods.method import frozen_copy
+from sparring.methods.translation.acd import ACD
 from sparring.methods.tuning.adt import ADT
+from sparring.methods.tuning.adt_turbo import ADTTurbo
+from sparring.methods.tuning.cafm import CAFM
 from sparring.methods.tuning.ddo import DDO
 from sparring.methods.tuning.sadm import SADM
+from sparring.methods.tuning.self_perceptual import SelfPerceptual
 from sparring.process import EDM, SNR, VP, Constant, MinSNR, RectifiedFlow, Uniform
 from sparring.rollout import denoising_error, one_step
 
@@ -39,6 +46,21 @@ def test_a_weighted_error_is_the_weight_times_the_squared_error_of_the_clean_ima
     plain = denoising_error(model, fake)
     target = model.target(batch.images, fake.noised.eps, fake.noised.t)
     torch.testing.assert_close(plain, (fake.prediction.output - target).square().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        (SADM, "mode"), (SADM, "discriminator_input"), (ADT, "choose"), (ADT, "start"), (ADT, "reference"),
+        (ADT, "discriminator_input"), (ADTTurbo, "shown"), (ADTTurbo, "discriminator_input"),
+        (ADD, "discriminator_input"), (SelfPerceptual, "through"), (SelfPerceptual, "noise"), (ACD, "pairs"),
+        (GANEM, "start"), (DMD2, "features"), (CAFM, "derivative"),
+    ],
+)  # fmt: skip
+def test_a_word_that_a_setting_does_not_know_is_refused_from_python_too(kind, setting):
+    needed = [p for p in signature(kind).parameters.values() if p.default is p.empty]
+    with pytest.raises(ValueError, match=f"`{setting}=elsewhere` must be .* or "):
+        kind(*[None] * len(needed), **{setting: "elsewhere"})
 
 
 def test_diffusion_is_the_mean_denoising_error_of_one_step():
@@ -132,7 +154,7 @@ def test_negative_settings_are_refused():
             ADT(denoiser(), SiameseDiscriminator(backbone=backbone()), **settings)
     with pytest.raises(ValueError, match="`delay_steps=-3` must be 0 or more"):
         SADM(denoiser(), structure(), delay_steps=-3)
-    with pytest.raises(ValueError, match="`beta=-1` must be 0 or more"):
+    with pytest.raises(ValueError, match="`beta=-1` must be above 0"):
         DDO(denoiser(), beta=-1)
     with pytest.raises(ValueError, match="`width=0` must be at least 1"):
         SiameseDiscriminator(backbone=backbone(), width=0)

@@ -198,6 +198,9 @@ def test_processes_can_be_copied_and_pickled(process):
     [
         (lambda: VP(schedule="sigmoid"), "schedule='sigmoid' is unknown"),
         (lambda: VP(betas=[0.1, 1.5]), "betas must be"),
+        (lambda: VP(beta_start=0.0), "`beta_start=0.0`, `beta_end=0.02`: they must be above 0, at most 1 and not fall"),
+        (lambda: VP(beta_start=0.03), "`beta_start=0.03`, `beta_end=0.02`: they must be"),
+        (lambda: VP(schedule="scaled_linear", beta_end=1.5), "`beta_end=1.5`: they must be"),
         (lambda: VP(betas=[0.1, 1.0]), "zero_terminal_snr"),
         (lambda: VP(num_timesteps=0), "num_timesteps=0"),
         (lambda: EDM(sigma_min=1, sigma_max=0.1), "sigma_min < sigma_max"),

@@ -10,7 +10,7 @@ from rollout_parts import PATHS, Gaussian, Tiny, batch_of, closed_form, levels_o
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
 from sparring.process import VP, scheduler_input, set_timesteps
-from sparring.rollout import coefficients, draw_path, simulate
+from sparring.rollout import coefficients, draw_path, real_and_fake, simulate
 from sparring.rollout.simulate import equalised_scales
 
 
@@ -26,6 +26,11 @@ def subsets(n):
 
 def assert_close_relative(value, expected, tolerance):
     assert (value - expected).norm().item() <= tolerance * expected.norm().item()
+
+
+def test_what_a_discriminator_sees_is_one_of_three():
+    with pytest.raises(ValueError, match="`discriminator_input=images` must be decoded, pixels or latents"):
+        real_and_fake(Tiny(), batch_of(2), torch.zeros(2, 1, 1, 1), "images")
 
 
 # -- the gradient of a simulated sampler -------------------------------------------------------------------------------

@@ -106,6 +106,11 @@ def test_levels_that_cannot_be_walked_are_refused(tmp_path):
             AutoDiffusion(times=wrong)
     with pytest.raises(ValueError, match=r"`skips` is for 1 steps and `times` for 2"):
         AutoDiffusion(times=[0.9, 0.5], skips=[["a"]])
+    for given in (dict(times=[0.9, 0.5]), dict(skips=[["a"]])):
+        with pytest.raises(
+            ValueError, match=r"`schedule=x.json` says the `times` and `skips`: give the file, or these"
+        ):
+            AutoDiffusion(schedule="x.json", **given)
     for content in ("{}", "no", '{"times": ["a"], "skips": []}'):
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ValueError, match="is no file of `sparring search`"):
@@ -166,6 +171,21 @@ def test_each_step_leaves_out_its_own_blocks_and_none_is_the_plain_sampler():
         drawn(denoiser, 3, using=[AutoDiffusion(skips=skips)])
     with pytest.raises(ValueError, match="`skips=conv_in` is no block of the UNet2DModel to leave out"):
         drawn(denoiser, using=[AutoDiffusion(skips=[["conv_in"], [], [], []])])
+
+
+def test_a_block_that_is_left_out_twice_comes_back_and_so_does_the_forward_that_somebody_gave_it():
+    block = skippable(unet().net)["mid_block.resnets.0"]
+    x, time = torch.randn(2, 16, 4, 4), torch.randn(2, 32)
+    whole = block(x, time)
+    with without([block]):
+        with without([block, block]):
+            assert block(x, time) is x
+        assert block(x, time) is x
+    assert torch.equal(block(x, time), whole)
+    block.forward = lambda *given: given[0] + 1
+    with without([block]):
+        assert block(x, time) is x
+    assert torch.equal(block(x, time), x + 1)
 
 
 # -- the search --------------------------------------------------------------------------------------------------------

@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from cases import Bent
+from diffusers import AutoencoderKL, UNet2DModel
+from tiny_pipelines import VAE
 
 from sparring.generators import Denoiser, Guide
+from sparring.generators.families.stable_diffusion import StableDiffusion
+from sparring.generators.families.stable_diffusion_xl import StableDiffusionXL
 from sparring.generators.lineage import fingerprint, lineage
 from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
-from sparring.process import EDM, VP, Kind, Process, RectifiedFlow, StudentT
+from sparring.process import EDM, VP, Kind, Latents, Process, RectifiedFlow, StudentT
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 from sparring.samplers import Sampler
@@ -117,6 +121,34 @@ def test_models_of_noise_of_different_laws_are_not_mixed():
     for one, other in [(light, heavy), (heavy, light), (heavy, heavier)]:
         with pytest.raises(ValueError, match="`weak`: it differs in the law of its noise"):
             check_beside(one, other, "weak")
+
+
+def test_models_of_other_latents_or_captions_are_not_mixed():
+    def latents(**config):
+        net = UNet2DModel(
+            sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8,), norm_num_groups=4,
+            down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), layers_per_block=1,
+        )  # fmt: skip
+        made = Denoiser(net, VP(), "v", Latents(AutoencoderKL(latent_channels=4, **VAE, **config)))
+        made.check_shape((3, 8, 8))
+        return made
+
+    ours, mean = latents(scaling_factor=0.5), dict(latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    for same in (ours, latents(scaling_factor=0.5), latents(scaling_factor=0.5, **mean)):
+        check_beside(same, ours, "weak")
+    for other in (latents(scaling_factor=0.6), latents(scaling_factor=0.5, shift_factor=0.25)):
+        with pytest.raises(ValueError, match="`weak`: it differs in a space of latents"):
+            check_beside(other, ours, "weak")
+    kin = latents(scaling_factor=0.5)
+    kin.space.__class__ = type("OtherLatents", (Latents,), {})
+    with pytest.raises(ValueError, match="`weak`: it differs in a space of latents"):
+        check_beside(kin, ours, "weak")
+    one, other, again = denoiser(None), denoiser(None), denoiser(None)
+    kinds = (StableDiffusion, StableDiffusionXL, StableDiffusion)
+    one.text, other.text, again.text = (kind.__new__(kind) for kind in kinds)
+    check_beside(again, one, "weak")
+    with pytest.raises(ValueError, match="`weak`: it differs in the family of text-to-image networks"):
+        check_beside(other, one, "weak")
 
 
 def denoiser(classes: int | None, of_data: int = 0, process: Process = VP(), kind: Kind = "v") -> Denoiser:  # noqa: B008

@@ -64,7 +64,11 @@ def test_average_with_warmup_forgets_its_start_and_without_decay_follows():
 def test_half_life_is_in_images():
     ema = EMA(Counter(1.0), halflife_images=1000, batch_size=100)
     assert ema.decay**10 == pytest.approx(0.5)
-    for settings, message in (({"decay": 1.0}, "ema_decay=1.0"), ({"halflife_images": 0}, "ema_halflife_images=0")):
+    for settings, message in (
+        ({"decay": 1.0}, "ema_decay=1.0"),
+        ({"halflife_images": 0}, "ema_halflife_images=0"),
+        ({"warmup": "linear"}, "`ema_warmup=linear` must be False, True or cosine"),
+    ):
         with pytest.raises(ValueError, match=message):
             EMA(Counter(), **settings)
 

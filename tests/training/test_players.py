@@ -131,6 +131,17 @@ def test_fresh_images_go_through_the_data_in_order_and_resume_bit_for_bit(tmp_pa
     assert_same_checkpoint(whole, tmp_path / "cut", 6)
 
 
+def test_an_average_that_grows_longer_is_at_its_full_length_in_the_last_step_behind_a_warm_up_too(tmp_path):
+    run = trainer(tmp_path / "run", points_gan(), ema_warmup="cosine", ema_decay=0.9, discriminator_warmup_steps=2)
+    betas = []
+    update = run.ema.update
+    run.ema.update = lambda beta=None: betas.append(run.ema.beta()) or update(beta)
+    run.fit()
+    assert len(betas) == 4
+    assert betas == sorted(betas)
+    assert betas[-1] == pytest.approx(0.9)
+
+
 def test_in_the_warm_up_only_the_discriminator_learns(tmp_path):
     optimizer = AdamW(lr=1e-2, warmup_steps=2)
     settings = {"discriminator_warmup_steps": 3, "checkpoint_every": 3, "generator_optimizer": optimizer}
@@ -229,6 +240,13 @@ def test_frozen_parts_rest_and_are_kept_once(tmp_path):
         (points_gan, {"freeze": ["generator.nett"]}, "`freeze=generator.nett`: TinyGAN trains nothing of that name"),
         (points_gan, {"freeze": ["generator"]}, "the generator has no parameter that requires gradient"),
         (points_gan, {"generator_optimizer": AdamW(lr_of={"proj": 1.0})}, "`lr_of.proj`: the generator trains nothing"),
+        (
+            points_gan,
+            {"discriminator_fresh_images": True},
+            "`discriminator_fresh_images=true` with `discriminator_updates=1`: the one update of a step",
+        ),
+        (points_gan, {"sharding": "zero3"}, "`sharding=zero3` must be none or fsdp2"),
+        (points_gan, {"precision": "fp8"}, "`precision=fp8` must be fp32, bf16 or fp16"),
         (points_gan, {"discriminator_warmup_steps": 6}, "`discriminator_warmup_steps=6` must be .* below `steps=6`"),
     ],
 )

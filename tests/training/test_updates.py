@@ -55,7 +55,12 @@ def test_a_cosine_ends_where_it_is_said_and_so_does_the_second_moment(tmp_path):
     player = run.players[0]
     assert player.lr(4) == pytest.approx(2.5e-3)
     assert player.betas(4) == pytest.approx((0.0, 0.98))
-    for settings, words in (({"decay_to": 2.0}, "decay_to=2.0"), ({"beta2_end": 1.0}, "beta2_end=1.0")):
+    for settings, words in (
+        ({"decay_to": 2.0}, "decay_to=2.0"),
+        ({"decay_to": 0.5}, "`decay_to=0.5` belongs to `decay=cosine`"),
+        ({"decay": "linear"}, "`decay=linear` must be none or cosine"),
+        ({"beta2_end": 1.0}, "beta2_end=1.0"),
+    ):
         with pytest.raises(ValueError, match=words):
             AdamW(**settings)
 

@@ -83,6 +83,8 @@ class HubData(DecodedImages):
             )
         if holdout_share is None and (group_column or group_separator):
             raise ValueError(f"`group_column={group_column}` belongs to `holdout_share`, such as 0.1")
+        if group_separator is not None and group_column is None:
+            raise ValueError(f"`group_separator={group_separator}` belongs to `group_column`, which says what it cuts")
         if holdout_share is not None and holdout is not None:
             raise ValueError(f"`holdout_share={holdout_share}` and `holdout={holdout}`: give one of them")
         path = os.path.expanduser(path)

@@ -13,6 +13,7 @@ from sparring.discriminators.augment import DiffAugment
 from sparring.discriminators.discriminator import Discriminator, Features, Given, Views
 from sparring.discriminators.pixels import PixelDiscriminator
 from sparring.objectives import Objective, Scores
+from sparring.runs.choice import check_choice
 
 CHAIN = 1000  # steps of the longest chain
 
@@ -165,6 +166,7 @@ class Diffused(Adaptive):
         target: float = 0.6,
         adapt_images: int | None = 500_000,
     ) -> None:
+        check_choice("priority", "uniform", times=times)
         if not noise_std > 0:
             raise ValueError(f"`noise_std={noise_std}` must be above 0")
         super().__init__(discriminator, Strength(strength, target, adapt_images))

@@ -134,4 +134,5 @@ class PlainDiscriminator(Discriminator):
         """Clips the weights, with `clip`."""
         if self.clip is not None:
             for parameter in self.parameters():
-                parameter.clamp_(-self.clip, self.clip)
+                if parameter.requires_grad:
+                    parameter.clamp_(-self.clip, self.clip)

@@ -236,6 +236,8 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
     n, labels = sampling.n, sampling.labels
     if labels is not None and (conditioning.text is not None or conditioning.takes_source):
         raise ValueError(f"`labels={labels}`: {conditioning.name} takes no classes; leave it out")
+    if sampling.sources is not None and not conditioning.takes_source:
+        raise ValueError(f"`sources`: {conditioning.name} takes no source images; leave it out")
     if conditioning.text is not None:
         return conditioning.text.in_turn(sampling.prompts, n)
     if sampling.prompts:

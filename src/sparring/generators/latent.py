@@ -198,6 +198,8 @@ class LatentGenerator(Generator):
         if labels is not None and self.classes is None:
             raise ValueError(f"`labels={labels}`: {name} takes no classes; leave it out")
         sources = sampling.sources
+        if sources is not None and not self.takes_source:
+            raise ValueError(f"`sources`: {name} takes no source images; leave it out")
         if self.takes_source:
             if sources is None:
                 raise ValueError(f"`sources`: {name} is conditioned on source images: sample it from its run")
@@ -206,7 +208,7 @@ class LatentGenerator(Generator):
         size = sampling.batch_size or rows_at_once(torch.empty(0, *self.image_shape))
         for rows, z in self._noise(sampling, classes, size):
             own = None if classes is None else classes[rows]
-            source = sources[rows] if self.takes_source and sources is not None else None
+            source = None if sources is None else sources[rows]
             images = clamped(self._images(z.to(self.device), own, source, size))
             if sampling.watch is not None:
                 sampling.watch(images)  # one call: the only state is the last
@@ -242,16 +244,14 @@ class LatentGenerator(Generator):
     def _images(
         self, noise: Tensor, labels: Tensor | None, sources: Tensor | None, batch_size: int | None = None
     ) -> Tensor:
-        training = self.training
-        self.eval()
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), noise.dtype)
-        z = self.of_noise(noise.to(dtype))
         size = batch_size or rows_at_once(torch.empty(0, *self.image_shape))
-        parts = [slice(first, first + size) for first in range(0, len(z), size)]
+        parts = [slice(first, first + size) for first in range(0, len(noise), size)]
         sources = None if sources is None else sources.to(dtype)
         given = [[None if x is None else x[rows] for x in (labels, sources)] for rows in parts]
-        images = [self(z[rows], own, source=source) for rows, (own, source) in zip(parts, given, strict=True)]
-        self.train(training)
+        with eval_mode(self):
+            z = self.of_noise(noise.to(dtype))
+            images = [self(z[rows], own, source=source) for rows, (own, source) in zip(parts, given, strict=True)]
         return torch.cat(images)
 
     # -- folders -------------------------------------------------------------------------------------------------------

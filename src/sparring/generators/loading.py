@@ -95,6 +95,15 @@ def load_denoiser(folder: str | Path, frozen: torch.dtype = torch.float32, allow
     return generator
 
 
+def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser:
+    """A denoiser as it is, or that of a run or pipeline folder.
+
+    Raises:
+        ValueError: what `load_denoiser` refuses.
+    """
+    return source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)
+
+
 def holds_generator(folder: str | Path) -> bool:
     """Whether `load_generator` finds something to open in a folder that is no run."""
     return any((Path(folder) / name).is_file() for name in ("model_index.json", CONFIG))

@@ -13,6 +13,7 @@ from sparring.methods.method import check_not_negative, frozen_copy
 from sparring.networks import MLP
 from sparring.process import VP
 from sparring.rollout.views import angle_of, views
+from sparring.runs.choice import check_choice
 
 MOST = 10_000  # images whose views are learned
 
@@ -48,8 +49,7 @@ class ViewModel(nn.Module):
         check_not_negative(teacher_steps=steps)
         if num_poses < 1 or density <= 0:
             raise ValueError(f"`num_poses={num_poses}` must be at least 1, and `density={density}` above 0")
-        if poses not in ("own", "shuffled"):
-            raise ValueError(f"`poses={poses}` must be own or shuffled")
+        check_choice("own", "shuffled", poses=poses)
         channels, height, side = generator.image_shape
         if generator.takes_labels or height != side:
             raise ValueError("`generator`: views are of square images without classes")

@@ -9,6 +9,8 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
+from sparring.networks.skips import without
+
 SHARES = (1.0, 1.0, 0.857, 0.857, 0.714, 0.714, 0.571, 0.571, 0.428, 0.428)
 """Share of the blocks in tenths of the time, from clean images to noise: 28, 28, 24, 24 … 12, 12 of 28."""
 
@@ -48,14 +50,8 @@ class Exits:
     @contextmanager
     def after(self, blocks: int) -> Iterator[None]:
         """Within it all rows leave after so many blocks, and the others do not run."""
-        left = self.net.transformer_blocks[blocks:]
-        for block in left:
-            block.forward = passed
-        try:
+        with without(self.net.transformer_blocks[blocks:]):
             yield
-        finally:
-            for block in left:
-                del block.forward
 
     @contextmanager
     def after_each(self, blocks: Tensor) -> Iterator[None]:
@@ -77,8 +73,3 @@ class Exits:
             for number, block in enumerate(self.net.transformer_blocks):
                 stack.callback(block.register_forward_hook(keep(number)).remove)
             yield
-
-
-def passed(hidden_states: Tensor, *others: Any, **named: Any) -> Tensor:
-    """A block that is not there."""
-    return hidden_states

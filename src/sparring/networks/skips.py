@@ -7,9 +7,7 @@ from typing import Any
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
-
-from sparring.networks.exits import passed
+from torch import Tensor, nn
 
 
 def skippable(net: nn.Module) -> dict[str, Any]:
@@ -34,12 +32,21 @@ def skippable(net: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def without(blocks: Iterable[Any]) -> Iterator[None]:
-    """Within it these blocks give back what they are given."""
-    left = list(blocks)
-    for block in left:
-        block.forward = passed
+    """Within it these blocks give back what they are given; may be nested."""
+    before: list[tuple[Any, Any]] = []
     try:
+        for block in blocks:
+            before.append((block, vars(block).get("forward")))
+            block.forward = passed
         yield
     finally:
-        for block in left:
-            del block.forward
+        for block, forward in reversed(before):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def passed(hidden_states: Tensor, *others: Any, **named: Any) -> Tensor:
+    """A block that is not there."""
+    return hidden_states

@@ -38,6 +38,9 @@ class VP(Process):
             start sampling from (`denoiser.start`), since its last level is not pure noise.
         kernel: law of the noise; Gaussian when None.
         coupling: which noise goes to which image of a batch in training; independent noise when None.
+
+    Raises:
+        ValueError: An unknown schedule, or betas, a number of levels or a last time out of range.
     """
 
     def __init__(
@@ -59,6 +62,10 @@ class VP(Process):
             raise ValueError(f"schedule={schedule!r} is unknown; VP has {', '.join(names)} (or give `betas`)")
         if betas is not None and not (betas and all(0 < beta <= 1 for beta in betas)):
             raise ValueError("betas must be a list of numbers above 0 and at most 1")
+        if betas is None and schedule != "cosine" and not 0 < beta_start <= beta_end <= 1:
+            raise ValueError(
+                f"`beta_start={beta_start}`, `beta_end={beta_end}`: they must be above 0, at most 1 and not fall"
+            )
         if betas is None and num_timesteps < 1:
             raise ValueError(f"num_timesteps={num_timesteps} must be at least 1")
         self.num_timesteps = len(betas) if betas is not None else num_timesteps

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparring.data import Batch
 from sparring.generators import Denoiser
+from sparring.runs.choice import check_choice
 
 DiscriminatorInput = Literal["decoded", "pixels", "latents"]
 """Of a denoiser of latents: both sides decoded; only the fakes, beside the data's own pixels; or the latents."""
@@ -29,6 +30,7 @@ def real_and_fake(
     Returns:
         Real images, without a graph, and fakes, both [B, C, H, W], or both [B, c, h, w] for "latents".
     """
+    check_choice("decoded", "pixels", "latents", discriminator_input=discriminator_input)
     if discriminator_input == "latents":
         return batch.x_0, x_0_fake
     fake = denoiser.decode(x_0_fake)

@@ -1,23 +1,9 @@
 """A further denoiser beside the one that is sampled: a weaker model, one of another condition."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
 from sparring.generators import Denoiser, DenoisingNetwork
-from sparring.generators.loading import load_denoiser
-from sparring.process import Process
-
-
-def opened(source: str | Path | Denoiser, allow: Sequence[str] = ()) -> Denoiser:
-    """A denoiser, or that of a run or pipeline folder, in eval mode.
-
-    Raises:
-        ValueError: what `load_denoiser` refuses.
-    """
-    return (source if isinstance(source, Denoiser) else load_denoiser(source, allow=allow)).eval()
-
+from sparring.process import Latents, Process
 
 TIMES = torch.linspace(0.01, 1, 23, dtype=torch.float64)
 
@@ -26,6 +12,16 @@ def same_noise(one: Process, other: Process) -> bool:
     """Whether images and noise have the same scales at the same times."""
     ours, theirs = (torch.stack([process.log_snr(TIMES), process.alpha(TIMES)]) for process in (one, other))
     return torch.allclose(ours, theirs)
+
+
+def same_space(one: Latents | None, other: Latents | None) -> bool:
+    """Whether two denoisers work on pixels, or on latents of one kind with the same shift and scale."""
+    if one is None or other is None:
+        return one is other
+    if (type(one), one.channels, one.factor) != (type(other), other.channels, other.factor):
+        return False
+    pairs = [(one.shift, other.shift), (one.scale, other.scale)]  # of which one may be in half precision
+    return all(torch.allclose(ours, theirs, rtol=0.01, atol=0.01) for ours, theirs in pairs)
 
 
 def classes_of(denoiser: DenoisingNetwork) -> int | None:
@@ -59,11 +55,12 @@ def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_cla
     laws = [(type(one.process.kernel), vars(one.process.kernel)) for one in (denoiser, other)]
     for what, equal in {
         "images": other.image_shape == denoiser.image_shape,
-        "a space of latents": (other.space is None) == (denoiser.space is None),
+        "a space of latents": same_space(other.space, denoiser.space),
         "a noising process": same_noise(other.process, denoiser.process) and torch.allclose(ours, theirs),
         "the scale of its input (sigma_data)": torch.allclose(shown[0], shown[1]),
         "the law of its noise": laws[0] == laws[1],
         "captions": other.captioned == denoiser.captioned,
+        "the family of text-to-image networks": type(other.text) is type(denoiser.text),
     }.items():
         if not equal:
             raise ValueError(f"`{name}`: it differs in {what} from the model that is sampled, so they cannot be mixed")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparring.networks.frozen import copy_of_trained, frozen_tensors
 from sparring.objectives import cosine
+from sparring.runs.choice import check_choice
 from sparring.training.sharding import local_shard
 
 
@@ -25,7 +26,7 @@ class EMA:
         warmup: bounds beta by (1 + k) / (10 + k) in update k, so that a random start is forgotten; wrong for
             fine-tuning, where the start is the trained average. "cosine" lets the half-life rise from 0 along half a
             cosine over the run instead, as in R3GAN (arXiv 2501.05441).
-        steps: updates of the run, for "cosine".
+        steps: updates of the average in the run, for "cosine".
         copied: names of tensors that are copied like integers.
     """
 
@@ -40,6 +41,7 @@ class EMA:
         steps: int = 1,
         copied: Collection[str] = (),
     ):
+        check_choice(False, True, "cosine", ema_warmup=warmup)
         if not 0 <= decay < 1:
             raise ValueError(f"`ema_decay={decay}` must lie in [0, 1)")
         if halflife_images is not None and halflife_images <= 0:

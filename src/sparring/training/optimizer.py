@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sparring.objectives import cosine
+from sparring.runs.choice import check_choice
 from sparring.training.players import is_below
 from sparring.training.sharding import gather_full, shard_like
 
@@ -49,8 +50,11 @@ class AdamW:
             raise ValueError(f"`clip={self.clip}` must be positive; to switch clipping off give a large number")
         if not all(0 <= beta < 1 for beta in (*self.betas, self.beta2_end or 0.0)):
             raise ValueError(f"`betas={self.betas}`, `beta2_end={self.beta2_end}` must lie in [0, 1)")
+        check_choice("none", "cosine", decay=self.decay)
         if not 0 <= self.decay_to <= 1:
             raise ValueError(f"`decay_to={self.decay_to}` must lie in [0, 1]: a share of the peak rate")
+        if self.decay_to and self.decay != "cosine":
+            raise ValueError(f"`decay_to={self.decay_to}` belongs to `decay=cosine`: without it the rate stays")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"`weight_decay={self.weight_decay}` must be 0 or more")
         if self.warmup_steps < 0:

@@ -14,6 +14,7 @@ from sparring.generators.lineage import fingerprint
 from sparring.methods.method import Method
 from sparring.networks.frozen import moving_tensors
 from sparring.runs import RunFolder
+from sparring.runs.choice import check_choice
 from sparring.runs.classes import describe, make
 from sparring.training import processes
 from sparring.training.batches import Micro, micro_batches, worker_error
@@ -60,7 +61,8 @@ class Trainer:
         generator_optimizer: optimiser of the generator.
         discriminator_optimizer: optimiser of the discriminator.
         discriminator_updates: discriminator updates per step; all but one draw rollouts of their own.
-        discriminator_fresh_images: these also see real images of their own; a step then reads so many batches.
+        discriminator_fresh_images: these also see real images of their own; a step then reads so many batches. Needs
+            more than one update.
         discriminator_warmup_steps: the first steps of the run, in which only the discriminator learns; the generator,
             its parts and its average rest. They count as steps, and the generator's schedule begins after them.
         freeze: parts of the method that are not trained, by name, such as ["generator.net.time_embedding"].
@@ -134,6 +136,8 @@ class Trainer:
                 f"`data` is a {type(data).__name__} and no data set of sparring: wrap a data set of torch as "
                 "sparring.data.TorchData(dataset, num_classes=...)"
             )
+        check_choice("fp32", "bf16", "fp16", precision=precision)
+        check_choice("none", "fsdp2", sharding=sharding)
         positive = dict(steps=steps, accumulation=accumulation, discriminator_updates=discriminator_updates)
         positive |= dict(keep_checkpoints=keep_checkpoints, num_samples=num_samples, log_every=log_every)
         positive |= dict(max_skipped=max_skipped)
@@ -183,6 +187,11 @@ class Trainer:
         if (discriminator_warmup_steps or discriminator_fresh_images) and method.discriminator is None:
             name = "discriminator_warmup_steps" if discriminator_warmup_steps else "discriminator_fresh_images"
             raise ValueError(f"`{name}`: {type(method).__name__} has no discriminator; leave it out")
+        if discriminator_fresh_images and discriminator_updates == 1:
+            raise ValueError(
+                "`discriminator_fresh_images=true` with `discriminator_updates=1`: the one update of a step has the "
+                "generator's images; leave it out, or give more updates"
+            )
         if method.updates_per_rollout < 1:
             raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
         method.size_for(data)
@@ -190,7 +199,8 @@ class Trainer:
         self.method = method.to(self.device).train()
         method.steps = steps
         method.generator.check(data)
-        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=steps)
+        learning = steps - discriminator_warmup_steps
+        ema_settings = dict(decay=ema_decay, halflife_images=ema_halflife_images, warmup=ema_warmup, steps=learning)
         processes.copy_from_first([*method.parameters(), *method.buffers()])
         copied = method.generator.copied()
         self.ema = EMA(method.generator, batch_size=batch_size, copied=copied, **ema_settings)  # type: ignore[arg-type]

@@ -33,8 +33,8 @@ from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method
 from sparring.metrics.outliers import outlier_share
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
-from sparring.process import set_timesteps
 from sparring.rollout import PosteriorStep, posterior_step
+from sparring.rollout.flow_map import sampler_levels
 from sparring.runs.field import Field
 
 NUM_MEASURED = 500
@@ -75,10 +75,7 @@ class DDGAN(Method):
         check_single(discriminator)
         check_told(discriminator, generator.takes_labels)
         super().__init__(generator, discriminator)
-        scheduler = generator.process.scheduler(self.sampler, generator.prediction)
-        set_timesteps(scheduler, num_steps)
-        levels = generator.process.t_from_model_time(scheduler.timesteps.float()).flip(0)
-        self.levels = torch.cat([torch.zeros(1), levels])
+        self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)
         self.sample_steps = num_steps
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)

@@ -16,15 +16,13 @@ this has the noise chain, A_t = alpha_t; its chain that also halves the images h
 
 from dataclasses import dataclass, field
 
-import torch
-
 from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, check_single, check_told, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_weights
 from sparring.objectives import NonSaturating, Penalty, Wasserstein, penalties_of
-from sparring.process import set_timesteps
 from sparring.rollout import RestorationStep, fidelity, restoration_step
+from sparring.rollout.flow_map import sampler_levels
 
 
 @dataclass
@@ -65,10 +63,7 @@ class RGM(Method):
         check_single(discriminator)
         check_told(discriminator, generator.takes_labels and adversarial_weight > 0)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        scheduler = generator.process.scheduler(self.sampler, generator.prediction)
-        set_timesteps(scheduler, num_steps)
-        levels = generator.process.t_from_model_time(scheduler.timesteps.float()).flip(0)
-        self.levels = torch.cat([torch.zeros(1), levels])
+        self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)
         self.sample_steps = num_steps
         self.fidelity_weight, self.adversarial_weight = fidelity_weight, adversarial_weight
         self.objective, self.prior = NonSaturating(), Wasserstein()

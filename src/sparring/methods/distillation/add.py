@@ -25,8 +25,10 @@ from sparring.discriminators import Discriminator, Given, Views, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative, check_weights, frozen_copy
 from sparring.objectives import R1, Hinge, Objective, Penalty, penalties_of
-from sparring.process import Times, set_timesteps
+from sparring.process import Times
 from sparring.rollout import DiscriminatorInput, OneStep, few_step, noise, real_and_fake
+from sparring.rollout.flow_map import sampler_levels
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -73,14 +75,13 @@ class ADD(Method):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
+        check_choice("decoded", "pixels", discriminator_input=discriminator_input)
         check_weights(adversarial_weight=adversarial_weight, distillation_weight=distillation_weight)
         check_not_negative(r1_gamma=r1_gamma)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
         self.sample_steps = num_steps
-        scheduler = generator.process.scheduler("lcm", generator.prediction)
-        set_timesteps(scheduler, num_steps)
-        self.levels = generator.process.t_from_model_time(scheduler.timesteps.float())
+        self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)[1:].flip(0)
         self.adversarial_weight = adversarial_weight
         self.distillation_weight = distillation_weight
         self.discriminator_input: DiscriminatorInput = discriminator_input

@@ -36,6 +36,7 @@ from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
 from sparring.process import LogitNormal, Times, Uniform
 from sparring.rollout import denoising_loss, from_noise, student_levels
+from sparring.runs.choice import check_choice
 
 MEASURED = 64
 
@@ -112,8 +113,7 @@ class AVDM2(Method):
         check_not_negative(frame_steps=frame_steps)
         if min(frames, frame_channels) < 1:
             raise ValueError(f"`frames={frames}`, `frame_channels={frame_channels}` must be at least 1")
-        if order not in ("own", "shuffled"):
-            raise ValueError(f"`order={order}` must be own or shuffled")
+        check_choice("own", "shuffled", order=order)
         if generator.space is not None or generator.text is not None or generator.takes_source or generator.slot:
             raise ValueError("AVDM2 takes denoisers of clips in pixels, without captions, sources or a latent z")
         teacher = load_denoiser(frame_teacher) if isinstance(frame_teacher, str) else frame_teacher

@@ -31,6 +31,7 @@ from sparring.methods.score_student import ScoreRollout, ScoreStudent
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
 from sparring.process import Times, Uniform
+from sparring.runs.choice import check_choice
 
 
 class DMD2(ScoreStudent):
@@ -73,8 +74,7 @@ class DMD2(ScoreStudent):
     ):
         check_weights(score_weight=score_weight, adversarial_weight=adversarial_weight)
         check_not_negative(class_weight=class_weight)
-        if features not in ("fake score", "teacher"):
-            raise ValueError(f"`features={features}` must be 'fake score' or 'teacher'")
+        check_choice("fake score", "teacher", features=features)
         common = dict(guidance=guidance, score_times=score_times, times=times or Uniform())
         super().__init__(generator, num_steps=num_steps, simulate=simulate, **common)  # type: ignore[arg-type]
         self.score_weight = score_weight

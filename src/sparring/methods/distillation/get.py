@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, LatentGenerator
-from sparring.generators.loading import load_denoiser
+from sparring.generators.loading import opened
 from sparring.methods.method import Losses, check_not_negative
 from sparring.methods.on_pairs import OnPairs
 from sparring.networks import EquilibriumTransformer
@@ -73,7 +73,7 @@ class GET(OnPairs):
         if not isinstance(generator.net, EquilibriumTransformer):
             name = type(generator.net).__name__
             raise ValueError(f"GET trains an EquilibriumTransformer, and the generator is a {name}")
-        teacher = denoiser if isinstance(denoiser, Denoiser) else load_denoiser(denoiser)
+        teacher = opened(denoiser)
         if teacher.space is not None:
             raise ValueError("`denoiser`: GET makes pixels, and this one diffuses latents")
         if teacher.takes_labels != generator.takes_labels:

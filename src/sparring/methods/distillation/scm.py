@@ -48,7 +48,8 @@ class SCM(ConsistencyModel):
         generator: a trained denoiser of a VP process; its state at the start is the teacher.
         distil: the velocity is the teacher's; without, that of the image and its noise, and there is no teacher.
         data_std: s, the deviation of the data.
-        warmup: share of the run over which rho rises; 0: it is 1 from the start.
+        warmup: share of the run over which rho rises; 0: it is 1 from the start. Above 1 the run ends before rho is 1,
+            and with a number as large as 1e6 rho stays 0 and the student the teacher.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         derivative: how df/da is computed: by a "difference", or exactly in "forward" or "reverse" mode, which suits
             networks whose output is smooth in time.

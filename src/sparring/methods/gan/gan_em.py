@@ -34,6 +34,7 @@ from sparring.networks.precision import at_least_float32
 from sparring.networks.probe import check_output
 from sparring.objectives import Penalty
 from sparring.objectives.classes import Decisions
+from sparring.runs.choice import check_choice
 from sparring.runs.field import Field
 
 START_STEPS, START_BATCH, START_LR = 300, 64, 1e-3  # of the E-net on the clusters of k-means, with Adam
@@ -79,6 +80,7 @@ class GANEM(GAN):
         rest: float = 0.3,
         penalty: Penalty | list[Penalty] | None = None,
     ):
+        check_choice("k-means", "random", start=start)
         if not 0 <= rest < 1:
             raise ValueError(f"`rest={rest}` must lie in [0, 1): a share of the run")
         super().__init__(generator, discriminator, penalty=penalty)

@@ -20,7 +20,7 @@ from torch.nn.functional import mse_loss
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import load_denoiser
+from sparring.generators.loading import opened
 from sparring.methods.method import Losses, Method, frozen_copy
 from sparring.networks.block_taps import BlockTaps, in_one_map
 from sparring.process import Times, Uniform
@@ -52,7 +52,7 @@ class LaConAligner(Method):
         self, generator: Guide, denoiser: str | Denoiser, *, threshold: float = 0.0, times: Times | None = None
     ):
         super().__init__(generator)
-        self.denoiser = frozen_copy(denoiser if isinstance(denoiser, Denoiser) else load_denoiser(denoiser))
+        self.denoiser = frozen_copy(opened(denoiser))
         if self.denoiser.space is not None or self.denoiser.takes_labels:
             raise ValueError("`denoiser`: its features are read in pixels and without classes, and this one has others")
         self.taps = BlockTaps(self.denoiser.net)

@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import load_denoiser
+from sparring.generators.loading import opened
 from sparring.methods.method import Losses, Method, frozen_copy
 from sparring.methods.own_samples import own_samples
 from sparring.process import Times
@@ -60,7 +60,7 @@ class NoisyDiscriminator(Method):
         if num_fakes < 1:
             raise ValueError(f"`num_fakes={num_fakes}` must be at least 1")
         super().__init__(generator)
-        self.denoiser = frozen_copy(denoiser if isinstance(denoiser, Denoiser) else load_denoiser(denoiser))
+        self.denoiser = frozen_copy(opened(denoiser))
         if self.denoiser.space is not None:
             raise ValueError("`denoiser`: guides see pixels, and this one diffuses latents")
         self.num_fakes = num_fakes

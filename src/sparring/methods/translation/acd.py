@@ -26,6 +26,7 @@ from sparring.methods.distillation.consistency import Consistency
 from sparring.objectives import Objective, Penalty
 from sparring.process import Times
 from sparring.rollout import Noised
+from sparring.runs.choice import check_choice
 
 DELAY = 0.1  # of the run, without the discriminator's gradient
 
@@ -58,6 +59,7 @@ class ACD(Consistency):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
+        check_choice("own", "shuffled", "none", pairs=pairs)
         if pairs != "none" and not generator.takes_source:
             raise ValueError(
                 f"`pairs={pairs}`: {type(generator.net).__name__} takes no source: start from a run on digits-speckle, "

@@ -26,7 +26,9 @@ from sparring.generators import Denoiser, Generator
 from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.metrics.calibration import calibration_error
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
-from sparring.process import VP, set_timesteps
+from sparring.process import VP
+from sparring.rollout import check_begins_in_noise
+from sparring.rollout.flow_map import sampler_levels
 
 
 @dataclass
@@ -47,6 +49,10 @@ class DifAugGAN(Method):
         adversarial_weight: b; 0 leaves the discriminator out, and regression remains.
         objective: adversarial loss; non-saturating when None.
         penalty: one penalty or several on the discriminator.
+
+    Raises:
+        ValueError: weights that leave nothing to learn; a denoiser without a source, of another process, in latents, or
+            whose samples begin from a density of its own; a discriminator of pairs.
     """
 
     generator: Denoiser
@@ -73,11 +79,10 @@ class DifAugGAN(Method):
             )
         if not isinstance(generator.process, VP) or generator.space is not None:
             raise ValueError("DifAugGAN needs a denoiser of a VP process that works on pixels")
+        check_begins_in_noise(generator)
         check_single(discriminator)
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
-        scheduler = generator.process.scheduler(self.sampler, generator.prediction)
-        set_timesteps(scheduler, 1)
-        self.level = float(generator.process.t_from_model_time(scheduler.timesteps.float())[0])
+        self.level = float(sampler_levels(generator.process, self.sampler, 1, generator.prediction)[1])
         self.reconstruction_weight = reconstruction_weight
         self.adversarial_weight = adversarial_weight
         self.objective = objective or NonSaturating()

@@ -25,7 +25,7 @@ from sparring.data import Batch
 from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.discriminators.on_backbone import OnFrozenBackbone
 from sparring.generators import Denoiser, LatentGenerator
-from sparring.generators.loading import load_denoiser
+from sparring.generators.loading import opened
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks import TurboUNet
 from sparring.objectives import NonSaturating, Objective, Penalty, feature_distance, penalties_of
@@ -52,7 +52,7 @@ def begin(generator: LatentGenerator, denoiser: str | Denoiser | None) -> None:
         raise ValueError(f"`generator.net={type(generator.net).__name__}`: only a TurboUNet is made of a denoiser")
     if denoiser is None:
         return
-    start = denoiser if isinstance(denoiser, Denoiser) else load_denoiser(denoiser)
+    start = opened(denoiser)
     if start.prediction not in ("x0", "v") or not isinstance(start.process, VP) or start.space is not None:
         raise ValueError(
             f"`denoiser`: it predicts {start.prediction} with a {type(start.process).__name__} process"

@@ -39,6 +39,7 @@ from sparring.rollout import (
     real_and_fake,
     simulate,
 )
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -113,6 +114,10 @@ class ADT(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
+        check_choice("random", "last", choose=choose)
+        check_choice("uniform", "noise", start=start)
+        check_choice("paired", "unpaired", reference=reference)
+        check_choice("decoded", "pixels", discriminator_input=discriminator_input)
         check_weights(adversarial_weight=adversarial_weight, diffusion_weight=diffusion_weight)
         check_not_negative(warmup_steps=warmup_steps, ramp_steps=ramp_steps)
         if discriminator.needs_reference == "aligned" and reference == "unpaired":

@@ -30,6 +30,7 @@ from sparring.methods.method import Losses, Method, check_not_negative, frozen_c
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
 from sparring.process import VP, set_timesteps
 from sparring.rollout import check_begins_in_noise, own_calls, real_and_fake
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -79,6 +80,8 @@ class ADTTurbo(Method):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
+        check_choice("last", "random", shown=shown)
+        check_choice("decoded", "pixels", discriminator_input=discriminator_input)
         check_not_negative(keep_weight=keep_weight, adversarial_weight=adversarial_weight)
         if adversarial_weight == 0 and (keep_weight == 0 or not keep):
             raise ValueError("`adversarial_weight=0.0` and nothing to `keep`: nothing would be trained")

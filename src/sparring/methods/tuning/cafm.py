@@ -31,6 +31,7 @@ from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks.derivatives import Tangent, directional
 from sparring.process import Times
 from sparring.rollout import Noised, noise_at
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -73,8 +74,7 @@ class CAFM(Method):
         times: Times | None = None,
     ):
         check_not_negative(potential_weight=potential_weight, velocity_weight=velocity_weight)
-        if derivative not in ("reverse", "interval"):
-            raise ValueError(f"`derivative={derivative}` must be reverse or interval")
+        check_choice("reverse", "interval", derivative=derivative)
         if not 0 < interval < 1:
             raise ValueError(f"`interval={interval}` must lie between 0 and 1")
         discriminator = discriminator or DenoiserDiscriminator(generator)

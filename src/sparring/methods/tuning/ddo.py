@@ -55,6 +55,9 @@ class DDO(SelfPlay):
         validate: end the self-play when a round has brought the samples no nearer to held-out images: the model is then
             the last reference again and rests until the end of the run. Near is meant by the energy distance.
         features: what that distance sees the images through; None: pixels.
+
+    Raises:
+        ValueError: a number out of range, or a scheduler that the denoiser does not have.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class DDO(SelfPlay):
         validate: bool = False,
         features: Backbone | None = None,
     ):
-        check_not_negative(beta=beta, fake_weight=fake_weight)
+        check_not_negative(fake_weight=fake_weight)
+        if beta <= 0:
+            raise ValueError(f"`beta={beta}` must be above 0: without the ratio nothing would be learned")
         play = dict(rounds=rounds, average=average, validate=validate, features=features)
         super().__init__(generator, num_fakes=num_fakes, scheduler=scheduler, num_steps=num_steps, **play)  # type: ignore[arg-type]
         self.beta, self.fake_weight = beta, fake_weight

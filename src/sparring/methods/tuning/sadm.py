@@ -28,6 +28,7 @@ from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import Objective, Penalty, Wasserstein, penalties_of
 from sparring.process import Sigmoid, Times, Uncertainty, Weighting
 from sparring.rollout import DiscriminatorInput, OneForAll, OneStep, denoising_error, one_step, real_and_fake
+from sparring.runs.choice import check_choice
 
 
 @dataclass
@@ -83,6 +84,8 @@ class SADM(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
+        check_choice("adversarial", "frozen", "off", mode=mode)
+        check_choice("decoded", "pixels", "latents", discriminator_input=discriminator_input)
         if structure_weight <= 0:
             raise ValueError(f"`structure_weight={structure_weight}` must be positive; use mode 'off' to switch it off")
         if discriminator_input == "latents" and generator.space is None:

@@ -28,6 +28,7 @@ from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.precision import at_least_float32
 from sparring.process import Times, Weighting
 from sparring.rollout import OneStep, denoising_error, one_step
+from sparring.runs.choice import check_choice
 
 
 class SelfPerceptual(Method):
@@ -64,6 +65,8 @@ class SelfPerceptual(Method):
         times: Times | None = None,
         weighting: Weighting | None = None,
     ):
+        check_choice("copy", "shuffled", "pixels", through=through)
+        check_choice("shared", "predicted", noise=noise)
         check_weights(weight=weight, diffusion_weight=diffusion_weight)
         if not 0 < low <= high < 1:
             raise ValueError(f"`low={low}`, `high={high}`: times must lie between 0 and 1, the smaller one first")

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
+from sparring.generators.loading import opened
 from sparring.generators.predictor import Intervention, Predictor, check_interval, within
-from sparring.samplers.denoisers import check_beside, opened
+from sparring.samplers.denoisers import check_beside
 
 
 class Autoguidance(Intervention):
@@ -50,7 +51,7 @@ class Autoguidance(Intervention):
         self.weak = weak
         self.weight = weight
         self.interval = check_interval(interval)
-        self.model = opened(weak, allow)
+        self.model = opened(weak, allow).eval()
 
     @property
     def cost(self) -> int:

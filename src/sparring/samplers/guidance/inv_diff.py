@@ -18,8 +18,9 @@ from torch import Tensor
 
 from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
+from sparring.generators.loading import opened
 from sparring.generators.predictor import Intervention, Predictor
-from sparring.samplers.denoisers import check_beside, opened
+from sparring.samplers.denoisers import check_beside
 from sparring.samplers.trained import check_trained_beside, check_trained_by
 
 
@@ -38,7 +39,7 @@ class InvDiff(Intervention):
         self.delta = delta
         self.weight = weight
         check_trained_by(delta, "delta", ("inv_diff_delta",))
-        self.model = opened(delta, allow)
+        self.model = opened(delta, allow).eval()
 
     @property
     def cost(self) -> int:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from sparring.generators import Condition, Denoiser, DenoisingNetwork, Prediction
 from sparring.generators.level import Level
+from sparring.generators.loading import opened
 from sparring.generators.predictor import Intervention, Predictor
-from sparring.samplers.denoisers import check_beside, opened
+from sparring.samplers.denoisers import check_beside
 
 
 class Unite(Intervention):
@@ -56,7 +57,7 @@ class Unite(Intervention):
         self.weight = weight
         self.own_weight = own_weight
         self.reliability = reliability
-        self.model = opened(other, allow)
+        self.model = opened(other, allow).eval()
 
     @property
     def cost(self) -> int:

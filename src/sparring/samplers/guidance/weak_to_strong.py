@@ -21,8 +21,9 @@ from torch import Tensor
 from sparring.data import Draws
 from sparring.generators import Condition, Denoiser, DenoisingNetwork
 from sparring.generators.level import Level
+from sparring.generators.loading import opened
 from sparring.generators.predictor import Intervention, Predictor
-from sparring.samplers.denoisers import check_beside, opened
+from sparring.samplers.denoisers import check_beside
 
 
 class WeakToStrong(Intervention):
@@ -50,7 +51,7 @@ class WeakToStrong(Intervention):
         self.weak = weak
         self.weight = weight
         self.form = form
-        self.model = None if weak is None else opened(weak, allow)
+        self.model = None if weak is None else opened(weak, allow).eval()
 
     @property
     def cost(self) -> int:

@@ -31,6 +31,10 @@ class AutoDiffusion(Intervention):
         schedule: file of `sparring search`; None: what `times` and `skips` say.
         times: t of the process in (0, 1] for each step, falling; none: those of the scheduler.
         skips: names of the blocks that each step leaves out; none: all steps run all blocks.
+
+    Raises:
+        ValueError: a file beside the others, a file of another kind, times that do not fall in (0, 1], or times and
+            skips of different numbers.
     """
 
     place = "call"
@@ -39,6 +43,8 @@ class AutoDiffusion(Intervention):
         self, *, schedule: str | None = None, times: Sequence[float] = (), skips: Sequence[Sequence[str]] = ()
     ):
         self.schedule = schedule
+        if schedule is not None and (times or skips):
+            raise ValueError(f"`schedule={schedule}` says the `times` and `skips`: give the file, or these")
         if schedule is not None:
             times, skips = read_schedule(schedule)
         falling = all(s < t for t, s in zip(times, times[1:], strict=False))
