@@ -1,6 +1,6 @@
 """GAN: generative adversarial network, with any objective and any penalty (Goodfellow et al., arXiv 1406.2661).
 
-Status: proven on eight modes in the plane, in five seeds (docs/results/gans.md).
+Status: proven on 8 modes in the plane, and with R1 and R2 on 25 (docs/results/gans.md).
 
     L_D = objective.discriminator(D(x), D(G(z))) + penalties,    L_G = objective.generator(D(G(z))),    z ~ N(0, 1)
 
