@@ -1,6 +1,6 @@
 """SAN: slicing adversarial network, GANs with a normalised last layer (Takida et al., arXiv 2301.12811).
 
-Status: unproven.
+Status: no gain over the hinge GAN beyond the spread of seeds, with and without R1, on 25 modes (docs/results/gans.md).
 
 With `D(x) = <w, h(x)>`, omega = w / |w|, and sg for what takes no gradient:
 
