@@ -38,7 +38,7 @@ class AdversarialStudent(Method):
             images.
 
     Raises:
-        ValueError: a discriminator that compares, or that is told no classes though the denoiser takes them; an eps
+        ValueError: a discriminator that compares, or is not conditioned on the classes that the denoiser takes; an eps
             network on a schedule that ends in noise only; what `student_levels` refuses.
     """
 

@@ -86,8 +86,8 @@ class FAIL(Method):
         penalty: one penalty or several on the discriminator.
 
     Raises:
-        ValueError: a setting out of range, a discriminator that compares, or that is told no classes where nothing else
-            holds them.
+        ValueError: a setting out of range, a discriminator that compares, or is not conditioned on classes where
+            nothing else holds them.
     """
 
     generator: Denoiser
