@@ -1,6 +1,6 @@
 """OTM: generative modeling with optimal transport maps (Rout et al., arXiv 2110.02999).
 
-Status: unproven.
+Status: proven on eight modes in the plane, in three seeds (docs/results/gans.md).
 
 The generator is not to be any map from noise to images, but the one that moves the noise least. A fixed Q makes an
 image of the noise z; phi is the discriminator, a potential; n is the number of pixels.
