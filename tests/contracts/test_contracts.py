@@ -96,9 +96,12 @@ def told_case(name, start, folder, discriminator, *flags, tuned=False):
     except ValueError as error:
         if "takes no classes" not in str(error):
             raise
-    given = ["labels", *discriminator["init_args"]["given"]]
     there = "--method.discriminator.init_args"
-    flags = (*flags, f"{there}.given={given}", f"{there}.net.init_args.num_classes=11")
+    if "given" in discriminator["init_args"]:
+        given = ["labels", *discriminator["init_args"]["given"]]
+        flags = (*flags, f"{there}.given={given}", f"{there}.net.init_args.num_classes=11")
+    else:
+        flags = (*flags, f"{there}.num_classes=11")
     return Case(name, start, folder, *flags, tuned=tuned)
 
 

@@ -140,7 +140,7 @@ def test_slips_are_one_line(words, message, baseline, tmp_path, capsys):
 def test_a_system_is_added_on_the_command_line(baseline, tmp_path, capsys):
     grid = tmp_path / "x.png"
     command = ["sample", str(baseline), "--n", "2", "--steps", "2", "--out", str(grid)]
-    assert main([*command, "--with", "autoguidance", "--with.weak", str(baseline), "--with.weight", "3"]) == 0
+    assert main([*command, "--with", "perturbed", "--with.delta", "0.1"]) == 0
     assert grid.is_file()
     assert main(["sample", str(baseline), "--with", "projected", "--with.help"]) == 0
     said = capsys.readouterr().out

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sparring.networks.precision import at_least_float32
+
 RADII = (0.02, 0.05, 0.2)
 """Of the kernel, as shares of the mean distance; the paper's."""
 
@@ -65,7 +67,7 @@ def drifting_loss(fake: Tensor, real: Tensor, group: int, labels: Tensor | None 
         group: rows that are compared at once; a divisor of B.
         labels: [B] classes of both; only rows of the same class are compared. None: all are.
     """
-    fake, real = (x.reshape(len(x) // group, group, -1) for x in (fake, real))
+    fake, real = (at_least_float32(x).reshape(len(x) // group, group, -1) for x in (fake, real))
     apart = None
     if labels is not None:
         told = labels.view(len(fake), group)
