@@ -467,6 +467,7 @@ def test_numbers_have_three_digits():
 def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path):
     """Weight zero is the arm itself; calls, and samples of the class that was asked for, are counted."""
     guided = {"name": "classifier", "classifier": "ARMS/guide"}
+    left = {"name": "lacon", "aligner": "ARMS/aligner", "target": "left", "weight": 0.0}
     changes = {
         "seeds": [0],
         "samplers": {"ddim": [2]},
@@ -476,6 +477,8 @@ def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path)
             "guide": {"recipe": "noisy_classifier", "start": "scratch"},
             "off": {"of": "baseline", "sampling": {"with": [guided | {"weight": 0.0}]}},
             "on": {"of": "baseline", "sampling": {"with": [guided | {"weight": 20.0}]}},
+            "aligner": {"recipe": "lacon_aligner"},
+            "left": {"of": "baseline", "sampling": {"with": [left]}},
         },
     }
     file = written(tmp_path, **changes)
@@ -487,8 +490,12 @@ def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path)
     assert (plain.get("class_accuracy"), plain["scheduler"], on["scheduler"]) == (None, "ddim", "ddim")
     assert 0 <= on["class_accuracy"] <= 1
     setting = StudyResults.read(tmp_path / "runs" / "few.json").settings["tiny"]
-    assert [row[0] for row in setting.table("distance").rows] == ["baseline", "off", "on"]
-    assert [row[1] for row in setting.table("calls").rows] == ["2.0", "2.0", "5.0"]
+    assert [row[0] for row in setting.table("distance").rows] == ["baseline", "off", "on", "left"]
+    assert [row[1] for row in setting.table("calls").rows] == ["2.0", "2.0", "5.0", "2.0"]
+    measured = json.loads((place / "left" / "results.json").read_text())[0]["measures"]
+    assert 0.2 < measured["ink inside"] < 0.8
+    table = setting.table("measures")
+    assert (table.columns, table.rows[-1]) == (["arm", "ink inside"], ["left", f"{measured['ink inside']:.3f}"])
     assert not (place / "guide" / "results.json").exists()
     changes["arms"]["on"]["sampling"]["with"][0]["weight"] = 3.0
     assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2

@@ -22,7 +22,10 @@ def _brute_force(real: np.ndarray, fake: np.ndarray) -> Manifolds:
     between = cdist(fake, real)
     in3, in5 = between <= radius(real, 3)[None] + 1e-9, between <= radius(real, 5)[None] + 1e-9
     recalled = between <= radius(fake, 3)[:, None] + 1e-9
-    return Manifolds(in3.any(1).mean(), recalled.any(0).mean(), in5.sum() / (5 * len(fake)), in5.any(0).mean())
+    rare = in3.any(1) & (np.sort(between, 1)[:, 4] > np.quantile(radius(real, 5), 0.9) + 1e-9)
+    return Manifolds(
+        in3.any(1).mean(), recalled.any(0).mean(), in5.sum() / (5 * len(fake)), in5.any(0).mean(), rare.mean()
+    )
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(6, 40), m=st.integers(6, 40), dim=st.integers(1, 6), grid=st.booleans())
@@ -63,7 +66,7 @@ def test_a_line_with_a_known_answer() -> None:
     real = torch.arange(100.0)[:, None]
     fake = torch.cat([torch.arange(50) + 0.5, torch.arange(50) + 1000.0])[:, None]
     assert vars(_measure(real, fake)) == pytest.approx(
-        {"precision": 0.5, "recall": 0.53, "density": 300 / 500, "coverage": 0.53}, abs=0
+        {"precision": 0.5, "recall": 0.53, "density": 300 / 500, "coverage": 0.53, "rare_share": 0.01}, abs=0
     )
 
 
@@ -76,7 +79,7 @@ def test_two_circles_with_a_known_answer() -> None:
     on_one = ring(60, 1.0, 0.5)
     centre = 0.001 * torch.randn(60, 2, dtype=torch.float64)
     assert vars(_measure(real, on_one)) == pytest.approx(
-        {"precision": 1, "recall": 0.5, "density": 6 / 5, "coverage": 0.5}
+        {"precision": 1, "recall": 0.5, "density": 6 / 5, "coverage": 0.5, "rare_share": 0}
     )
     both = _measure(real, torch.cat([on_one, centre]))
     assert (both.precision, both.recall, both.coverage) == (0.5, 0.5, 0.5)
@@ -92,9 +95,16 @@ def test_copies_are_inside_and_close() -> None:
     near = train[:50] + 0.01 * torch.randn(50, 8)
     near[17] = train[123]
     assert memorisation(near, train, holdout, pairs=1).closest_pairs == [(17, 123, 0.0)]
-    assert vars(_measure(train, train)) == pytest.approx(
-        {"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1}, rel=0.01
-    )
+    same = _measure(train, train)
+    assert (same.precision, same.recall, same.density, same.coverage) == pytest.approx((1, 1, 6 / 5, 1), rel=0.01)
+
+
+def test_real_images_have_a_tenth_of_rare_ones_and_few_of_their_balls_hold_noise() -> None:
+    real, other = torch.randn(1000, 4), torch.randn(1000, 4)
+    found = _measure(real, other)
+    assert 0.02 < found.rare_share < 0.1  # some of the tenth lie in no ball
+    assert _measure(real, 0.3 * other).rare_share == 0  # the middle
+    assert _measure(real, 1000 + other).rare_share == 0  # rare, and not among them
 
 
 def test_fresh_samples_show_no_sign_of_copying() -> None:

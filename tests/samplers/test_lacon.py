@@ -7,7 +7,8 @@ import torch
 from diffusers import UNet2DModel
 from PIL import Image
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Digits, Draws
+from sparring.evaluation import Evaluator, RealImages
 from sparring.generators import Denoiser, Guide, Prediction
 from sparring.generators.level import Level
 from sparring.generators.predictor import wrapped
@@ -168,3 +169,17 @@ def test_the_loss_is_the_error_of_the_silhouette_seen_in_the_features():
     loss.backward()
     assert all(p.grad is not None for p in guide.parameters())
     assert silhouettes(torch.tensor([[[[-0.5]], [[0.9]]]]), 0.0).tolist() == [[[[1.0]]]]
+
+
+def test_ink_inside_is_a_share_of_each_image_and_an_evaluation_has_its_mean():
+    images = torch.full((3, 1, 8, 8), -1.0)
+    images[0, :, :, :2] = 1.0  # all of it on the left
+    images[1, :, :, 3:5] = 0.5  # half
+    images[2] = 1.0
+    torch.testing.assert_close(lacon().measures(images), {"ink inside": torch.tensor([1.0, 0.5, 0.5])})
+    assert lacon().measures(-torch.ones(1, 1, 8, 8))["ink inside"] == 0
+    evaluator = Evaluator(RealImages(Digits(), None), "pixels")
+    found = evaluator.sampler(Sampler(unet()), n=20, steps=4, scheduler="ddim", seed=0, using=[lacon()], batch_size=8)
+    samples = unet().sample(20, 4, scheduler="ddim", using=[lacon()])
+    assert found.measures == pytest.approx({"ink inside": float(lacon().measures(samples)["ink inside"].mean())})
+    assert evaluator.sampler(Sampler(unet()), n=20, steps=2, scheduler="ddim", seed=0).measures is None

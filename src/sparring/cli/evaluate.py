@@ -171,7 +171,7 @@ def measure(
             **options.settings,
         )
         if is_run(source):
-            result = replace(result, measures=measures_of(source))
+            result = replace(result, measures=(measures_of(source) or {}) | (result.measures or {}) or None)
         if kept:
             keep_result(place, result)
         results.append(result)

@@ -35,6 +35,7 @@ def print_result(name: str, result: Result) -> None:
         "recall": (result.recall, floor.recall, "higher"),
         "density": (result.density, floor.density, "higher"),
         "coverage": (result.coverage, floor.coverage, "higher"),
+        "rare_share": (result.rare_share, floor.rare_share, ""),
         "class_accuracy": (result.class_accuracy, None, "higher"),
         "sliced_wasserstein": (result.sliced_wasserstein, floor.sliced_wasserstein, "lower"),
         "modes_covered": (result.modes_covered, floor.modes_covered, "higher"),

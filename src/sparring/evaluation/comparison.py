@@ -24,6 +24,7 @@ Metric = Literal[
     "recall",
     "density",
     "coverage",
+    "rare_share",
     "class_coverage",
     "class_accuracy",
     "calls",

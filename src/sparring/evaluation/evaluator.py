@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sparring.evaluation.features import cache_folder, default_features, feature
 from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.evaluation.real import RealImages, data_of
+from sparring.generators.predictor import Intervention
 from sparring.metrics import Reference
 from sparring.metrics.extract import ImageBatches
 from sparring.networks.device import default_device
@@ -110,7 +112,7 @@ class Evaluator:
         asked = None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(n)])
         own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources, "progress": watch}
         stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
-        with Passing(stream) as samples:
+        with Passing(stream, settings.get("using", ())) as samples:
             result = replace(
                 self.reference.evaluate(samples, labels=asked),
                 nfe=stream.nfe,
@@ -122,6 +124,7 @@ class Evaluator:
                 train=self.names["train"],
                 seconds=stream.seconds,
                 images_per_second=n / stream.seconds,
+                measures={name: total / samples.passed for name, total in samples.totals.items()} or None,
             )
             if real.image_shape == POINTS:
                 result = with_points(result, samples.rows(range(samples.passed)), real, self.real.train)
@@ -149,10 +152,13 @@ class Passing:
 
     Args:
         batches: images [B, C, H, W] in [-1, 1]; the file holds them in 8-bit steps, and points as they are.
+        using: what was added to the sampler; `totals` are the sums of what it measures of them.
     """
 
-    def __init__(self, batches: Iterable[Tensor]):
+    def __init__(self, batches: Iterable[Tensor], using: Iterable[Intervention] = ()):
         self.batches = batches
+        self.using = using
+        self.totals: dict[str, float] = defaultdict(float)
         self.shape = POINTS
         self.passed = 0
         self.file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -168,6 +174,9 @@ class Passing:
             self.shape = (batch.shape[1], batch.shape[2], batch.shape[3])
             self.file.write((batch if self.shape == POINTS else to_uint8(batch)).numpy().tobytes())
             self.passed += len(batch)
+            for one in self.using:
+                for name, values in one.measures(batch).items():
+                    self.totals[name] += float(values.sum())
             yield batch
 
     def rows(self, indices: Iterable[int]) -> Tensor:

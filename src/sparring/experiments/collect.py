@@ -17,7 +17,7 @@ from sparring.runs.results import Result, Setting
 
 METRICS = (
     "calls",
-    *("frechet", "kernel", "precision", "recall", "density", "coverage", "memorisation"),
+    *("frechet", "kernel", "precision", "recall", "density", "coverage", "rare_share", "memorisation"),
     "class_accuracy",
     *("sliced_wasserstein", "modes_covered", "good_share"),  # of points
     "psnr",  # of images made from a source
@@ -114,13 +114,14 @@ def shares(comparison: Comparison, split: str) -> Table:
 
 
 def further(comparison: Comparison, split: str) -> list[Table]:
-    """Class accuracy, passes through a network, modes covered, share of good points and PSNR, as far as measured.
+    """Class accuracy, passes through a network, shares of rare images and good points, modes and PSNR, where measured.
 
     Mean and standard deviation over seeds.
     """
     wanted: list[tuple[str, Metric, int | None]] = [
         ("accuracy", "class_accuracy", None),
         ("calls", "calls", 1),
+        ("rare", "rare_share", None),
         ("modes", "modes_covered", 1),
         ("good", "good_share", None),
         ("psnr", "psnr", None),

@@ -20,6 +20,7 @@ IN_WORDS = {
     "shares": "precision/recall, mean over seeds",
     "accuracy": "share of samples of the class that was asked for, by the classifier of the features",
     "calls": "passes through a network for an image, guidance included; backwards counts two",
+    "rare": "share of samples that are among real images and rarer than nine tenths of them",
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
     "psnr": "PSNR in dB",
@@ -38,7 +39,7 @@ class Table:
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
             precision/recall, "accuracy" for the share of samples of the class that was asked for, "calls" for passes
-            through a network; of points in the plane also "modes" and "good" for the modes covered and the share of
+            through a network, "rare" for the share of rare samples; of points in the plane also "modes" and "good" for the modes covered and the share of
             good points; "psnr" of images that are made from a source; "measures" for what the methods measure of
             themselves.
         columns: headings, the first that of the arms.
@@ -279,7 +280,7 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, accuracy, calls, modes, good, psnr, measures or verdicts. Further words:
+    KIND is distance, ratio, shares, accuracy, calls, rare, modes, good, psnr, measures or verdicts. Further words:
     `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell),
     `crossed=yes`, and `caption=no`.
 

@@ -204,19 +204,23 @@ class Runner:
         trained = self.study.settings[setting].of or setting
         source, real, made = self.folder(trained, seed, chosen.of or arm), self.real(setting), 0
         sampler: Sampler | None = None
+        settings: dict[str, Any] = {}
         for scheduler, nfe in [(name, n) for name, calls in self.study.samplers_of(arm).items() for n in calls]:
             there = {(one.features, one.scheduler, one.nfe) for one in read_results(run) if self.belongs(one, arm)}
             missing = [one for one in self.references(setting) if (one.name, scheduler, nfe) not in there]
             if not missing:
                 continue
+            settings = settings or self.sampling(setting, seed, arm)
             file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
             if not file.is_file():
                 sampler = sampler or Sampler(source, allow=self.allow)
-                self.draw(sampler, scheduler, nfe, self.sampling(setting, seed, arm), real.reference, file)
+                self.draw(sampler, scheduler, nfe, settings, real.reference, file)
             images = in_range(torch.from_numpy(np.load(file)))
             beside = file.with_suffix(".json")
             known = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
             asked = None if known["classes"] is None else in_turn(known["classes"], len(images))
+            found = [one.measures(images) for one in settings["using"]]
+            wanted = {name: float(values.mean()) for one in found for name, values in one.items()}
             for space in missing:
                 result = replace(
                     space.evaluate(images, labels=asked, pairs=0),
@@ -227,7 +231,7 @@ class Runner:
                     split=self.study.split,
                     reference=real.reference.name,
                     train=None if real.train is None else real.train.name,
-                    measures=measures_of(run),
+                    measures=(measures_of(run) or {}) | wanted or None,
                 )
                 if real.reference.image_shape == POINTS:
                     result = with_points(result, images, real.reference, real.train)

@@ -121,6 +121,13 @@ class Intervention:
         """
         return x_0
 
+    def measures(self, images: Tensor) -> dict[str, Tensor]:
+        """How far each of the images [n, C, H, W] in [-1, 1] is what it asks for, numbers [n] by name; often none.
+
+        What an evaluation shows beside the distance: it is taken of the images, without the networks that guide.
+        """
+        return {}
+
 
 Again = Callable[[Tensor, float, Sequence[Intervention]], Tensor]
 """Noises images [B, C, H, W] and walks the last steps of the sampler from there: the images, the share of the steps in

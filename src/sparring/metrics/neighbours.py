@@ -1,4 +1,4 @@
-"""Nearest neighbours between features, exact and in blocks: precision, recall, density, coverage, memorisation."""
+"""Nearest neighbours between features, exact and in blocks: precision, recall, density, coverage, rarity, copies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +11,18 @@ from sparring.metrics.moments import as_double
 # On the rim of a ball is inside, whatever the rounding: of the radius, and of the terms of |x|^2 + |y|^2 - 2 x.y.
 _RADIUS_ROUNDING, _TERMS_ROUNDING = 1e-9, 1e-12
 
+_RARE = 0.9  # of the reals are in denser places than what counts as rare
+
 
 @dataclass
 class Manifolds:
-    """Precision, recall, density and coverage of fakes against reals; all but density lie in [0, 1]."""
+    """Precision, recall, density, coverage and rarity of fakes against reals; all but density lie in [0, 1]."""
 
     precision: float
     recall: float
     density: float
     coverage: float
+    rare_share: float
 
 
 def radii(x: Tensor, ks: tuple[int, ...] = (3, 5), *, block: int = 1024) -> Tensor:
@@ -60,12 +63,13 @@ def nearest(x: Tensor, y: Tensor, *, block: int = 1024) -> tuple[Tensor, Tensor]
 
 
 def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor, *, block: int = 1024) -> Manifolds:
-    """Precision and recall (k = 3), density and coverage (k = 5) of fakes [m, d] against reals [n, d].
+    """Precision and recall (k = 3), density, coverage and rarity (k = 5) of fakes [m, d] against reals [n, d].
 
     Precision: share of fakes inside the ball of at least one real, whose radius reaches its 3rd nearest other real;
         recall: the reverse (Kynkaanniemi et al. 2019). Density: number of balls of reals (5th nearest) that hold a
         fake, per fake, over 5; coverage: share of reals whose ball holds at least one fake (Naeem et al. 2020). Balls
-        are closed.
+        are closed. rare_share (ours): share of fakes that are precise, and farther from their 5th nearest real than
+        nine tenths of reals are from theirs.
 
     Args:
         real: Features [n, d].
@@ -77,11 +81,13 @@ def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor
     real, fake = _centred(real, fake)
     inside3, inside5 = (real_radii.to(real.device).square() * (1 + _RADIUS_ROUNDING)).unbind(0)
     fake3 = fake_radii[0].to(real.device).square() * (1 + _RADIUS_ROUNDING)
+    far = real_radii[1].to(real.device).quantile(_RARE).square() * (1 + _RADIUS_ROUNDING)
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     covered = torch.zeros_like(recalled)
-    precise = total = 0
+    precise = rare = total = 0
     for start, rows in _blocks(fake, block):
         hit = torch.zeros(len(rows), dtype=torch.bool, device=real.device)
+        near = torch.empty(len(rows), 0, dtype=real.dtype, device=real.device)
         for other, columns in _blocks(real, block):
             span = slice(other, other + len(columns))
             squared = _squared_distances(rows, columns, rounding=_TERMS_ROUNDING)
@@ -90,9 +96,16 @@ def manifolds(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor
             within = squared <= inside5[span]
             total += int(within.sum())
             covered[span] |= within.any(0)
+            near = torch.cat([near, squared], 1)
+            near = near.topk(min(5, near.shape[1]), dim=1, largest=False).values
         precise += int(hit.sum())
+        rare += int((hit & (near.amax(1) > far)).sum())
     return Manifolds(
-        precise / len(fake), recalled.double().mean().item(), total / (5 * len(fake)), covered.double().mean().item()
+        precision=precise / len(fake),
+        recall=recalled.double().mean().item(),
+        density=total / (5 * len(fake)),
+        coverage=covered.double().mean().item(),
+        rare_share=rare / len(fake),
     )
 
 

@@ -104,7 +104,7 @@ class Reference:
 
         Returns:
             frechet, frechet_interval, frechet_resamples, kernel, kernel_interval, precision, recall, density, coverage,
-            n, n_reference, features;
+            rare_share, n, n_reference, features;
             floor: the same distances and shares of reals at the same n, its own n, and where they come from;
             with logits and labels: class_accuracy;
             with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,

@@ -45,6 +45,7 @@ COLUMNS = (
     Column("recall", "Recall", 1, FIDELITY),
     Column("density", "Density", 1, FIDELITY),
     Column("coverage", "Coverage", 1, FIDELITY),
+    Column("rare_share", "Rare", 0, FIDELITY),
     Column("class_coverage", "Classes", 1, FIDELITY),
     Column("class_accuracy", "Accuracy", 1, FIDELITY),
     Column("modes_covered", "Modes", 1, FIDELITY),

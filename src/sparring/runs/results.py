@@ -82,6 +82,7 @@ class Floor(Record):
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
+    rare_share: float | None = None
     sliced_wasserstein: float | None = None
     modes_covered: int | None = None
     good_share: float | None = None
@@ -118,6 +119,7 @@ class Result(Record):
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
+    rare_share: float | None = None
     class_coverage: float | None = None
     class_accuracy: float | None = None
     sliced_wasserstein: float | None = None

@@ -73,6 +73,12 @@ class LaCon(GuidedByGradient):
 
         return inner if self.weight == 0 else steered
 
+    def measures(self, images: Tensor) -> dict[str, Tensor]:
+        """Share of an image's ink, what is brighter than black, that lies in the silhouette."""
+        ink = (images.mean(1) + 1).clamp(min=0)
+        inside = (ink * self.mask.to(ink)).flatten(1).sum(1)
+        return {"ink inside": inside / ink.flatten(1).sum(1).clamp(min=SMALLEST)}
+
     def error(
         self, denoiser: DenoisingNetwork, taps: BlockTaps, x_t: Tensor, level: Level, condition: Condition
     ) -> Tensor:
