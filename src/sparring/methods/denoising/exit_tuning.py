@@ -1,6 +1,6 @@
 """Exit-tuning: fine-tuning for early exit, adaptive score estimation (Moon et al., arXiv 2408.05927).
 
-Status: unproven.
+Status: no gain over fewer steps of equal cost; on digits (docs/results/sampling.md).
 
 Ordinary denoising training of a diffusion transformer in which each row leaves after k(t) blocks, as it will be in
 sampling with `--with early_exit`:

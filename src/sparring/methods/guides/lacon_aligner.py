@@ -1,6 +1,6 @@
 """LaCon aligner: the late-constraint of diffusion for steerable guided synthesis (arXiv 2305.11520).
 
-Status: unproven.
+Status: proven; what it trains steers as far as its weight says, and untrained it does not (docs/results/sampling.md).
 
 A small network reads the condition of an image off what a frozen denoiser computes from its noisy version,
 

@@ -1,6 +1,6 @@
 """Early exit: adaptive score estimation, noisy levels with fewer blocks (Moon et al., arXiv 2408.05927).
 
-Status: unproven.
+Status: no gain over fewer steps of equal cost; on digits (docs/results/sampling.md).
 
 The network of a noisy level has little to see. A diffusion transformer is left after k(t) blocks, straight to its last
 layer, and k falls from all of them at clean levels to less than half at noise:
