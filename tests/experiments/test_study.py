@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 from dataclasses import fields
 from functools import partial
@@ -24,8 +25,11 @@ from sparring.data import Digits, StoredImages
 from sparring.experiments import runner as running
 from sparring.experiments.collect import text_of
 from sparring.experiments.results import StudyResults
-from sparring.experiments.runner import Clock, Runner, part
+from sparring.experiments.runner import Clock, Runner, part, steps_of
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
+from sparring.generators import Denoiser
+from sparring.networks import MLP
+from sparring.process import RectifiedFlow
 from sparring.recipes.with_systems import class_of
 from sparring.runs import summarise
 from sparring.training.trainer import Trainer
@@ -499,6 +503,47 @@ def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path)
     assert not (place / "guide" / "results.json").exists()
     changes["arms"]["on"]["sampling"]["with"][0]["weight"] = 3.0
     assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
+
+
+def test_images_and_starts_of_runs_that_were_made_anew_are_refused(tmp_path, capsys):
+    arms = {
+        "plain": {"recipe": "diffusion"},
+        "other": {"recipe": "diffusion", "flags": {"trainer.generator_optimizer.lr": 0.01}},
+        "again": {"of": "plain", "sampling": {"with": [{"name": "perturbed"}]}},
+        "further": {"recipe": "diffusion", "start": "plain"},
+        "delta": {"recipe": "inv_diff_delta"},
+    }
+    out = tmp_path / "runs"
+
+    def study(**changes):
+        text = {"seeds": [0], "samplers": {"ddim": [2]}, "arms": arms | changes}
+        code = main(["study", written(tmp_path, **text), "--out", str(out)])
+        return code, capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert study()[0] == 0
+    place = out / "tiny" / "seed0"
+    assert not (place / "delta" / "results.json").exists()  # it is only added to others
+    code, error = study(again={"of": "other", "sampling": {"with": [{"name": "perturbed"}]}})
+    assert (code, "again holds images that other weights of 'other' made: remove it" in error) == (2, True)
+    shutil.rmtree(place / "plain")
+    shutil.rmtree(place / "again")
+    longer = {"recipe": "diffusion", "steps": 2}
+    code, error = study(plain=longer)
+    assert (code, "plain was trained anew since" in error) == (2, True)
+    shutil.rmtree(place / "further")
+    assert study(plain=longer)[0] == 0
+    shutil.rmtree(place / "plain")
+    shutil.rmtree(place / "further")
+    code, error = study()
+    assert (code, "again holds images that other weights of 'plain' made" in error) == (2, True)
+
+
+def test_calls_of_a_sampler_become_its_steps():
+    flow = Denoiser(MLP(), RectifiedFlow(), "flow")
+    assert [steps_of(flow, "heun", calls) for calls in (1, 3, 5)] == [1, 2, 3]
+    assert steps_of(flow, "euler", 4) == 4
+    with pytest.raises(ValueError, match=r"`samplers: \{heun: \[4\]\}`: no number of steps takes 4 network calls"):
+        steps_of(flow, "heun", 4)
 
 
 def test_a_chain_of_arms_is_measured_on_two_kinds_of_images(tmp_path):

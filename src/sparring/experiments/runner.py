@@ -4,6 +4,7 @@ A run lies in OUT/SETTING/seed0/ARM. What is finished is kept, so that a study c
 beside itself for other seeds, and shares runs with other studies that have an arm with the same settings.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from sparring.evaluation.features import cache_folder, feature_network
 from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.experiments.study import BASELINE, DataOfStudy, Study, as_flags, replaced
+from sparring.generators import Generator
+from sparring.methods.method import Method
 from sparring.metrics import Reference
 from sparring.networks.device import default_device
 from sparring.recipes import recipe
@@ -33,7 +36,7 @@ from sparring.recipes.compose import compose
 from sparring.recipes.with_systems import class_of, made
 from sparring.runs import RunFolder, is_run
 from sparring.runs.checkpoint import steps_in
-from sparring.runs.classes import make
+from sparring.runs.classes import find, make
 from sparring.runs.folder import CONFIG
 from sparring.runs.pictures import POINTS, to_uint8
 from sparring.runs.results import Result, keep_result, measures_of, read_results
@@ -42,6 +45,7 @@ from sparring.samplers import Sampler
 Say = Callable[[str], None]
 NOTHING: dict[str, Any] = {"trainer": {"steps": 0}}
 """What is trained of an arm that only samples another."""
+NO_RUN = ""
 
 
 @dataclass
@@ -86,6 +90,7 @@ class Runner:
         clock = Clock()
         for number, (setting, seed, arm) in enumerate(tasks, start=1):
             started = time.monotonic()
+            self.check_same(setting, seed, arm)  # again: what it starts from may have been trained by now
             trained = self.train(setting, seed, arm)
             measured = self.measure(setting, seed, arm)
             if trained or measured:
@@ -117,6 +122,8 @@ class Runner:
             return 0
         if not is_run(run):
             content, flags, init, header = self.recipe_of(setting, arm, seed)
+            if init is not None:
+                header["weights_of_start"] = weights_of(Path(init))
             recipe.build(content, flags, out=run, init=init, header=header).fit()
             return steps
         before = last_step(run)
@@ -171,10 +178,8 @@ class Runner:
         run = self.folder(setting, seed, arm)
         if not is_run(run):
             return
+        self.check_images(setting, seed, arm)
         if self.only_samples(setting, arm):
-            found = RunFolder(run).read_config().get("sampling")
-            if found != self.study.arms[arm].sampling:
-                raise ValueError(f"{run} was sampled as {found}: remove it, or give another folder with --out")
             return
         first, own = (f"{self.folder(setting, number, BASELINE).parent.absolute()}/" for number in (0, seed))
         wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, own))
@@ -187,6 +192,35 @@ class Runner:
                     f"{run} was trained with `{name}={old}`, and the arm {arm!r} has {new}: remove the run, or give "
                     "another folder with --out"
                 )
+
+        source = self.folder(setting, seed, self.study.arms[arm].start)
+        if found.get("weights_of_start", NO_RUN) not in (NO_RUN, now := weights_of(source)) and now != NO_RUN:
+            raise ValueError(f"{source} was trained anew since {run} started from it: remove {run}, too")
+
+    def check_images(self, setting: str, seed: int, arm: str) -> None:
+        """Refuses images that were sampled in another way than the arm is now, or from weights that have changed."""
+        run, now = self.folder(setting, seed, arm), self.drawn_from(setting, seed, arm)
+        for beside in sorted((run / "images").glob("*.json")):
+            known = json.loads(beside.read_text())
+            if known.get("sampling", now["sampling"]) != now["sampling"]:
+                raise ValueError(f"{run} was sampled as {known['sampling']}: remove it, or give another folder with --out")
+            before = known.get("weights", now["weights"])
+            changed = [name for name, digest in now["weights"].items() if digest not in (before.get(name), NO_RUN)]
+            if changed:
+                raise ValueError(
+                    f"{run} holds images that other weights of {changed[0]!r} made: remove it, or give another folder "
+                    "with --out"
+                )
+
+    def drawn_from(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
+        """How an arm is sampled, and the weights of each run that takes part in it."""
+        chosen, trained = self.study.arms[arm], self.study.settings[setting].of or setting
+        systems = str(chosen.sampling.get("with", ""))
+        names = [chosen.of or arm, *(name for name in self.study.arms if f"ARMS/{name}'" in systems)]
+        return {
+            "sampling": chosen.sampling,
+            "weights": {name: weights_of(self.folder(trained, seed, name)) for name in names},
+        }
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +248,8 @@ class Runner:
             file = run / "images" / f"{scheduler}-{nfe}-n{self.study.n}.npy"
             if not file.is_file():
                 sampler = sampler or Sampler(source, allow=self.allow)
-                self.draw(sampler, scheduler, nfe, settings, real.reference, file)
+                how = self.drawn_from(setting, seed, arm)
+                self.draw(sampler, scheduler, nfe, settings, real.reference, file, how)
             images = in_range(torch.from_numpy(np.load(file)))
             beside = file.with_suffix(".json")
             known = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
@@ -242,13 +277,24 @@ class Runner:
         return made
 
     def makes_no_images(self, setting: str, arm: str) -> bool:
-        """Whether what an arm trains only guides others."""
-        return str((self.config(setting, arm).get("generator") or {}).get("class_path")).endswith(".Guide")
+        """Whether what an arm trains only guides others, or is only added to them."""
+        if self.only_samples(setting, arm):
+            return False
+        config = self.config(setting, arm)
+        guide = str((config.get("generator") or {}).get("class_path")).endswith(".Guide")
+        return guide or find(config["method"]["class_path"]).beside is not Method.beside
 
     def draw(
-        self, sampler: Sampler, scheduler: str, nfe: int, settings: dict[str, Any], reference: ImageData, file: Path
+        self,
+        sampler: Sampler,
+        scheduler: str,
+        nfe: int,
+        settings: dict[str, Any],
+        reference: ImageData,
+        file: Path,
+        how: dict[str, Any],
     ) -> None:
-        """Keeps the samples of a run as an array, and beside it what they cost and how many classes took turns."""
+        """Keeps the samples of a run as an array; beside it what they cost, which classes took turns, and `how`."""
         guided = [one.num_classes for one in settings.get("using", ()) if one.num_classes is not None]
         asked: list[int] | None = None
         if sampler.generator.takes_labels or guided:
@@ -258,9 +304,10 @@ class Runner:
         own: dict[str, Any] = {"labels": asked, "sources": None}
         if sampler.generator.takes_source:
             own["sources"] = sources_of(reference, self.study.n)
-        drawn = sampler(self.study.n, nfe, scheduler=scheduler, seed=0, **own, **settings)
+        steps = steps_of(sampler.generator, scheduler, nfe)
+        drawn = sampler(self.study.n, steps, scheduler=scheduler, seed=0, **own, **settings)
         file.parent.mkdir(exist_ok=True)
-        file.with_suffix(".json").write_text(json.dumps({"calls": drawn.calls, "classes": asked}))
+        file.with_suffix(".json").write_text(json.dumps({"calls": drawn.calls, "classes": asked} | how))
         draft = file.with_suffix(".draft.npy")
         np.save(draft, (to_uint8(drawn.images) if drawn.images.shape[1] in (1, 3) else drawn.images).numpy())
         draft.replace(file)
@@ -365,6 +412,25 @@ def part(data: ImageData, shares: Sequence[float], name: str) -> ImageData:
     images, labels = data[order]
     labels = labels if isinstance(labels, Tensor) else None
     return StoredImages(images, labels, name=f"{data.name}:{name}", num_classes=data.num_classes)
+
+
+def steps_of(generator: Generator, scheduler: str, nfe: int) -> int:
+    """Steps in which a scheduler calls the network so many times; Heun's method calls it twice in all but the last.
+
+    Raises:
+        ValueError: it never does.
+    """
+    for steps in range(nfe, 0, -1):
+        if generator.plan(steps, scheduler)[1] == nfe:
+            return steps
+    raise ValueError(f"`samplers: {{{scheduler}: [{nfe}]}}`: no number of steps takes {nfe} network calls")
+
+
+def weights_of(run: Path) -> str:
+    """Digest of the weights that a run ships; `NO_RUN` without any."""
+    files = sorted((run / "pipeline").rglob("*.safetensors"))
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
+    return digest.hexdigest()[:16] if files else NO_RUN
 
 
 def last_step(run: Path) -> int:
