@@ -432,3 +432,20 @@ def test_an_argument_of_a_class_within_a_class_can_be_set_to_null():
     made["method"]["init_args"]["discriminator"]["init_args"] = None  # a file with `init_args:` and nothing behind it
     with pytest.raises(ValueError, match=r"PlainDiscriminator|net"):
         parse(made, ["--method.discriminator.last=null"], tuned=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "mean", "std"),
+    [
+        (["--method.times=LogitNormal"], 0.0, 1.0),
+        (["--method.times", "LogitNormal", "--method.times.std", "2.0"], 0.0, 2.0),
+        (["--method.init_args.times={class_path: sparring.process.LogitNormal, init_args: {mean: 1.0}}"], 1.0, 1.0),
+        (["--method.times.class_path=sparring.process.LogitNormal"], 0.0, 1.0),
+        (["--method.times=LogNormal"], -0.4, 1.2),  # the same class
+        (["--method.times.mean=1.0"], 1.0, 1.2),
+    ],
+)
+def test_another_class_keeps_nothing_of_the_arguments_of_the_first(flags, mean, std):
+    """Those of `LogitNormal` have the names of those of `LogNormal`, and other meanings."""
+    times = recipe.resolved(*recipe.resolve(compose("diffusion", "digits"), flags, None))["method"]["init_args"]["times"]
+    assert (times["init_args"]["mean"], times["init_args"]["std"]) == (mean, std)
