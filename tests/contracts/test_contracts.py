@@ -8,10 +8,12 @@ from contract_parts import PHASES, ROWS, Case, PermutedDraws, build, tensors_in,
 
 from sparring.data import Draws
 from sparring.generators import Denoiser, JointDenoiser
+from sparring.methods.method import Method
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose, decides_process, read, shipped
 from sparring.runs.checkpoint import read_checkpoint
 from sparring.samplers import Sampler
+from sparring.training import Trainer
 
 EACH = pytest.mark.parametrize("name", shipped("methods"))
 
@@ -169,24 +171,44 @@ def test_a_batch_of_none_is_refused(name, start, tmp_path):
         Case(name, start, tmp_path).method.check(0)
 
 
-@EACH
-def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    build(name, start, whole, "--trainer.steps=4", "--trainer.checkpoint_every=2").fit()
-    shutil.copytree(whole, stopped)
-    shutil.rmtree(stopped / "checkpoints" / "000004")
-    recipe.rebuild(stopped, []).fit(resume=True)
-    (tensors, state), (tensors_2, state_2) = (
-        read_checkpoint(run / "checkpoints" / "000004") for run in (whole, stopped)
-    )
+def raising(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+def check_equal(run, other):
+    (tensors, state), (tensors_2, state_2) = (read_checkpoint(one / "checkpoints" / "000004") for one in (run, other))
     for group in tensors.keys() | tensors_2.keys():
         assert tensors[group].keys() == tensors_2[group].keys()
         assert all(torch.equal(tensor, tensors_2[group][key]) for key, tensor in tensors[group].items()), group
     assert {k: v for k, v in state.items() if k not in ("seconds", "digest")} == {
         k: v for k, v in state_2.items() if k not in ("seconds", "digest")
     }
-    moved = read_checkpoint(whole / "checkpoints" / "000002")[0]["generator"]
-    assert any(not torch.equal(tensor, moved[key]) for key, tensor in tensors["generator"].items())  # it learns
+
+
+@EACH
+def test_a_run_goes_on_bit_for_bit_and_its_generator_opens(name, start, tmp_path):
+    """From a checkpoint; and, if something is made before the first step, after a stop without one."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    settings = ("--trainer.steps=4", "--trainer.checkpoint_every=2")
+    build(name, start, whole, *settings).fit()
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "000004")
+    recipe.rebuild(stopped, []).fit(resume=True)
+    check_equal(whole, stopped)
+    killed = build(name, start, tmp_path / "killed", *settings)
+    generator = killed.method.generator
+    own = [getattr(generator, name, None) for name in ("own_source", "start")]
+    if type(killed.method).prepare is not Method.prepare or own != [None, None]:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(Trainer, "loop", raising(MemoryError))
+            killed.fit()
+        recipe.rebuild(tmp_path / "killed", []).fit(resume=True)
+        check_equal(whole, tmp_path / "killed")
+    before, after = (read_checkpoint(whole / "checkpoints" / step)[0]["generator"] for step in ("000002", "000004"))
+    assert any(not torch.equal(tensor, before[key]) for key, tensor in after.items())  # it learns
 
     sampler = Sampler(whole)
     if not sampler.generator.makes_images:

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write is not None and not options.write.is_dir():
         raise ValueError(f"`write={options.write}` is not a folder")
     quiet()
-    from sparring.experiments.collect import collect
+    from sparring.experiments.collect import collect, missing
     from sparring.experiments.runner import Runner
     from sparring.experiments.write import write_all, write_documents
     from sparring.training import Interrupted
@@ -73,8 +73,13 @@ def run(options: argparse.Namespace) -> int:
         except Interrupted as stopped:
             print(f"sparring: {stopped}; the same command goes on from here", file=sys.stderr)
             return stopped.exit_code
+    lacking = missing(runner, seeds, arms)
+    if lacking and options.write is not None:
+        raise ValueError(f"`--write` needs every seed of every arm, and there is {lacking[0]}: run it without --print")
     results = collect(runner, seeds, arms, command)
     print(results.markdown())
+    for line in lacking:
+        print(f"warning: {line}", file=sys.stderr)
     for file in write_all(runner, results, seeds, arms):
         print(file)
     if options.write is not None:

@@ -112,6 +112,8 @@ class Arm:
     def estimate(self, metric: Metric, setting: Setting) -> Estimate | None:
         """A number over the seeds; None if it was not measured, or if a value is missing or not finite."""
         results = list(self.results(setting).values())
+        if len(results) < len(self.runs):
+            return None
         found = _finite([getattr(result, metric) for result in results])
         if found is None:
             return None

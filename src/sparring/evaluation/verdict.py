@@ -166,8 +166,9 @@ def verdicts(
     comparison: Comparison,
     budget: Literal["calls", "seconds"] | None = None,
     at: Setting | None = None,
+    of: str | None = None,
 ) -> list[Verdict]:
-    """For each arm that is not plain: does it help at equal scheduler, and against the best scheduler?
+    """For each arm that is not plain, or for the arm `of` against all others: does it help at equal scheduler, and against the best scheduler?
 
     The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
     trained too little or too long. An arm whose sampler calls networks more often than its scheduler (guidance, inner
@@ -184,9 +185,10 @@ def verdicts(
             the start included) or in seconds (the equal-budget protocol of Lucic et al. 2018, "Are GANs Created
             Equal?"); None: with all of them.
         at: the one setting that counts, chosen before looking; None: all of them, with Holm's correction.
+        of: the only arm that is judged, plain or not; the others are its controls.
 
     Returns:
-        Two for each arm; none without a plain arm.
+        Two for each arm; none without a control.
 
     Raises:
         ValueError: nobody was measured at the setting `at`.
@@ -198,10 +200,10 @@ def verdicts(
             known = ", ".join(f"{s.scheduler}:{s.nfe}" for s in every) or "nothing"
             raise ValueError(f"`at={at.scheduler}:{at.nfe}`: nobody was measured there; known: {known}")
     equal = [at] if at else every
-    plain = [arm for arm in comparison.arms if arm.plain]
+    plain = [arm for arm in comparison.arms if (arm.plain if of is None else arm.name != of)]
     found = []
     for arm in comparison.arms if plain else ():
-        if arm.plain:
+        if arm in plain:
             continue
         spent = arm.spent(budget or "calls")
         controls = [control for control in plain if budget is None or control.spent(budget) >= spent]

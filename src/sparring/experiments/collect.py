@@ -44,6 +44,18 @@ def collect(runner: Runner, seeds: Sequence[int], arms: Sequence[str], command: 
     )
 
 
+def missing(runner: Runner, seeds: Sequence[int], arms: Sequence[str]) -> list[str]:
+    """What a study lacks, a line each: arms of some seeds only, whose numbers are means over fewer than the others'."""
+    found = []
+    for setting in runner.study.settings:
+        for arm in arms:
+            there = [seed for seed in seeds if is_run(runner.folder(setting, seed, arm))]
+            if len(there) < len(seeds):
+                what = f"seeds {', '.join(map(str, there))} only" if there else "not there yet"
+                found.append(f"{setting}, {arm}: {what}")
+    return found
+
+
 def of_space(
     runner: Runner, setting: str, seeds: Sequence[int], arms: Sequence[str], features: str
 ) -> list[RunSummary]:
@@ -75,9 +87,11 @@ def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingRe
         judged = [name for name, names in controls.items() if control in names]
         if table := ratios(comparisons, control, judged):
             tables.append(table)
+    is_control = {arm: any(arm in names for names in controls.values()) for arm in controls}
     words = [
         {"name": one.name, "verdict": one.headline, "sentence": one.sentence}
         for arm, names in controls.items()
+        if not is_control[arm]
         for one in verdicts_on(next(iter(spaces.values())), arm, names)
     ]
     return SettingResults(tables=tables, verdicts=words)
@@ -85,10 +99,8 @@ def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingRe
 
 def verdicts_on(runs: Sequence[RunSummary], arm: str, controls: Sequence[str]) -> list[Verdict]:
     """The verdicts on an arm against its own controls, of which those count that were trained plainly."""
-    if not any(run.plain for run in runs if run.arm in controls):
-        return []
-    alone = Comparison.of([run for run in runs if run.arm == arm or (run.arm in controls and run.plain)])
-    return [one for one in verdicts(alone) if one.name == arm]
+    alone = [run for run in runs if run.arm == arm or (run.arm in controls and run.plain)]
+    return verdicts(Comparison.of(alone), of=arm)
 
 
 def distances(comparison: Comparison, split: str) -> Table:
@@ -141,15 +153,26 @@ def further(comparison: Comparison, split: str) -> list[Table]:
 
 
 def of_methods(comparison: Comparison) -> list[Table]:
-    """What the methods measure of themselves, mean and standard deviation over seeds; no table if none does."""
-    firsts = {arm.name: [one for run in arm.runs for one in run.results[:1]] for arm in comparison.arms}
-    every = {name: [one.measures for one in found if one.measures] for name, found in firsts.items()}
-    names = list(dict.fromkeys(name for found in every.values() for measures in found for name in measures))
-    rows = [
-        [arm, *(text_of([measures[name] for measures in found if name in measures]) for name in names)]
-        for arm, found in every.items()
-    ]
-    return [Table(kind="measures", columns=["arm", *names], rows=rows)] if names else []
+    """What methods and samplers measure, mean and standard deviation over seeds; no table if none does.
+
+    A column for each sampler, if what is measured differs between them.
+    """
+    measured: dict[str, dict[Setting, dict[str, list[float]]]] = {}  # by name, sampler and arm
+    for setting in comparison.settings():
+        for arm in comparison.arms:
+            for result in arm.results(setting).values():
+                for name, value in (result.measures or {}).items():
+                    of_arms = measured.setdefault(name, {}).setdefault(setting, {})
+                    of_arms.setdefault(arm.name, []).append(value)
+    columns: dict[str, dict[str, list[float]]] = {}
+    for name, by_sampler in measured.items():
+        merged = {arm: values for of_arms in by_sampler.values() for arm, values in of_arms.items()}
+        if all(values == merged[arm] for of_arms in by_sampler.values() for arm, values in of_arms.items()):
+            columns[name] = merged
+        else:
+            columns |= {f"{name}, {setting}": of_arms for setting, of_arms in by_sampler.items()}
+    rows = [[arm.name, *(text_of(cells.get(arm.name, ())) for cells in columns.values())] for arm in comparison.arms]
+    return [Table(kind="measures", columns=["arm", *columns], rows=rows)] if columns else []
 
 
 def runs_of(comparison: Comparison) -> Iterator[RunSummary]:

@@ -24,7 +24,7 @@ IN_WORDS = {
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
     "psnr": "PSNR in dB",
-    "measures": "what the methods measure",
+    "measures": "what methods and samplers measure of what they are for",
 }
 """What a table shows, by its kind."""
 

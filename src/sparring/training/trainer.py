@@ -297,11 +297,7 @@ class Trainer:
         if self.main and "data" not in self.config and (made_of := description_of(self.data)) is not None:
             self.config["data"] = made_of
         self.tracking.start(self.config)
-        self.method.generator.prepare(self.data, self.seed)
-        self.method.prepare(self.data, self.seed)
-        everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
-        processes.copy_from_first(everything)
-        self.count_images_from(0)
+        self.prepare()
         if self.main:
             self.folder.save_frozen(collect_frozen(self.method))
             self.frozen_digest = self.folder.frozen_digest()
@@ -319,6 +315,14 @@ class Trainer:
             hardware |= dict(classes=self.data.num_classes, image_shape=list(self.data.image_shape))
             self.folder.write_config(self.config, **hardware, data=self.data.fingerprint())
 
+    def prepare(self) -> None:
+        """Makes what is made of the data before the first step."""
+        self.method.generator.prepare(self.data, self.seed)
+        self.method.prepare(self.data, self.seed)
+        everything = [*self.method.parameters(), *self.method.buffers(), *self.ema.module.state_dict().values()]
+        processes.copy_from_first(everything)
+        self.count_images_from(0)
+
     def resume(self, step: int | None) -> None:
         """Puts the newest checkpoint back, or that of a step, or the start if there is none yet."""
         config = self.folder.read_config()
@@ -327,6 +331,8 @@ class Trainer:
         if self.main:
             self.folder.lock()
         loaded = self.folder.load_checkpoint(step)
+        if loaded is None:  # nothing else has kept what was made before the first step
+            self.prepare()
         load_frozen(self.method, self.folder.load_frozen())
         self.frozen_digest = self.folder.frozen_digest()
         if loaded is not None:

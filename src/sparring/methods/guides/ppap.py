@@ -1,6 +1,6 @@
 """PPAP: practical plug-and-play, towards practical guidance of diffusion models (arXiv 2212.05973).
 
-Status: unproven.
+Status: proven against the classifier as it is; more than one expert is no gain (docs/results/sampling.md).
 
 A classifier of clean images becomes a guide for noisy ones without a label: the noise range is split among experts,
 each a lightly adapted copy, which learn from the classifier itself on images that the denoiser made,

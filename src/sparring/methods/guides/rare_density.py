@@ -1,6 +1,6 @@
 """Rare density: what diverse rare sampling of a GAN steers by (arXiv 2412.19543).
 
-Status: unproven.
+Status: proven; rare and real images in place of common ones, at the price of recall (docs/results/sampling.md).
 
 A normalising flow learns the density of real images in the features of a frozen network,
 
