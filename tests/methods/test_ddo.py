@@ -306,6 +306,8 @@ def test_the_average_becomes_the_reference_and_the_next_round_starts_from_it():
 @pytest.mark.parametrize("better", [True, False])
 def test_the_self_play_ends_when_samples_come_no_nearer(better, monkeypatch):
     method = in_rounds(validate=True)
+    assert method.jumps
+    assert not in_rounds().jumps
     before = method.reference.module.net.last.bias.clone()
     fakes = method.fakes.clone()
     distance = float(method.distance)

@@ -181,6 +181,10 @@ def test_the_gradient_through_a_guided_denoiser_passes_through_both_of_its_passe
     with torch.no_grad():
         plain = guided(x_t, level, labels)
         found = system.gradient(plain, x_t, level, labels, guided)
+        before, passes = system.backward_rows, sum(denoiser.net.rows_of_calls)
+        system.wrap(guided, denoiser)(x_t, level, labels)
+        forward = sum(denoiser.net.rows_of_calls) - passes  # two models, plain and again for the gradient
+        assert (system.backward_rows - before, forward) == (6 + 2 * 6, 2 * 2 * 6)  # the guide, and back through both
         by_x_0 = gradient_of(lambda x: system.log_probability(x, labels), plain.x0)
     torch.testing.assert_close(found, (none + weight * (told - none)) * by_x_0)
 

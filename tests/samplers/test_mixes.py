@@ -130,6 +130,17 @@ def test_projected_guidance_is_that_of_diffusers_on_clean_estimates():
             torch.testing.assert_close(ours(x_t, level, LABELS).x0, theirs(x_t, level, LABELS).x0)
 
 
+def test_several_calls_at_one_level_have_the_momentum_of_the_level_before():
+    guidance = AdaptiveProjectedGuidance(weight=3.0, momentum=-0.4)
+    once, twice = (wrapped(pair(), [guidance]) for _ in range(2))
+    x_t = white(6, 4)
+    for t in (0.6, 0.4, 0.2):
+        level = Level.at(VP(), torch.tensor(t))
+        with torch.no_grad():
+            twice(x_t + 1, level, LABELS)  # a look elsewhere
+            torch.testing.assert_close(once(x_t, level, LABELS).x0, twice(x_t, level, LABELS).x0)
+
+
 # -- guiders of diffusers ----------------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,7 @@ def test_images_do_not_depend_on_the_batches_and_all_calls_are_counted():
     found = Sampler(made, device="cpu")(8, 1, seed=5, using=[Rare(density(), **settings)])
     assert torch.equal(found.images, whole)
     # reference, 5 points and the image through the generator, the first 6 of them through the density; 4 ways back
-    assert found.calls == (1 + 5 + 1) + (1 + 5) + 2 * 4
+    assert found.calls == (1 + 5 + 1) + (1 + 5) + 4 * 4
     assert not torch.equal(whole, made.sample(8, seed=6, using=[Rare(density(), **settings)]))
 
 

@@ -175,3 +175,9 @@ def test_fewer_than_no_snapshots_are_refused(tmp_path):
 def test_snapshots_beside_a_warm_up_without_updates_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`ema_snapshots=2`: their profile counts updates from step 0"):
         trainer(tmp_path / "run", "adt", steps=6, ema_snapshots=2, discriminator_warmup_steps=2)
+
+
+def test_snapshots_of_a_method_that_may_go_back_to_an_earlier_model_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparring.methods.tuning.adt.ADT.jumps", True)
+    with pytest.raises(ValueError, match="`ema_snapshots=2`: ADT may go back to an earlier model"):
+        trainer(tmp_path / "run", "adt", steps=6, ema_snapshots=2)

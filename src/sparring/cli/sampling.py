@@ -97,7 +97,8 @@ def sweep_of(
     schedulers, guidance = options.scheduler, options.guidance
     if options.sweep and "guidance" not in options.given and (guides or not generator.takes_guidance):
         guidance = [1.0]
-    found, refused = [], None
+    found: list[tuple[str | None, int, float, Any]] = []
+    refused: dict[str, ValueError] = {}
     for scheduler, steps, weight, seed in product(schedulers, options.steps, guidance, seeds):
         try:
             sampling = Sampling(n=1, steps=steps, scheduler=scheduler, guidance=weight, using=using)
@@ -105,11 +106,15 @@ def sweep_of(
         except ValueError as error:
             if not options.sweep or {"scheduler", "steps"} <= options.given:
                 raise
-            refused = error
+            refused |= {f"scheduler {scheduler}": error, f"steps {steps}": error}
             continue
         found.append((scheduler, steps, weight, seed))
     if not found:
-        raise ValueError(f"`--sweep`: there is nothing to sweep: {refused}")
+        raise ValueError(f"`--sweep`: there is nothing to sweep: {next(reversed(refused.values()))}")
+    for name, wanted, left in (("scheduler", schedulers, 0), ("steps", options.steps, 1)):
+        for lost in [value for value in wanted if value not in {one[left] for one in found}]:
+            if name in options.given:
+                raise refused[f"{name} {lost}"]
     return found
 
 

@@ -81,8 +81,8 @@ class Evolution:
 
     def candidates(self, skipped: int, first: bool) -> list[Schedule]:
         """New ones for a generation: mutations and crossings of the best, half each; what is missing is random."""
-        parents = self.best(skipped)[: self.kept]
-        if not parents:  # of the first generation, and of the first that leaves blocks out
+        parents = self.best(skipped)[: self.kept] if self.evolve else []
+        if not parents and (self.evolve or first):  # of the first generation, and of the first that leaves blocks out
             parents = [self.with_blocks(one, skipped) for one in self.best(0)[: self.kept] or [self.uniform()]]
         found: dict[Schedule, None] = dict.fromkeys(one for one in parents if one not in self.scores)
         makers: list[tuple[Callable[[], Schedule], int]] = [(lambda: self.fresh(skipped), self.population)]

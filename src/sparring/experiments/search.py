@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sparring.data import GaussianMixture
+from sparring.experiments.runner import last_step
 from sparring.experiments.study import as_flags
 from sparring.generators import LatentGenerator, load_generator
 from sparring.methods.gan.eagan import made_by
@@ -146,13 +147,15 @@ def score_of(points: torch.Tensor, data: GaussianMixture, genotype: Genotype) ->
 
 
 def trained(out: Path, name: str, steps: int, seed: int, **settings: Any) -> LatentGenerator:
-    """The generator of a run on the ring, trained if it is not there."""
+    """The generator of a run on the ring, trained as far as it is not."""
     run = out / name.replace(" ", "-")
     flags = as_flags({"trainer.steps": steps, "trainer.seed": seed, "trainer.tracker": None} | settings, {})
     if not is_run(run):
         kind = "eagan" if name == "shared" else "gan"
         header: dict[str, Any] = {"recipe": kind, "setting": "ring", "init": None, "allow": []}
         recipe.build(compose(kind, "ring"), flags, out=run, init=None, header=header).fit()
+    elif last_step(run) < steps:
+        recipe.rebuild(run, as_flags({"trainer.steps": steps}, {})).fit(resume=True)
     generator = load_generator(run)
     assert isinstance(generator, LatentGenerator)
     return generator

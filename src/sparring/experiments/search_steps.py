@@ -44,8 +44,12 @@ class Scorer:
         self.reference = Gaussian.of(Moments.of(extract(self.features, self.real)))
 
     def __call__(self, schedule: Schedule) -> float:
-        using = [AutoDiffusion(**described(schedule, self.grid))]
-        steps, settings = len(schedule.levels), {"scheduler": self.scheduler, "seed": self.seed, **self.settings}
+        return self.of(**described(schedule, self.grid))
+
+    def of(self, times: list[float], skips: list[list[str]]) -> float:
+        """The distance for settings of `AutoDiffusion`."""
+        using, steps = [AutoDiffusion(times=times, skips=skips)], len(times)
+        settings = {"scheduler": self.scheduler, "seed": self.seed, **self.settings}
         images = self.sampler(self.n, steps, using=using, **settings).images
         return frechet_between(Gaussian.of(Moments.of(extract(self.features, images))), self.reference)
 

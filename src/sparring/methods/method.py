@@ -45,6 +45,7 @@ class Method(nn.Module, ABC):
         trains_lengths: networks that take how far each step goes (`denoiser.second_time`) are trained for it.
         jumped: `after_step` has put the generator elsewhere, and its average starts again from there; the trainer takes
             note and sets it back.
+        jumps: it may do so after training has begun, so that averages over the whole run would mix what was left.
         teaches_source: the own source of the denoiser, if it has weights that learn, is trained by this method.
     """
 
@@ -56,6 +57,7 @@ class Method(nn.Module, ABC):
     sample_steps: int = 10
     trains_lengths: bool = False
     jumped: bool = False
+    jumps: bool = False
     teaches_source: bool = False
 
     def __init__(self, generator: Generator, discriminator: nn.Module | None = None):

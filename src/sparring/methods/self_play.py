@@ -76,6 +76,7 @@ class SelfPlay(Method):
         super().__init__(generator)
         self.rounds, self.validate = rounds, validate
         self.plays = rounds > 1 or validate
+        self.jumps = validate or average > 0
         self.reference = moving_copy(generator) if self.plays else frozen_copy(generator)
         self.average_decay = average
         self.average = moving_copy(generator) if average > 0 else None

@@ -205,6 +205,11 @@ class Trainer:
         copied = method.generator.copied()
         self.ema = EMA(method.generator, batch_size=batch_size, copied=copied, **ema_settings)  # type: ignore[arg-type]
         self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema", copied)
+        if ema_snapshots and method.jumps:
+            raise ValueError(
+                f"`ema_snapshots={ema_snapshots}`: {type(method).__name__} may go back to an earlier model, and averages "
+                "over the whole run would hold what it left; leave it out"
+            )
         if ema_snapshots and sharding != "none":
             raise ValueError(f"`ema_snapshots={ema_snapshots}`: not with `sharding={sharding}`; leave it out")
         if ema_snapshots and discriminator_warmup_steps:

@@ -88,7 +88,9 @@ class CheapGuidance(GuidedByGradient):
             if not within(self.interval, level):
                 return plain
             if calls % self.stride == 0:
+                seen = denoiser.images_seen
                 held[:] = [self.gradient(plain, x_t, level, condition, inner)]
+                self.backward_rows += denoiser.images_seen - seen  # back through the denoiser, with guidance twice
             calls += 1
             return towards(plain, level, held[0], self.weight)
 
@@ -101,5 +103,4 @@ class CheapGuidance(GuidedByGradient):
             alpha, sigma = float(level.alpha), float(level.sigma)
             factor = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
             return factor * gradient_of(lambda x: self.log_probability(x, condition), plain.x0)
-        self.backward_rows += len(x_t)  # also through the denoiser
         return gradient_of(lambda x: self.log_probability(inner(x, level, condition).x0, condition), x_t)

@@ -53,13 +53,16 @@ class AdaptiveProjectedGuidance(ClassifierFree):
         self.bound = bound
 
     def mix(self) -> Callable[[Prediction, Prediction], Prediction]:
-        before: list[Tensor] = []
+        before, last, at = None, None, None
 
         def projected(none: Prediction, told: Prediction) -> Prediction:
+            nonlocal before, last, at
             difference = told.x0 - none.x0
             if self.momentum != 0:
-                difference = difference + (self.momentum * before.pop() if before else 0)
-                before.append(difference)
+                if at is None or not torch.equal(at, told.t):  # several calls at one level have one before them
+                    before, at = last, told.t
+                difference = difference if before is None else difference + self.momentum * before
+                last = difference
             return told.shifted(x0=(self.weight - 1) * self.projected(difference, told.x0))
 
         return projected

@@ -120,7 +120,7 @@ class Rare(Intervention):
             least = torch.where(better, loss.detach(), least)
             if step < self.steps:
                 (z.grad,) = torch.autograd.grad(loss.sum(), z)
-                self.rows += 2 * len(z)  # back through density and generator
+                self.rows += 4 * len(z)  # back through density and generator; each counts two
                 optimizer.step()
         return best.cpu()
 
