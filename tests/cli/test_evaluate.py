@@ -431,3 +431,21 @@ def test_a_reference_of_another_size_than_the_training_images_needs_those_too(ru
     assert "(1, 16, 16), and those trained on are (1, 8, 8): give --train images like those of the reference" in error
     measured = [*evaluate, "--train", str(tmp_path / "large"), "--with", "diffuse_high", "--json"]
     assert printed(capsys, measured)["scheduler"] == "ddim+diffuse_high"
+
+
+def test_images_that_were_trained_on_are_named_if_they_are_the_reference(runs, capsys):
+    command = ["evaluate", str(runs / "images"), "--reference", "digits:holdout", "--features", "pixels", "--json"]
+    assert main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main([*command, "--train", "digits:holdout"]) == 0
+    captured = capsys.readouterr()
+    assert "warning: the real images are those that were trained on, so that copies score best" in captured.err
+    assert "memorisation" not in json.loads(captured.out)
+
+
+def test_a_picture_of_a_sampler_with_many_settings_has_a_short_name(runs, tmp_path):
+    times = [f"{0.99 - 0.0123456789 * step:.12f}" for step in range(30)]
+    words = ["--scheduler", "euler", "--steps", "30", "--with", "auto_diffusion", "--with.times", *times]
+    assert main(["evaluate", str(runs / "base"), *QUICK, *words, "--out", str(tmp_path)]) == 0
+    (file,) = (tmp_path / "samples").glob("final-*")
+    assert len(file.name) < 130

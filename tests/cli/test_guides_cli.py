@@ -74,6 +74,8 @@ def test_a_sweep_leaves_out_what_cannot_go_with_what_is_added(runs, capsys, tmp_
         ("classes", ["--steps", "2", "--scheduler", "ddim"], 3),
     ]:
         words = ["sample", runs / run, *added, *sweep]
+        if added == ["--with", "recycle", "--steps", "2"]:  # a scheduler that was named is not left out without a word
+            assert "recycle edits the state" in refused(capsys, *words, "--scheduler", "ddim", "unipc")
         if cells is None:
             assert "nothing to sweep: `steps=50`: 2 levels were chosen" in refused(capsys, *words)
         else:

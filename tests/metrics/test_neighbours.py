@@ -92,6 +92,7 @@ def test_copies_are_inside_and_close() -> None:
     assert copied.train_share == 1
     assert copied.train_share_expected == pytest.approx(2 / 3)
     assert [fake == real for fake, real, _ in copied.closest_pairs] == [True] * 8
+    assert memorisation(train[:50], train, train[50:90]).memorisation is None
     near = train[:50] + 0.01 * torch.randn(50, 8)
     near[17] = train[123]
     assert memorisation(near, train, holdout, pairs=1).closest_pairs == [(17, 123, 0.0)]

@@ -197,5 +197,8 @@ class Evaluators:
         key = repr((RunFolder(source).read_config().get("data") if by_run else None, channels))
         if key not in self.made:
             real = RealImages.of(options.reference, options.train, source, channels, options.allow, **self.settings)
+            if real.train is not None and real.train.fingerprint() == real.reference.fingerprint():
+                told = "the real images are those that were trained on, so that copies score best: name others"
+                print(f"warning: {told} with --reference", file=sys.stderr)
             self.made[key] = Evaluator(real, options.features, options.features_seed)
         return self.made[key]

@@ -5,6 +5,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sparring.runs.results import Result
 from sparring.samplers import Sampler, save_images
 
 NUM_SHOWN, POINTS_SHOWN = 64, 1000
+LONGEST = 100  # letters of a sampler's name in that of a file
 
 
 class Evaluator:
@@ -139,7 +141,9 @@ class Evaluator:
         points = self.real.reference.image_shape == POINTS
         shown = min(result.n or 0, POINTS_SHOWN if points else NUM_SHOWN)
         real = self.real.reference.images(min(shown, len(self.real.reference))) if points else None
-        out = folder / "samples" / f"final-{result.scheduler}-{result.nfe}.png"
+        name = str(result.scheduler)  # with what was added, which may be long
+        name = name if len(name) <= LONGEST else f"{name[:LONGEST]}-{sha256(name.encode()).hexdigest()[:8]}"
+        out = folder / "samples" / f"final-{name}-{result.nfe}.png"
         save_images(samples.rows(range(shown)), out, real=real)
         if result.closest_pairs and self.real.train is not None and not points:
             near, _ = self.real.train[[index for _, index, _ in result.closest_pairs]]

@@ -114,13 +114,12 @@ class Memorisation:
     """Signs of copying: the fakes' distances to the training set against those of reals that nobody trained on.
 
     memorisation is the mean distance of a fake to its nearest training image over that of a held-out image (1: as far
-    as a real; towards
-    0: copies). Blur and lost modes lower it too. train_share is the share of fakes whose nearest real, among training
+    as a real; towards 0: copies; None if the held-out images are training images). Blur and lost modes lower it too. train_share is the share of fakes whose nearest real, among training
         and held-out images, is a training image; under no copying its expectation is train_share_expected, whatever the
         quality. closest_pairs lists (fake, training image, distance), closest first.
     """
 
-    memorisation: float
+    memorisation: float | None
     train_share: float
     train_share_expected: float
     closest_pairs: list[tuple[int, int, float]]
@@ -137,7 +136,7 @@ def memorisation(fake: Tensor, train: Tensor, holdout: Tensor, *, pairs: int = 8
     closer = (to_train < to_holdout).double() + 0.5 * (to_train == to_holdout).double()
     order = to_train.argsort(stable=True)[:pairs]
     return Memorisation(
-        float(to_train.mean() / between.mean()),
+        float(to_train.mean() / between.mean()) if between.any() else None,
         float(closer.mean()),
         len(train) / (len(train) + len(holdout)),
         [(int(i), int(index[i]), float(to_train[i])) for i in order],
