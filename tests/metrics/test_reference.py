@@ -35,7 +35,17 @@ def test_a_result_is_complete_and_json() -> None:
     result = reference.evaluate(_images(40, 2, shift=0.3), pairs=3).to_json()
     assert set(result) == {
         *("frechet", "frechet_interval", "frechet_resamples", "kernel", "kernel_interval", "precision", "recall"),
-        *("density", "coverage", "rare_share", "n", "n_reference", "features", "resize", "features_accuracy", "class_histogram"),
+        *(
+            "density",
+            "coverage",
+            "rare_share",
+            "n",
+            "n_reference",
+            "features",
+            "resize",
+            "features_accuracy",
+            "class_histogram",
+        ),
         *("class_histogram_reference", "class_coverage", "inception_score", "memorisation", "train_share"),
         *("train_share_expected", "closest_pairs", "floor"),
         *("nfe", "scheduler", "reference", "train"),  # for the evaluator to fill in

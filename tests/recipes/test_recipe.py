@@ -447,5 +447,6 @@ def test_an_argument_of_a_class_within_a_class_can_be_set_to_null():
 )
 def test_another_class_keeps_nothing_of_the_arguments_of_the_first(flags, mean, std):
     """Those of `LogitNormal` have the names of those of `LogNormal`, and other meanings."""
-    times = recipe.resolved(*recipe.resolve(compose("diffusion", "digits"), flags, None))["method"]["init_args"]["times"]
+    method = recipe.resolved(*recipe.resolve(compose("diffusion", "digits"), flags, None))["method"]
+    times = method["init_args"]["times"]
     assert (times["init_args"]["mean"], times["init_args"]["std"]) == (mean, std)

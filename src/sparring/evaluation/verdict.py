@@ -40,10 +40,8 @@ def paired_verdict(
     method_values: Sequence[float],
     control_values: Sequence[float],
     *,
-    lower_is_better: bool = True,
     spread: float | None = None,
     shared_spread: float = 0.0,
-    confidence: float = 1 - LEVEL,
 ) -> PairedResult:
     """Method against control, seed by seed.
 
@@ -52,14 +50,12 @@ def paired_verdict(
     there is none, the verdict is "no gain".
 
     Args:
-        method_values: One number per seed.
-        control_values: The same metric of the control, with the same seeds in the same order.
-        lower_is_better: True for distances, False for shares such as recall.
+        method_values: One distance per seed.
+        control_values: The same distance of the control, with the same seeds in the same order.
         spread: For fewer than three seeds: half-width of the interval of one difference, e.g. the root of the summed
             squares of the half-widths of two bootstrap intervals.
         shared_spread: Half-width of what all differences share, when the control is a single model; it is added in
             squares.
-        confidence: Of the intervals.
 
     Raises:
         ValueError: No values, not one for each, or one that is not finite.
@@ -75,9 +71,9 @@ def paired_verdict(
     from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
     n, mean = len(differences), statistics.fmean(differences)
-    normal = float(ndtri((1 + confidence) / 2))
+    normal = float(ndtri(1 - LEVEL / 2))
     if n >= 3:
-        quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
+        quantile = float(stdtrit(n - 1, 1 - LEVEL / 2))
         error = math.hypot(statistics.stdev(differences) / math.sqrt(n), shared_spread / normal)
         note = f"{n} seeds"
     else:
@@ -88,8 +84,7 @@ def paired_verdict(
         p_value = 1.0 if mean == 0 else 0.0
     else:
         p_value = float(2 * (stdtr(n - 1, -abs(mean) / error) if n >= 3 else ndtr(-abs(mean) / error)))
-    better = mean < 0 if lower_is_better else mean > 0
-    verdict: Word = "no gain" if abs(mean) <= half else "gain" if better else "worse"
+    verdict: Word = "no gain" if abs(mean) <= half else "gain" if mean < 0 else "worse"
     return PairedResult(mean, None if half == math.inf else (mean - half, mean + half), p_value, verdict, n, note)
 
 
@@ -168,7 +163,7 @@ def verdicts(
     at: Setting | None = None,
     of: str | None = None,
 ) -> list[Verdict]:
-    """For each arm that is not plain, or for the arm `of` against all others: does it help at equal scheduler, and against the best scheduler?
+    """For each arm that is not plain: does it help at equal scheduler, and against the best scheduler?
 
     The control is, at each setting, the best of the plain arms, so that a method is not helped by a control that was
     trained too little or too long. An arm whose sampler calls networks more often than its scheduler (guidance, inner

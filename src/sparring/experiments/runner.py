@@ -34,7 +34,7 @@ from sparring.networks.device import default_device
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 from sparring.recipes.with_systems import class_of, made
-from sparring.runs import RunFolder, is_run
+from sparring.runs import is_run
 from sparring.runs.checkpoint import steps_in
 from sparring.runs.classes import find, make
 from sparring.runs.folder import CONFIG
@@ -203,7 +203,9 @@ class Runner:
         for beside in sorted((run / "images").glob("*.json")):
             known = json.loads(beside.read_text())
             if known.get("sampling", now["sampling"]) != now["sampling"]:
-                raise ValueError(f"{run} was sampled as {known['sampling']}: remove it, or give another folder with --out")
+                raise ValueError(
+                    f"{run} was sampled as {known['sampling']}: remove it, or give another folder with --out"
+                )
             before = known.get("weights", now["weights"])
             changed = [name for name, digest in now["weights"].items() if digest not in (before.get(name), NO_RUN)]
             if changed:

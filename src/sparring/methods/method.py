@@ -136,7 +136,8 @@ class Method(nn.Module, ABC):
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Called once before the first step of a new run: every discriminator prepares itself with the data.
 
-        This is where a small feature network is trained on the training images. A run that goes on from a checkpoint does not call it.
+        This is where a small feature network is trained on the training images. A run that goes on from a checkpoint
+        does not call it.
         """
         for discriminator in self.discriminators():
             discriminator.prepare(data, seed)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparring.backbones import Backbone
 from sparring.metrics.extract import ImageBatches
+from sparring.networks.kept import content
 
 _FORMAT = 1  # raise it when a statistic changes its meaning: what older versions stored is then never found
 
@@ -24,18 +25,14 @@ def fingerprint(*parts: Tensor | ImageBatches | str | int | float | None) -> str
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"\ntensor {part.dtype} {tuple(part.shape)}\n".encode())
-            digest.update(_bytes(part))
+            digest.update(content(part))
         elif isinstance(part, ImageBatches):
             digest.update(f"\ntensor {torch.float32} {tuple(part.shape)}\n".encode())
             for batch in part:
-                digest.update(_bytes(batch))
+                digest.update(content(batch))
         else:
             digest.update(f"\n{type(part).__name__} {part!r}\n".encode())
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def of_backbone(backbone: Backbone) -> str:

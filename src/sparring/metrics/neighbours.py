@@ -114,9 +114,10 @@ class Memorisation:
     """Signs of copying: the fakes' distances to the training set against those of reals that nobody trained on.
 
     memorisation is the mean distance of a fake to its nearest training image over that of a held-out image (1: as far
-    as a real; towards 0: copies; None if the held-out images are training images). Blur and lost modes lower it too. train_share is the share of fakes whose nearest real, among training
-        and held-out images, is a training image; under no copying its expectation is train_share_expected, whatever the
-        quality. closest_pairs lists (fake, training image, distance), closest first.
+    as a real; towards 0: copies; None if the held-out images are training images). Blur and lost modes lower it too.
+    train_share is the share of fakes whose nearest real, among training and held-out images, is a training image; under
+    no copying its expectation is train_share_expected, whatever the quality. closest_pairs lists (fake, training image,
+    distance), closest first.
     """
 
     memorisation: float | None

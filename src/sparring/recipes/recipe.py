@@ -193,7 +193,9 @@ def leave_other_classes(sections: dict[str, Any], flags: Sequence[str]) -> None:
     for number, flag in enumerate(flags):
         name, equals, value = flag.partition("=")
         value = value if equals else "".join(flags[number + 1 : number + 2])
-        *parents, last = [part for part in name.removeprefix("--").split(".") if part not in ("init_args", "class_path")]
+        *parents, last = [
+            part for part in name.removeprefix("--").split(".") if part not in ("init_args", "class_path")
+        ]
         place: Any = sections
         for part in parents:
             place = place.get(part) if isinstance(place, dict) else None

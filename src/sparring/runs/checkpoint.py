@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -68,9 +67,7 @@ def remove_remains(checkpoints: Path) -> None:
         shutil.rmtree(remains, ignore_errors=True)
 
 
-def read_checkpoint(
-    folder: Path, device: str | torch.device = "cpu"
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Reads what `write_checkpoint` wrote, after checking every file against its digest.
 
     Raises:
@@ -84,7 +81,7 @@ def read_checkpoint(
         for name, expected in state["files"].items():
             if digest(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
-            tensors[Path(name).stem] = load_file(folder / name, device=str(device))
+            tensors[Path(name).stem] = load_file(folder / name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise ValueError(f"checkpoint {folder} is damaged ({reason})") from None

@@ -113,18 +113,17 @@ def correlation(step_a: Any, exponent_a: Any, step_b: Any, exponent_b: Any) -> A
     return (exponent_a + 1) * (exponent_b + 1) * ratio**power / ((exponent_a + exponent_b + 1) * longer)
 
 
-def weights_for(steps: list[int], stds: list[float], std: float, step: int | None = None) -> list[float]:
+def weights_for(steps: list[int], stds: list[float], std: float) -> list[float]:
     """Weights of snapshots, of sum 1, whose mix is nearest to the average with another profile (least squares).
 
     Args:
         steps: after which each snapshot was taken.
         stds: of their profiles.
-        std: of the profile that is wanted.
-        step: at which it ends; None: the last snapshot's.
+        std: of the profile that is wanted, which ends at the last snapshot.
     """
     t, g = np.array(steps, float), np.array([exponent_of(one) for one in stds])
     products = correlation(t[:, None], g[:, None], t[None], g[None])
-    wanted = correlation(t, g, float(step or max(steps)), exponent_of(std))
+    wanted = correlation(t, g, float(max(steps)), exponent_of(std))
     found = np.linalg.lstsq(products, wanted, rcond=None)[0]
     return list(found / found.sum())
 

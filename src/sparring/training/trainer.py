@@ -207,8 +207,8 @@ class Trainer:
         self.powers = PowerAverages(method.generator, ema_snapshots, steps, self.folder.path / "ema", copied)
         if ema_snapshots and method.jumps:
             raise ValueError(
-                f"`ema_snapshots={ema_snapshots}`: {type(method).__name__} may go back to an earlier model, and averages "
-                "over the whole run would hold what it left; leave it out"
+                f"`ema_snapshots={ema_snapshots}`: {type(method).__name__} may go back to an earlier model, and "
+                "averages over the whole run would hold what it left; leave it out"
             )
         if ema_snapshots and sharding != "none":
             raise ValueError(f"`ema_snapshots={ema_snapshots}`: not with `sharding={sharding}`; leave it out")
