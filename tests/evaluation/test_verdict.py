@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import ttest_rel
 from test_comparison import DDIM, pair, runs, verdicts_of, with_results
 
-from sparring.evaluation import paired_verdict
-from sparring.evaluation.verdict import Verdict, holm
+from sparring.evaluation import Comparison, paired_verdict
+from sparring.evaluation.verdict import Verdict, holm, verdicts
 from sparring.runs import RunSummary, Setting
 
 PLAIN = runs("plain", "Diffusion", {("ddim", 5): [1.0, 1.1, 0.9], ("dpm", 5): [0.6, 0.7, 0.5]})
@@ -41,6 +41,21 @@ def test_an_image_of_more_calls_than_steps_is_compared_with_as_many_calls():
     assert found[0].sentence == "At equal scheduler (3 seeds): helps at ddim 2 (0.60 against 5.00 in 2)."
     assert [one.comparisons[0].control for one in found] == [5.0, 5.0]
     assert [one.comparisons[0].control for one in verdicts_of(plain + nested)] == [5.0, 5.0]  # none was counted
+
+
+def test_an_arm_that_is_named_is_judged_plain_or_not():
+    quick = runs("flow", "Diffusion", {("ddim", 5): [0.6, 0.7, 0.5]})
+    assert verdicts_of(PLAIN + quick) == []
+    found = verdicts(Comparison.of(PLAIN + quick), of="flow")
+    assert [(one.name, one.verdict) for one in found] == [("flow", "gain"), ("flow", "no gain")]
+
+
+def test_seeds_that_are_missing_leave_no_mean():
+    short = runs("adt", "ADT", {("ddim", 5): [0.6, 0.7, 0.5], ("dpm", 5): [0.3, 0.3, 0.3]})
+    short[2] = replace(short[2], results=short[2].results[:1])
+    (arm,) = Comparison.of(short).arms
+    assert arm.estimate("frechet", Setting("ddim", 5)).mean == pytest.approx(0.6)
+    assert arm.estimate("frechet", Setting("dpm", 5)) is None
 
 
 def test_a_control_of_fewer_calls_counts_against_the_best():

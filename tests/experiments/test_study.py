@@ -62,6 +62,10 @@ def written(folder, **changes):
     return str(file)
 
 
+def error(capsys):
+    return capsys.readouterr().err
+
+
 def distances(run, scheduler, nfe):
     results = json.loads((run / "results.json").read_text())
     return [one["frechet"] for one in results if (one["scheduler"], one["nfe"]) == (scheduler, nfe)]
@@ -180,6 +184,11 @@ def test_the_documents_are_filled(done, tmp_path, capsys):
     assert StudyResults.read(tmp_path / "data" / "few.json") == StudyResults.read(done / "runs" / "few.json")
     assert main([*words, "--arms", "plain"]) == 2
     assert "`--write` needs every arm" in capsys.readouterr().err
+    assert main([*words, "--seeds", "0", "1", "2"]) == 2
+    assert "`--write` needs every seed of every arm, and there is tiny, baseline: seeds 0, 1 only" in error(capsys)
+    assert main([*words[:-2], "--seeds", "0", "1", "2"]) == 0
+    assert "warning: tiny, adt: seeds 0, 1 only" in error(capsys)
+    assert main(words[:-2]) == 0  # as it was
 
 
 @pytest.mark.parametrize(
