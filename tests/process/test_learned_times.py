@@ -139,7 +139,7 @@ def test_losses_of_a_step_that_was_not_taken_are_forgotten():
 
 @pytest.mark.parametrize("process", [COSINE, EDM(), RectifiedFlow()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize(
-    "times", [Uniform(), UniformLogSNR(), LogNormal(), LogitNormal(mean=0.3)], ids=lambda t: type(t).__name__
+    "times", [Uniform(), UniformLogSNR(), LogNormal(), LogitNormal(logit_mean=0.3)], ids=lambda t: type(t).__name__
 )
 def test_log_density_is_that_of_the_draws(times, process):
     """The integral of the density up to a quantile is its share."""

@@ -68,16 +68,16 @@ def test_log_normal_has_its_mean_and_std(process):
 
 def test_logit_normal_and_its_shift():
     flow = RectifiedFlow(shift=3.0)
-    plain = LogitNormal(mean=0.5, std=0.8, shift=1.0)(flow, EvenDraws(), 20000)
+    plain = LogitNormal(logit_mean=0.5, logit_std=0.8, shift=1.0)(flow, EvenDraws(), 20000)
     assert torch.logit(plain).mean().item() == pytest.approx(0.5, abs=0.01)
     assert torch.logit(plain).std().item() == pytest.approx(0.8, abs=0.01)
-    shifted = LogitNormal(mean=0.5, std=0.8)(flow, EvenDraws(), 20000)  # the process's own shift
+    shifted = LogitNormal(logit_mean=0.5, logit_std=0.8)(flow, EvenDraws(), 20000)  # the process's own shift
     expected = 3 * plain / (1 + 2 * plain)
     torch.testing.assert_close(shifted, expected, rtol=0, atol=1e-3)
 
 
 def test_times_stay_where_networks_are_trained():
-    for times in (Uniform(), LogNormal(std=10.0), LogitNormal(std=10.0)):
+    for times in (Uniform(), LogNormal(std=10.0), LogitNormal(logit_std=10.0)):
         for process in (VP(), EDM(), RectifiedFlow()):
             t = times(process, EvenDraws(), 500)
             assert t.shape == (500,)

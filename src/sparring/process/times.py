@@ -117,16 +117,16 @@ class LogNormal(Times):
 
 
 class LogitNormal(Times):
-    """t = sigmoid(mean + std n), then shifted: t -> k t / (1 + (k - 1) t). The usual choice for rectified flows.
+    """logit(t) = logit_mean + logit_std n, then shifted: t -> k t / (1 + (k - 1) t). The usual choice for flows.
 
     Args:
-        mean: mean of logit(t).
-        std: its standard deviation.
+        logit_mean: mean of logit(t).
+        logit_std: its standard deviation. Not called as those of `LogNormal`, which are of another scale.
         shift: k above; None takes the process's own (`RectifiedFlow.shift`; 1 for the others).
     """
 
-    def __init__(self, *, mean: float = 0.0, std: float = 1.0, shift: float | None = None) -> None:
-        self.mean, self.std = mean, positive("std", std)
+    def __init__(self, *, logit_mean: float = 0.0, logit_std: float = 1.0, shift: float | None = None) -> None:
+        self.logit_mean, self.logit_std = logit_mean, positive("logit_std", logit_std)
         self.shift = None if shift is None else positive("shift", shift)
 
     def __call__(self, process: Process, draws: Draws, n: int) -> Tensor:
@@ -138,11 +138,13 @@ class LogitNormal(Times):
     def log_density(self, process: Process, log_snr: Tensor) -> Tensor:
         t = process.t_from_log_snr(wide(log_snr))
         logit = torch.logit(t) - math.log(self._shift(process))  # the shift by k adds ln k to logit(t)
-        log_p = _log_normal((logit - self.mean) / self.std) - math.log(self.std) - torch.log(t * (1 - t))
+        log_p = (
+            _log_normal((logit - self.logit_mean) / self.logit_std) - math.log(self.logit_std) - torch.log(t * (1 - t))
+        )
         return log_p - _speed(process, t).log()
 
     def _of_normal(self, process: Process, z: Tensor) -> Tensor:
-        t = torch.sigmoid(self.mean + self.std * z)
+        t = torch.sigmoid(self.logit_mean + self.logit_std * z)
         shift = self._shift(process)
         return process.snap(shift * t / (1 + (shift - 1) * t))
 

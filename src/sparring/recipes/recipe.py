@@ -155,7 +155,6 @@ def parse(recipe: dict[str, Any], flags: list[str], tuned: bool) -> tuple[Any, A
     options = parser(tuned, of_generator(recipe))
     sections = {name: deepcopy(recipe[name]) for name in SECTIONS if recipe.get(name) is not None}
     flags = without_nulls(sections, flags)
-    leave_other_classes(sections, flags)
     try:
         return options, options.parse_args([f"--config={yaml.safe_dump(sections)}", *flags])
     except Exception as error:  # jsonargparse raises many kinds
@@ -182,31 +181,6 @@ def without_nulls(sections: dict[str, Any], flags: Sequence[str]) -> list[str]:
         elif not equals:
             words.pop(0)
     return left
-
-
-def leave_other_classes(sections: dict[str, Any], flags: Sequence[str]) -> None:
-    """Takes the arguments of a class out of the sections if a flag puts another class in its place.
-
-    As far as the other class has arguments of these names jsonargparse would hand them on, values that were chosen for
-    the first. Files that are laid over each other do not either.
-    """
-    for number, flag in enumerate(flags):
-        name, equals, value = flag.partition("=")
-        value = value if equals else "".join(flags[number + 1 : number + 2])
-        *parents, last = [
-            part for part in name.removeprefix("--").split(".") if part not in ("init_args", "class_path")
-        ]
-        place: Any = sections
-        for part in parents:
-            place = place.get(part) if isinstance(place, dict) else None
-            place = place.get("init_args") if isinstance(place, dict) and "class_path" in place else place
-        node = place.get(last) if isinstance(place, dict) else None
-        if not flag.startswith("--") or not isinstance(node, dict) or "class_path" not in node:
-            continue
-        new = yaml.safe_load(value) if value.startswith("{") else value
-        new = new.get("class_path") if isinstance(new, dict) else new
-        if new and new != "null" and new.rpartition(".")[2] != node["class_path"].rpartition(".")[2]:
-            place[last] = {"class_path": new}
 
 
 def set_to_null(sections: dict[str, Any], name: str) -> bool:

@@ -1,6 +1,6 @@
 """CFG-aware training: bridging the gap of training and guided sampling of diffusion models (arXiv 2311.00938).
 
-Status: unproven.
+Status: no gain over guidance of the same effective weight, on digits (docs/results/sampling.md).
 
 A network that is sampled with guidance is trained on the guided output, with the weight drawn for each image:
 

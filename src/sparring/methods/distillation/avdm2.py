@@ -132,7 +132,7 @@ class AVDM2(Method):
         self.shuffled = order == "shuffled"
         self.objective = objective or NonSaturating()
         self.score_times = score_times or Uniform(low=0.02, high=0.98)
-        self.times = times or LogitNormal(mean=1.0, std=1.0)
+        self.times = times or LogitNormal(logit_mean=1.0, logit_std=1.0)
 
     def size_for(self, data: ImageData) -> None:
         channels = data.image_shape[0]

@@ -67,7 +67,7 @@ class LADD(AdversarialStudent):
             discriminator_input="latents",
         )
         self.smooth_weight, self.smooth_std = smooth_weight, smooth_std
-        self.times = times or LogitNormal(mean=1.0, std=1.0)
+        self.times = times or LogitNormal(logit_mean=1.0, logit_std=1.0)
 
     def given(self, batch: Batch) -> Given:
         """Labels and condition, and the noise level at which an image and the fake of its row are seen."""

@@ -79,8 +79,8 @@ class MeanFlow(Method):
             )
         super().__init__(generator)
         self.share, self.power, self.offset, self.derivative = share, power, offset, derivative
-        self.times = times or LogitNormal(mean=-0.6, std=1.6)
-        self.other_times = other_times or LogitNormal(mean=-4.0, std=1.6)
+        self.times = times or LogitNormal(logit_mean=-0.6, logit_std=1.6)
+        self.other_times = other_times or LogitNormal(logit_mean=-4.0, logit_std=1.6)
 
     def rollout(self, batch: Batch) -> MeanFlowStep:
         denoiser, process = self.generator, self.generator.process
