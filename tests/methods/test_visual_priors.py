@@ -10,6 +10,7 @@ from sparring.networks import MLP, CodeUNet
 from sparring.process import VP
 from sparring.rollout import noise_at
 from sparring.samplers import Sampler
+from sparring.samplers.guidance.autoguidance import Autoguidance
 from sparring.samplers.guidance.stages import Stages
 
 IMAGES = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -98,6 +99,24 @@ def test_one_stage_is_the_plain_sampler_and_each_further_one_is_told_the_last_sa
     correlations = torch.corrcoef(torch.stack([*starts, plain.images.flatten()]))
     assert correlations[1:3, [0, 3]].abs().max() < 0.2
     assert correlations[1, 2].abs() < 0.2
+
+
+def test_a_second_model_is_told_the_same_codes(monkeypatch):
+    strong, asked, output = made(), [], CodeUNet.forward
+    torch.manual_seed(1)
+    weak = made()
+    torch.nn.init.normal_(weak.net.read_code.weight)
+
+    def forward(self, x, time, source):
+        asked.append((self is weak.net, source.clone()))
+        return output(self, x, time, source)
+
+    monkeypatch.setattr(CodeUNet, "forward", forward)
+    Sampler(strong, device="cpu")(4, 2, scheduler="ddim", using=[Stages(), Autoguidance(weak)])
+    codes = [[source for own, source in asked if own is which] for which in (False, True)]
+    assert len(codes[0]) == len(codes[1]) == 4
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*codes, strict=True))
+    assert not torch.equal(codes[1][0], codes[1][2])  # of the second stage
 
 
 def test_stages_do_not_depend_on_the_batches():

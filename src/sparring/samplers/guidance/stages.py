@@ -42,7 +42,9 @@ class Stages(Intervention):
 
 
 class Told(Intervention):
-    """The network gets codes [B, code] in place of its condition."""
+    """Everything within gets codes [B, code] in place of the condition, so that a guide's model is told them, too."""
+
+    place = "gradient"
 
     def __init__(self, codes: Tensor):
         self.codes = codes
