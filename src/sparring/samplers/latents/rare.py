@@ -50,7 +50,7 @@ class Rare(Intervention):
         self,
         density: str | Guide,
         *,
-        weight: float = 0.1,
+        weight: float = 0.3,
         diversity: float = 1.0,
         near: float = 30.0,
         radius: float = 0.8,
