@@ -1,6 +1,6 @@
 """Minority classifier: what minority guidance steers by, don't play favorites (Um et al., arXiv 2301.12334).
 
-Status: unproven.
+Status: no gain; on digits it knows intricate images, not rare ones (docs/results/sampling.md).
 
 Images that denoising destroys are rare. A trained denoiser scores an image by how far it comes back changed,
 

@@ -1,6 +1,6 @@
 """Noisy classifier: that of the guidance of ADM, diffusion models beat GANs (Dhariwal and Nichol, arXiv 2105.05233).
 
-Status: unproven.
+Status: proven; its gradient leads to the class (docs/results/sampling.md).
 
 A classifier of noised images that knows the noise level, for `sparring sample RUN --with classifier`:
 

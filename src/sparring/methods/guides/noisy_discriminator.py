@@ -1,6 +1,6 @@
 """Noisy discriminator: the one of discriminator guidance, refining a generative process (Kim et al., arXiv 2211.17091).
 
-Status: unproven.
+Status: no gain; on digits (docs/results/sampling.md).
 
 Tells noised real images from noised images of a trained denoiser, for `sparring sample RUN --with discriminator`:
 

@@ -1,6 +1,6 @@
 """Cheaper guidance: elucidating when and how to guide an unconditional model, cheaply (arXiv 2312.13253, unverified).
 
-Status: unproven.
+Status: no gain where a classifier of noisy images is at hand; on digits (docs/results/sampling.md).
 
 Towards a class by a classifier of *clean* images, at the clean estimate, with three switches that save calls:
 

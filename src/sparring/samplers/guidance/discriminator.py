@@ -1,6 +1,6 @@
 """Discriminator guidance: refining the generative process (Kim et al., arXiv 2211.17091).
 
-Status: unproven.
+Status: no gain; on digits (docs/results/sampling.md).
 
 A discriminator that tells noised real images from noised samples of a denoiser knows what the denoiser gets wrong: the
 logit of the best one is log p_data(x_t) / p_model(x_t), so that

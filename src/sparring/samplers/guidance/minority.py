@@ -1,6 +1,6 @@
 """Minority guidance: don't play favorites, for diffusion models (Um et al., arXiv 2301.12334).
 
-Status: unproven.
+Status: no gain; on digits it leads to intricate images, not to rare ones (docs/results/sampling.md).
 
 Towards rare images: a classifier of noised images that knows how rare an image is (`sparring fit minority_classifier
 --init RUN`) guides as in classifier guidance, to its rarest bin,

@@ -42,7 +42,7 @@ class Stages(Intervention):
 
 
 class Told(Intervention):
-    """Everything within gets codes [B, code] in place of the condition, so that a guide's model is told them, too."""
+    """Everything within gets codes [B, code] in place of the condition, so that a guide's model sees them, too."""
 
     place = "gradient"
 
