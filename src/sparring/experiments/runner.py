@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,7 +36,7 @@ from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 from sparring.recipes.with_systems import class_of, made
 from sparring.runs import is_run
-from sparring.runs.checkpoint import steps_in
+from sparring.runs.checkpoint import digest, steps_in
 from sparring.runs.classes import find, make
 from sparring.runs.folder import CONFIG
 from sparring.runs.pictures import POINTS, to_uint8
@@ -431,8 +432,14 @@ def steps_of(generator: Generator, scheduler: str, nfe: int) -> int:
 def weights_of(run: Path) -> str:
     """Digest of the weights that a run ships; `NO_RUN` without any."""
     files = sorted((run / "pipeline").rglob("*.safetensors"))
-    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
-    return digest.hexdigest()[:16] if files else NO_RUN
+    found = "".join(digest_of(file, file.stat().st_mtime_ns) for file in files)
+    return hashlib.sha256(found.encode()).hexdigest()[:16] if files else NO_RUN
+
+
+@cache
+def digest_of(file: Path, changed: int) -> str:
+    """Digest of a file, read once for each time at which it was changed."""
+    return digest(file)
 
 
 def last_step(run: Path) -> int:

@@ -1,6 +1,6 @@
 """Plug-in guide: plug-and-play diffusion distillation (Hsiao et al., arXiv 2406.01954).
 
-Status: unproven.
+Status: proven; in place of guidance, for 0.56 of its passes, on digits (docs/results/sampling.md).
 
 Classifier-free guidance asks a denoiser twice. The denoiser stays frozen, and a small network beside it adds maps in
 its decoder, so that one pass gives what two gave:
