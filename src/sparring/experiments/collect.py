@@ -126,7 +126,7 @@ def shares(comparison: Comparison, split: str) -> Table:
 
 
 def further(comparison: Comparison, split: str) -> list[Table]:
-    """Class accuracy, passes through a network, shares of rare images and good points, modes and PSNR, where measured.
+    """Class accuracy, passes, shares of rare images and good points, nearness to training images, modes and PSNR.
 
     Mean and standard deviation over seeds.
     """
@@ -134,6 +134,7 @@ def further(comparison: Comparison, split: str) -> list[Table]:
         ("accuracy", "class_accuracy", None),
         ("calls", "calls", 1),
         ("rare", "rare_share", None),
+        ("nearness", "memorisation", None),
         ("modes", "modes_covered", 1),
         ("good", "good_share", None),
         ("psnr", "psnr", None),

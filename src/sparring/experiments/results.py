@@ -21,6 +21,7 @@ IN_WORDS = {
     "accuracy": "share of samples of the class that was asked for, by the classifier of the features",
     "calls": "passes through a network for an image, guidance included; backwards counts two",
     "rare": "share of samples that are among real images and rarer than nine tenths of them",
+    "nearness": "distance to the nearest training image, over that of a held-out image (0: copies)",
     "modes": "modes covered",
     "good": "share of points within three standard deviations of a mode",
     "psnr": "PSNR in dB",
@@ -39,8 +40,8 @@ class Table:
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
             precision/recall, "accuracy" for the share of samples of the class that was asked for, "calls" for passes
-            through a network, "rare" for the share of rare samples; of points in the plane also "modes" and "good" for
-            the modes covered and the share of good points; "psnr" of images that are made from a source; "measures" for
+            through a network, "rare" for the share of rare samples, "nearness" to training images; of points in the plane
+            also "modes" and "good" for the modes covered and the share of good points; "psnr" of images that are made from a source; "measures" for
             what methods and samplers measure of what they are for.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
@@ -280,8 +281,8 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, accuracy, calls, rare, modes, good, psnr, measures or verdicts. Further words:
-    `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell),
+    KIND is distance, ratio, shares, accuracy, calls, rare, nearness, modes, good, psnr, measures or verdicts. Further
+    words: `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell),
     `crossed=yes`, and `caption=no`.
 
     Raises:
