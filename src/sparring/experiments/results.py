@@ -40,9 +40,9 @@ class Table:
     Attributes:
         kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
             precision/recall, "accuracy" for the share of samples of the class that was asked for, "calls" for passes
-            through a network, "rare" for the share of rare samples, "nearness" to training images; of points in the plane
-            also "modes" and "good" for the modes covered and the share of good points; "psnr" of images that are made from a source; "measures" for
-            what methods and samplers measure of what they are for.
+            through a network, "rare" for the share of rare samples, "nearness" to training images; of points in the
+            plane also "modes" and "good" for the modes covered and the share of good points; "psnr" of images that are
+            made from a source; "measures" for what methods and samplers measure of what they are for.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
         features: what the distance was measured in; a table of ratios has a column for it.
