@@ -175,6 +175,11 @@ def test_student_steps_and_processes_that_cannot_work_are_refused():
     for num_steps in (0, 2000):
         with pytest.raises(ValueError, match=f"num_steps={num_steps}"):
             ADD(denoiser(), projected(), num_steps=num_steps)
-    for process, kind in ((EDM(), "edm"), (RectifiedFlow(), "flow")):
-        with pytest.raises(ValueError, match="'lcm' does not exist"):
-            ADD(denoiser(process=process, kind=kind), projected())
+    with pytest.raises(ValueError, match="'lcm' does not exist"):
+        ADD(denoiser(process=EDM(), kind="edm"), projected())
+
+
+def test_the_levels_of_a_flow_are_those_of_its_sampler():
+    process = RectifiedFlow(shift=3.0)
+    method = ADD(denoiser(process=process, kind="flow"), projected(), num_steps=2)
+    torch.testing.assert_close(method.levels, torch.tensor([1.0, 0.75]), rtol=0, atol=1e-6)  # 3 / 2 over 1 + 2 / 2

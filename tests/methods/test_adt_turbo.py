@@ -16,7 +16,7 @@ from sparring.generators import Denoiser, Pretrained
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.tuning.adt_turbo import ADTTurbo
 from sparring.objectives import MMD, Linear
-from sparring.process import VP, RectifiedFlow, Times, set_timesteps
+from sparring.process import EDM, VP, RectifiedFlow, Times, set_timesteps
 
 
 class Affine(nn.Module):
@@ -152,12 +152,13 @@ def test_settings_that_cannot_work_are_refused(settings, message):
         ADTTurbo(denoiser(), **dict(discriminator=projected()) | settings)
 
 
-def test_a_flow_is_walked_by_eulers_method_and_lcm_is_refused_in_its_words():
+def test_a_flow_is_walked_by_eulers_method_unless_lcm_is_asked_for_and_edm_has_none():
     flow = Denoiser(Net(), RectifiedFlow(), "flow")
     assert ADTTurbo(flow, projected()).sampler == "ddim"
+    assert ADTTurbo(flow, projected(), scheduler="lcm").sampler == "lcm"
     assert ADTTurbo(denoiser(), projected()).sampler == "lcm"
-    with pytest.raises(ValueError, match=r"`scheduler=lcm`: .* student of RectifiedFlow is sampled by ddim .Euler"):
-        ADTTurbo(flow, projected(), scheduler="lcm")
+    with pytest.raises(ValueError, match=r"`scheduler=lcm`: .* student of EDM is sampled by ddim .Euler"):
+        ADTTurbo(Denoiser(Net(), EDM(), "edm"), projected(), scheduler="lcm")
 
 
 @pytest.mark.slow

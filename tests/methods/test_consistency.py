@@ -204,5 +204,5 @@ def test_what_it_refuses():
     ]:
         with pytest.raises(ValueError, match=message):
             method_of(Net(), kind="v", **settings)
-    with pytest.raises(ValueError, match="'lcm' does not exist for RectifiedFlow"):
-        Consistency(denoiser(process=RectifiedFlow(), kind="flow"))
+    with pytest.raises(ValueError, match="'lcm' does not exist for EDM"):
+        Consistency(denoiser(process=EDM(), kind="edm"))

@@ -215,4 +215,4 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match="compares fakes"):
         D2O(denoiser(), siamese())
     with pytest.raises(ValueError, match="lcm"):
-        D2O(denoiser(process=RectifiedFlow(), kind="flow"), plain, num_steps=2)
+        D2O(denoiser(process=EDM(), kind="edm"), plain, num_steps=2)

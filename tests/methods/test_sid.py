@@ -11,7 +11,7 @@ from sparring.methods.distillation.sid import SiD
 from sparring.methods.distillation.sida import SiDA
 from sparring.networks import MLP
 from sparring.objectives.scores import score_identity
-from sparring.process import VP, RectifiedFlow, Uniform
+from sparring.process import VP, Uniform
 
 
 def sida(**settings):
@@ -140,6 +140,4 @@ def test_order_levels_and_what_is_refused():
     assert SiD(method.generator).alpha == 1.2
     with pytest.raises(ValueError, match="class_weight=-1"):
         sida(class_weight=-1.0)
-    with pytest.raises(ValueError, match="lcm.*RectifiedFlow"):
-        SiD(flow(MLP(width=16)), num_steps=2)
-    assert isinstance(flow(MLP(width=16)).process, RectifiedFlow)
+    assert SiD(flow(MLP(width=16)), num_steps=2).sampler == "lcm"

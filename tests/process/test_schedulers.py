@@ -183,17 +183,17 @@ def test_churn_raises_the_levels_of_the_paper():
     assert (scheduler.sigmas[10] / scheduler.sigmas[9]).item() == pytest.approx(math.sqrt(2), rel=1e-4)
 
 
-def test_lcm_has_the_covariance_of_its_own_recursion():
+@pytest.mark.parametrize(("process", "kind"), [(VP(), "v"), (RectifiedFlow(), "flow")], ids=["vp", "flow"])
+def test_lcm_has_the_covariance_of_its_own_recursion(process, kind):
     """x_s = alpha_s x_0_pred + sigma_s z, the last step without noise: less variance than the data, known exactly."""
-    vp, num_steps = VP(), 4
     noise = torch.randn(20000, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
-    _, x, _ = sample(gaussian(vp, "v", MEAN, COV), "v", "lcm", num_steps, noise)
+    _, x, _ = sample(gaussian(process, kind, MEAN, COV), kind, "lcm", 4, noise)
     variances, basis = torch.linalg.eigh(COV)
     variance = torch.ones(3).double()
     for t, s in ((1.0, 0.75), (0.75, 0.5), (0.5, 0.25), (0.25, 0.0)):
         t, s = torch.tensor([t]).double(), torch.tensor([s]).double()
-        slope = vp.alpha(t) * variances / (vp.alpha(t) ** 2 * variances + vp.sigma(t) ** 2)
-        variance = vp.alpha(s) ** 2 * slope**2 * variance + vp.sigma(s) ** 2
+        slope = process.alpha(t) * variances / (process.alpha(t) ** 2 * variances + process.sigma(t) ** 2)
+        variance = process.alpha(s) ** 2 * slope**2 * variance + process.sigma(s) ** 2
     torch.testing.assert_close(x.flatten(1).T.cov(), basis @ variance.diag() @ basis.T, rtol=0, atol=0.02)
 
 

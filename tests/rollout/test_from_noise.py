@@ -52,20 +52,21 @@ def test_at_the_noisiest_level_nothing_is_left_of_the_images_and_at_others_they_
     torch.testing.assert_close(made.x_t[~noisiest] / 1e6, torch.full_like(made.x_t[~noisiest], kept), rtol=1e-4, atol=0)
 
 
-def test_the_levels_are_those_at_which_the_sampler_calls_the_network():
-    process = VP(schedule="cosine")
-    denoiser = Denoiser(Tiny(), process, "v")
+@pytest.mark.parametrize("made", [(VP(schedule="cosine"), "v"), (RectifiedFlow(shift=3.0), "flow")], ids=["vp", "flow"])
+def test_the_levels_are_those_at_which_the_sampler_calls_the_network(made):
+    process, kind = made
+    denoiser = Denoiser(Tiny(), process, kind)
     for steps in (1, 2, 4):
         name, levels = student_levels(denoiser, steps)
         denoiser.net.calls.clear()
-        denoiser.generate(process.scheduler(name, "v"), steps, latents=torch.zeros(2, 1, 4, 4, dtype=torch.float64))
+        denoiser.generate(process.scheduler(name, kind), steps, latents=torch.zeros(2, 1, 4, 4, dtype=torch.float64))
         times = torch.stack([call[1][0] for call in denoiser.net.calls])
         torch.testing.assert_close(process.t_from_model_time(times), levels.flip(0).to(times), rtol=0, atol=1e-6)
 
 
-def test_several_calls_of_a_flow_are_refused():
-    with pytest.raises(ValueError, match="scheduler='lcm' does not exist for RectifiedFlow"):
-        student_levels(Denoiser(Tiny(), RectifiedFlow(), "flow"), 2)
+def test_several_calls_of_edm_are_refused():
+    with pytest.raises(ValueError, match="scheduler='lcm' does not exist for EDM"):
+        student_levels(Denoiser(Tiny(), EDM(), "edm"), 2)
 
 
 def test_a_denoiser_that_starts_from_another_density_is_refused():

@@ -144,7 +144,8 @@ class DenoiserPipeline(DiffusionPipeline):
         """The scheduler's grid; of a rectified flow the times 1, ..., 1/m, which are not rounded to integers."""
         scheduler, config = self.scheduler, self.scheduler.config
         name, flow_sigmas = type(scheduler).__name__, bool(config.get("use_flow_sigmas"))
-        if name == "FlowMatchEulerDiscreteScheduler" or (name == "UniPCMultistepScheduler" and flow_sigmas):
+        own_times = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
+        if name in own_times or (name == "UniPCMultistepScheduler" and flow_sigmas):
             scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device)
         else:
             scheduler.set_timesteps(num_steps, device=device)

@@ -157,7 +157,7 @@ def times_of(using: Sequence[Intervention]) -> Sequence[float]:
 SINGLE_STEP = (
     *("DDIMScheduler", "DDPMScheduler", "LCMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
     *("HeunDiscreteScheduler", "EDMEulerScheduler", "EDMHeunScheduler"),
-    *("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+    *("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"),
 )
 """Schedulers that keep nothing of the steps before, so that the state may be edited between steps."""
 

@@ -15,14 +15,14 @@ class ConsistencyModel(Method):
     """A student of one or a few calls whose predicted image is to be the same all along a path.
 
     Args:
-        generator: a trained denoiser of a VP process; its state at the start is the teacher.
+        generator: a trained denoiser of a VP process or a flow; its state at the start is the teacher.
         discriminator: the opponent, or None.
         distil: the paths are the teacher's; without, those of images and their noise, and there is no teacher.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         times: distribution of the noise level; the process's own when None.
 
     Raises:
-        ValueError: another process; a teacher that cannot be guided; guidance without a teacher; in `check`, a network
+        ValueError: EDM's process; a teacher that cannot be guided; guidance without a teacher; in `check`, a network
             of x_0.
     """
 

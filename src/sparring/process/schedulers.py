@@ -11,7 +11,8 @@ Nothing here knows a `Process`; `gaussian.py` calls it with plain numbers. Sampl
 What diffusers does along this path, and what `set_timesteps` below makes of it:
 
 - FlowMatchEulerDiscreteScheduler.set_timesteps(m) spaces its times from 1 to 0.001, so the last of the m network calls
-  sits at t = 0.001 and does nothing. Repaired: 1, ..., 1/m, as diffusers' own flow pipelines ask for by hand.
+  sits at t = 0.001 and does nothing, and FlowMatchLCMScheduler's likewise. Repaired: 1, ..., 1/m, as diffusers' own
+  flow pipelines ask for by hand.
 - FlowMatchHeunDiscreteScheduler does the same and takes no other times. Left: its last call is close to wasted.
 - DPMSolverMultistepScheduler and UniPCMultistepScheduler truncate a flow's times to integers. Repaired. UniPC walks the
   times of Euler (with 1 - 1e-6 in place of 1), DPM-Solver++ 0.999 of them.
@@ -41,6 +42,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
     UniPCMultistepScheduler,
@@ -62,11 +64,14 @@ NAMES = {
     "heun": ("HeunDiscreteScheduler", "EDMHeunScheduler", "FlowMatchHeunDiscreteScheduler"),
     "churn": ("EDMChurnScheduler",),
     "ddpm": ("DDPMScheduler",),
-    "lcm": ("LCMScheduler",),
+    "lcm": ("LCMScheduler", "FlowMatchLCMScheduler"),
     "scm": ("SCMScheduler", "FlowSCMScheduler"),
     "pndm": ("PNDMScheduler",),
 }
 """What a scheduler is called here, by diffusers' classes; any other goes by its class."""
+
+ON_OWN_TIMES = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
+"""Those of a flow that take sigmas."""
 
 NOISY = ("ddpm", "lcm", "churn")
 """Those that add Gaussian noise on their way."""
@@ -144,13 +149,13 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
     """A sampler for the rectified flow.
 
     Args:
-        name: "euler" (= "ddim"), "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), or "unipc" (UniPC
-            of order 2).
+        name: "euler" (= "ddim"), "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), "unipc" (UniPC of
+            order 2), or "lcm" (predict, noise to the next level, predict).
         prediction: "flow"; "dpm" and "unipc" also take "x0", "dpm" also "eps".
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
         by_size: looks it up anew for each grid; "heun" cannot.
     """
-    names = ("euler", "ddim", "heun", "dpm", "unipc") if by_size is None else ("euler", "ddim", "dpm", "unipc")
+    names = ("euler", "ddim", *(("heun",) if by_size is None else ()), "dpm", "unipc", "lcm")
     _known(name, names, "RectifiedFlow" if by_size is None else "a flow whose shift follows the size")
     kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
     _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
@@ -162,10 +167,9 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
         )
     elif name == "heun":
         scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
-    elif by_size is None:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     else:
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(by_size.config)
+        one_step = FlowMatchLCMScheduler if name == "lcm" else FlowMatchEulerDiscreteScheduler
+        scheduler = one_step(shift=shift) if by_size is None else one_step.from_config(by_size.config)
     scheduler.by_size = by_size
     return scheduler
 
@@ -317,7 +321,7 @@ def set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str | N
     if num_steps == 1 and scheduler.config.get("shift_terminal"):
         raise ValueError(f"num_steps=1: the times of {name} cannot end at its `shift_terminal` in one step; use more")
     mu = shifted(scheduler, num_steps)
-    if name == "FlowMatchEulerDiscreteScheduler" or (name == "UniPCMultistepScheduler" and is_flow):
+    if name in ON_OWN_TIMES or (name == "UniPCMultistepScheduler" and is_flow):
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / num_steps, num_steps), device=device, **mu)
     else:
         scheduler.set_timesteps(num_steps, device=device)
@@ -339,7 +343,7 @@ def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | 
     Noise is then of the scale that it has at the first of them (`initial_sample`).
 
     Args:
-        scheduler: "euler", "dpm", "ddpm" or "lcm" for VP, "euler" for a flow.
+        scheduler: "euler", "dpm", "ddpm" or "lcm" for VP, "euler" or "lcm" for a flow.
         times: [steps] the network's times, falling; for VP the nearest whole ones are taken.
         device: of the scheduler's numbers.
 
@@ -347,7 +351,7 @@ def set_model_times(scheduler: Any, times: Tensor, device: torch.device | str | 
         ValueError: another scheduler, or two times that are the same level.
     """
     name = type(scheduler).__name__
-    if name == "FlowMatchEulerDiscreteScheduler":
+    if name in ON_OWN_TIMES:
         scheduler.timesteps = times.to(device, torch.float32)
         scheduler.sigmas = torch.cat([scheduler.timesteps / 1000, torch.zeros(1, device=device)])
         scheduler.init_noise_sigma = float(times[0]) / 1000  # a flow that begins later has less noise there

@@ -74,7 +74,7 @@ class AVDM2(Method):
         frame_channels: C, channels of a frame.
         frame_steps: updates of that network.
         frames: k, frames of each clip that are scored in a step; at most all of them are.
-        num_steps: network calls of the student; more than 1 need a VP process.
+        num_steps: network calls of the student; more than 1 need a VP process or a flow.
         frame_weight: of the difference of the frames' scores; 0 leaves a GAN.
         adversarial_weight: of the adversarial term; 0 leaves frames only, without a discriminator.
         order: of the frames that the discriminator sees: "own", or "shuffled" in each clip at random: a control.

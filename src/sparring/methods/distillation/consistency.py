@@ -50,7 +50,7 @@ class Consistency(ConsistencyModel):
     """Makes a student of one or a few calls, from a trained denoiser.
 
     Args:
-        generator: a trained denoiser of a VP process; its state at the start is the teacher.
+        generator: a trained denoiser of a VP process or a flow; its state at the start is the teacher.
         discriminator: tells f(x_t, t) from the images; none by default. One that compares gets the image itself.
         distil: x_r is a step of the teacher; without, it has the noise of x_t, and there is no teacher.
         stages: how often the jump is halved, plus one.

@@ -39,7 +39,7 @@ class DMD2(ScoreStudent):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process or a flow.
         simulate: train cleaner calls from the student's own calls before them; False noises real images instead.
         score_weight: weight of the difference of scores; 0 leaves a GAN.
         adversarial_weight: weight of the adversarial term; 0 leaves plain distribution matching, without discriminator.
@@ -52,7 +52,7 @@ class DMD2(ScoreStudent):
         times: levels at which fake score and discriminator learn; uniform over all of them when None.
 
     Raises:
-        ValueError: a negative weight or none at all; several calls of another process.
+        ValueError: a negative weight or none at all; several calls of EDM's process.
     """
 
     generator_first = True

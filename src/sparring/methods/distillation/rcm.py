@@ -37,7 +37,7 @@ class RCM(ScoreStudent):
     """Distils a trained denoiser into a student of one to a few calls, by consistency and by two scores.
 
     Args:
-        generator: a trained denoiser of a VP process; its state at the start is the teacher.
+        generator: a trained denoiser of a VP process or a flow; its state at the start is the teacher.
         num_steps: calls of the longest chain from which the fake is taken.
         consistency_weight: of sCM's term; 0 leaves the scores.
         score_weight: of the difference of scores; without it there is sCM.
@@ -52,7 +52,7 @@ class RCM(ScoreStudent):
         times: levels at which the fake score learns; the process's own when None.
 
     Raises:
-        ValueError: another process than VP; in `check`, a network of x_0; a weight out of range.
+        ValueError: EDM's process; in `check`, a network of x_0; a weight out of range.
     """
 
     generator_first = True

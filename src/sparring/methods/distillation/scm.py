@@ -16,7 +16,7 @@ each level. In the paper's terms g = -cos^2 a (s F - dx/da) - rho (cos a sin a x
 There is no fake and no discriminator. Tangent, normalisation and weight are those of an implementation in a public
 collection, whose 1 / sigma is 1 / tan a in units of s. Ours: df/da is a difference of the stock network along the path,
 to the cleaner side (`TrigFlow.along`), for it takes 1000 t, and its exact derivative in time is noise; the process's
-own times, because one call starts at the noisiest; rates and lengths. Sampling: LCMScheduler, which needs a VP process.
+own times, because one call starts at the noisiest; rates and lengths. Sampling: LCM's.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class SCM(ConsistencyModel):
     """Makes a student of one or a few calls, from a trained denoiser.
 
     Args:
-        generator: a trained denoiser of a VP process; its state at the start is the teacher.
+        generator: a trained denoiser of a VP process or a flow; its state at the start is the teacher.
         distil: the velocity is the teacher's; without, that of the image and its noise, and there is no teacher.
         data_std: s, the deviation of the data.
         warmup: share of the run over which rho rises; 0: it is 1 from the start. Above 1 the run ends before rho is 1,

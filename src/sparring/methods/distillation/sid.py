@@ -31,14 +31,14 @@ class SiD(ScoreStudent):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process or a flow.
         alpha: a, how much of the squared difference is taken off.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
         score_times: levels at which the scores are compared; uniform up to 80% of the way to noise when None.
         times: levels at which the fake score learns; the process's own when None.
 
     Raises:
-        ValueError: several calls of a process other than VP.
+        ValueError: several calls of EDM's process.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class SiDA(SiD):
 
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
-        num_steps: network calls of the student at sampling time; more than 1 need a VP process.
+        num_steps: network calls of the student at sampling time; more than 1 need a VP process or a flow.
         alpha: a, how much of the squared difference is taken off.
         adversarial_weight: weight of the adversarial term beside the distance of scores.
         class_weight: weight of the discriminator's loss beside that of the fake score, whose network it is.
@@ -44,7 +44,7 @@ class SiDA(SiD):
         times: levels at which fake score and discriminator learn; the process's own when None.
 
     Raises:
-        ValueError: a negative weight; several calls of a process other than VP.
+        ValueError: a negative weight; several calls of EDM's process.
     """
 
     def __init__(

@@ -35,7 +35,8 @@ class ACD(Consistency):
     """Makes a translator of one or a few calls, from a trained one of many.
 
     Args:
-        generator: a trained denoiser of a VP process, conditioned on a source; its state at the start is the teacher.
+        generator: a trained denoiser of a VP process or a flow, conditioned on a source; its state at the start is the
+            teacher.
         discriminator: of images, or of pairs: given x_t, in whose place it sees the source.
         pairs: the source that it sees: the image's "own"; "shuffled", that of another row (a control); or "none".
         adversarial_weight: w; 0 leaves the discriminator out.

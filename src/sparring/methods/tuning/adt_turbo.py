@@ -28,7 +28,7 @@ from sparring.generators import Denoiser
 from sparring.generators.condition import in_turn
 from sparring.methods.method import Losses, Method, check_not_negative, frozen_copy
 from sparring.objectives import Hinge, Objective, Penalty, penalties_of
-from sparring.process import VP, set_timesteps
+from sparring.process import EDM, VP, set_timesteps
 from sparring.rollout import check_begins_in_noise, own_calls, real_and_fake
 from sparring.runs.choice import check_choice
 
@@ -48,7 +48,7 @@ class ADTTurbo(Method):
         generator: a few-step student; its state at the start is its old self.
         discriminator: any that sees single images.
         scheduler: the student's own sampler: "lcm" noises anew between the calls, "ddim" is deterministic, for flows
-            and EDM Euler's method. None: "lcm" where diffusers has it, for VP, else "ddim".
+            and EDM Euler's method. None: "lcm" for VP, else "ddim"; EDM has no "lcm".
         num_calls: k, the network calls of the student.
         grad_calls: how many of them carry gradient, the last ones.
         shown: the "last" call's image, or that of a "random" call, so that every call learns; cheaper.
@@ -87,8 +87,8 @@ class ADTTurbo(Method):
             raise ValueError("`adversarial_weight=0.0` and nothing to `keep`: nothing would be trained")
         process = generator.process
         scheduler = scheduler or ("lcm" if isinstance(process, VP) else "ddim")
-        if scheduler != "ddim" and not (scheduler == "lcm" and isinstance(process, VP)):
-            kind, known = type(process).__name__, "lcm or ddim" if isinstance(process, VP) else "ddim (Euler's method)"
+        if scheduler != "ddim" and (scheduler != "lcm" or isinstance(process, EDM)):
+            kind, known = type(process).__name__, "ddim (Euler's method)" if isinstance(process, EDM) else "lcm or ddim"
             raise ValueError(f"`scheduler={scheduler}`: a few-step student of {kind} is sampled by {known}")
         if not 1 <= grad_calls <= num_calls:
             raise ValueError(f"`grad_calls={grad_calls}` must lie between 1 and `num_calls={num_calls}`")
