@@ -173,8 +173,8 @@ def test_what_it_refuses():
     ]:
         with pytest.raises(ValueError, match=message):
             DMD2(mlp(), **settings)
-    with pytest.raises(ValueError, match="lcm.*RectifiedFlow"):
-        DMD2(mlp(process=RectifiedFlow(), kind="flow"), num_steps=2)
+    with pytest.raises(ValueError, match="lcm.*EDM"):
+        DMD2(mlp(process=EDM(), kind="edm"), num_steps=2)
     with pytest.raises(ValueError, match="Net has neither a middle"):
         DMD2(denoiser())
     with pytest.raises(ValueError, match="latent z"):

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 OTHERS = ("diffusion", "sadm", "ddo")
 CELLS = [(kind, "adt") for kind in FAMILIES]
 CELLS += [(kind, OTHERS[i % len(OTHERS)]) for i, kind in enumerate(FAMILIES)]
-CELLS += [("pixart", "add"), ("pixart", "sadm"), ("flux", "add"), ("sana", "add")]  # VP, and two flows
+CELLS += [("pixart", "add"), ("pixart", "sadm"), ("sana", "add")]  # VP, and a flow of one shift
 KINDS = [kind for kind in FAMILIES if kind != "prx"]  # whose pipeline needs ftfy in the other process
 LOADS_ADAPTERS = [kind for kind in KINDS if kind != "pixart"]  # by its pipeline, in diffusers 0.42
 
@@ -66,6 +66,11 @@ def test_a_stopped_run_of_a_family_ends_where_the_uninterrupted_one_does(tiny, t
     assert_same_checkpoint(whole, tmp_path / "cut", 2)
     file = "samples/000002.png"
     assert (whole / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
+
+
+def test_add_is_refused_by_a_flow_whose_shift_follows_the_size(tiny):
+    with pytest.raises(ValueError, match="scheduler='lcm' does not exist for a flow whose shift follows the size"):
+        method(tiny("flux"), "add")
 
 
 @pytest.fixture(scope="module")

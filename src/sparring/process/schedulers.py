@@ -153,9 +153,9 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
             order 2), or "lcm" (predict, noise to the next level, predict).
         prediction: "flow"; "dpm" and "unipc" also take "x0", "dpm" also "eps".
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
-        by_size: looks it up anew for each grid; "heun" cannot.
+        by_size: looks it up anew for each grid; "heun" cannot, and few-step students ("lcm") know theirs too early.
     """
-    names = ("euler", "ddim", *(("heun",) if by_size is None else ()), "dpm", "unipc", "lcm")
+    names = ("euler", "ddim", "dpm", "unipc", *(("heun", "lcm") if by_size is None else ()))
     _known(name, names, "RectifiedFlow" if by_size is None else "a flow whose shift follows the size")
     kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
     _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
@@ -167,9 +167,12 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
         )
     elif name == "heun":
         scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
+    elif name == "lcm":
+        scheduler = FlowMatchLCMScheduler(shift=shift)
+    elif by_size is None:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     else:
-        one_step = FlowMatchLCMScheduler if name == "lcm" else FlowMatchEulerDiscreteScheduler
-        scheduler = one_step(shift=shift) if by_size is None else one_step.from_config(by_size.config)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(by_size.config)
     scheduler.by_size = by_size
     return scheduler
 
