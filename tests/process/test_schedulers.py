@@ -288,7 +288,7 @@ def test_wrong_requests_say_what_there_is():
         (VP(), "ddim", "flow", "it takes eps, x0, v"),
         (EDM(), "unipc", "edm", "it has euler, ddim, heun, churn, dpm"),
         (EDM(), "euler", "eps", "it takes edm"),
-        (RectifiedFlow(), "ddpm", "flow", "it has euler, ddim, heun, dpm, unipc"),
+        (RectifiedFlow(), "ddpm", "flow", "it has euler, ddim, heun, dpm, unipc, lcm"),
         (RectifiedFlow(), "unipc", "eps", "it takes flow, x0"),
         (RectifiedFlow(), "euler", "v", "it takes flow"),
         (VP(zero_terminal_snr=True), "ddim", "eps", "train 'v' or 'x0'"),

@@ -70,6 +70,9 @@ NAMES = {
 }
 """What a scheduler is called here, by diffusers' classes; any other goes by its class."""
 
+FLOW = ("euler", "ddim", "heun", "dpm", "unipc", "lcm")
+"""Those that there are for a rectified flow."""
+
 ON_OWN_TIMES = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
 """Those of a flow that take sigmas."""
 
@@ -155,7 +158,7 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
         by_size: looks it up anew for each grid; "heun" cannot, and few-step students ("lcm") know theirs too early.
     """
-    names = ("euler", "ddim", "dpm", "unipc", *(("heun", "lcm") if by_size is None else ()))
+    names = tuple(one for one in FLOW if by_size is None or one not in ("heun", "lcm"))
     _known(name, names, "RectifiedFlow" if by_size is None else "a flow whose shift follows the size")
     kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
     _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
