@@ -11,7 +11,6 @@ from sparring.data import Batch, Draws
 from sparring.discriminators import DenoiserHeads, Given
 from sparring.discriminators.denoiser_heads import blocks_of
 from sparring.generators import Denoiser
-from sparring.generators.middle import as_map
 from sparring.methods.distillation.ladd import LADD
 from sparring.networks import MLP
 from sparring.process import VP, RectifiedFlow
@@ -61,11 +60,6 @@ def test_the_heads_sit_on_the_middle_and_on_all_that_comes_after():
     assert DenoiserHeads(Denoiser(dit, VP(), "v"), width=8)(x, given, Draws(0)).shape == (2, 3 * 4 * 4)
     points = DenoiserHeads(Denoiser(MLP(width=16), VP(), "v"), width=8)
     assert points(torch.zeros(2, 2, 1, 1), Given(t=torch.tensor([0.3, 0.9])), Draws(0)).shape == (2, 1)
-
-
-def test_tokens_are_put_in_their_places():
-    tokens = torch.arange(2 * 4 * 3).view(2, 4, 3)
-    assert torch.equal(as_map((tokens, tokens + 1))[1, :, 1, 0], tokens[1, 2] + 1)
 
 
 def test_images_are_noised_to_the_drawn_times_and_the_teacher_is_told_them():

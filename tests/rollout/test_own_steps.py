@@ -31,7 +31,7 @@ def batch_of(seed, value=0.0):
     return Batch(torch.full((5, 1, 2, 2), value, dtype=torch.float64), draws=Draws(seed))
 
 
-LEVELS = student_levels(student(), 4)[1]
+LEVELS = student_levels(student(), 4)
 
 
 def of_calls(calls):

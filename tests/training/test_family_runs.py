@@ -21,6 +21,7 @@ from tiny_pipelines import Captioned
 from sparring.generators import Pretrained
 from sparring.methods.method import Method
 from sparring.networks.adapters import LoRA
+from sparring.process import set_timesteps
 from sparring.recipes.compose import compose
 from sparring.samplers import Sampler
 from sparring.training import Interrupted
@@ -30,7 +31,23 @@ pytestmark = pytest.mark.slow
 OTHERS = ("diffusion", "sadm", "ddo")
 CELLS = [(kind, "adt") for kind in FAMILIES]
 CELLS += [(kind, OTHERS[i % len(OTHERS)]) for i, kind in enumerate(FAMILIES)]
-CELLS += [("pixart", "add"), ("pixart", "sadm"), ("sana", "add")]  # VP, and a flow of one shift
+CELLS += [("pixart", "add"), ("pixart", "sadm"), ("sana", "add"), ("flux", "add")]  # VP, flows of one shift and by size
+CELLS += [
+    ("flux2", "dmd2"),
+    ("qwen_image", "ladd"),
+    ("z_image", "sida"),
+    ("flux", "scm"),
+    ("sana", "rcm"),
+    ("flux", "repa"),
+]
+CELLS += [
+    ("sd3", "apt"),
+    ("sd3", "cafm"),
+    ("sd3", "dmd2"),
+    ("sdxl", "yoso"),
+    ("sdxl", "ladd"),
+    ("sdxl", "self_perceptual"),
+]
 KINDS = [kind for kind in FAMILIES if kind != "prx"]  # whose pipeline needs ftfy in the other process
 LOADS_ADAPTERS = [kind for kind in KINDS if kind != "pixart"]  # by its pipeline, in diffusers 0.42
 
@@ -68,9 +85,17 @@ def test_a_stopped_run_of_a_family_ends_where_the_uninterrupted_one_does(tiny, t
     assert (whole / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
 
 
-def test_add_is_refused_by_a_flow_whose_shift_follows_the_size(tiny):
-    with pytest.raises(ValueError, match="scheduler='lcm' does not exist for a flow whose shift follows the size"):
-        method(tiny("flux"), "add")
+@pytest.mark.parametrize("name", ["add", "ladd", "dmd2"])
+def test_the_calls_of_a_student_follow_the_size_of_the_images_as_its_sampler_does(tiny, name):
+    made = method_of(compose(name, SETTING), Pretrained(str(tiny("flux"))), num_steps=2)
+    seen = []
+    for side in (16, 64):
+        made.generator.check_shape((3, side, side))
+        scheduler = made.generator.process.scheduler(made.sampler, "flow")
+        set_timesteps(scheduler, 2)
+        torch.testing.assert_close(1000 * made.levels.sort(descending=True)[0].float(), scheduler.timesteps)
+        seen.append(made.levels)
+    assert not torch.allclose(*seen)
 
 
 @pytest.fixture(scope="module")

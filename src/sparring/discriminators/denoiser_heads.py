@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffusers import DiTTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, cat, nn
 
 from sparring.data import Draws
@@ -13,6 +13,7 @@ from sparring.generators.middle import as_map
 from sparring.networks import MLP
 from sparring.networks.frozen import copy_of_trained
 from sparring.networks.precision import at_least_float32
+from sparring.networks.trunk import of_images, token_width, trunk
 
 
 class DenoiserHeads(Discriminator):
@@ -53,7 +54,9 @@ class DenoiserHeads(Discriminator):
         assert t is not None
         maps: list[Tensor] = []
         handles = [
-            block.register_forward_hook(lambda layer, inputs, output: maps.append(as_map(output)))
+            block.register_forward_hook(
+                lambda layer, inputs, output: maps.append(as_map(of_images(output), self.denoiser, x_t))
+            )
             for block, _ in blocks_of(self.denoiser.net)
         ]
         try:
@@ -79,11 +82,9 @@ def blocks_of(net: nn.Module) -> list[tuple[nn.Module, int]]:
         widths = list(of.config["block_out_channels"])
         middle = [] if of.mid_block is None else [(of.mid_block, widths[-1])]
         return [*middle, *zip(of.up_blocks, reversed(widths), strict=True)]
-    if isinstance(net, DiTTransformer2DModel | SD3Transformer2DModel):
-        n = len(of.transformer_blocks)
-        depths = sorted({n // 2, 3 * n // 4, n - 1})
-        width = of.config["num_attention_heads"] * of.config["attention_head_dim"]
-        return [(of.transformer_blocks[depth], width) for depth in depths]
+    if blocks := trunk(net):
+        n = len(blocks)
+        return [(blocks[depth], token_width(net)) for depth in sorted({n // 2, 3 * n // 4, n - 1})]
     if isinstance(net, MLP):
         return [(of.read_out[0], of.config["width"])]
     raise ValueError(f"`discriminator`: no blocks are known of a {type(net).__name__}; give a discriminator")

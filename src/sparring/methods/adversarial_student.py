@@ -10,7 +10,7 @@ from sparring.discriminators import Discriminator, Given, Views, check_single, c
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives import Objective, Penalty, penalties_of
-from sparring.rollout import DiscriminatorInput, from_noise, own_steps, real_and_fake, student_levels
+from sparring.rollout import DiscriminatorInput, from_noise, own_steps, real_and_fake, student_levels, student_sampler
 
 FAINT = 0.02  # an alpha by which the errors of an eps network must not be divided; that of Stable Diffusion 1 is 0.07
 
@@ -59,17 +59,21 @@ class AdversarialStudent(Method):
         check_single(discriminator)
         check_told(discriminator, generator.takes_labels)
         super().__init__(generator, discriminator)
-        self.sampler, self.levels = student_levels(generator, num_steps)
+        self.sampler, self.sample_steps = student_sampler(num_steps), num_steps
         alpha = float(generator.process.alpha(self.levels.max()))
         if generator.prediction == "eps" and alpha < FAINT:
             raise ValueError(
                 f"`prediction=eps`: a prediction from pure noise divides its error by alpha, here {alpha:.1g}; "
                 "start from a network that predicts v, x0, flow or edm"
             )
-        self.sample_steps = num_steps
         self.predict = own_steps if simulate and num_steps > 1 else from_noise
         self.objective, self.penalties = objective, penalties_of(penalty)
         self.discriminator_input: DiscriminatorInput = discriminator_input
+
+    @property
+    def levels(self) -> Tensor:
+        """Times [num_steps] of the student's calls, rising."""
+        return student_levels(self.generator, self.sample_steps)
 
     def given(self, batch: Batch) -> Given:
         """What the discriminator is conditioned on."""

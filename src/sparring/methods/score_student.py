@@ -12,7 +12,7 @@ from sparring.generators.predictor import ClassifierFree
 from sparring.methods.method import Method, frozen_copy
 from sparring.networks.frozen import copy_of_trained
 from sparring.process import Times, Uniform
-from sparring.rollout import Noised, denoising_loss, from_noise, noise, own_steps, student_levels
+from sparring.rollout import Noised, denoising_loss, from_noise, noise, own_steps, student_levels, student_sampler
 from sparring.rollout.ode_step import check_guidance
 
 
@@ -57,12 +57,17 @@ class ScoreStudent(Method):
         check_guidance(generator, guidance)
         super().__init__(generator, DenoiserAndHead(copy_of_trained(generator)))
         self.teacher = frozen_copy(generator)
-        self.sampler, self.levels = student_levels(generator, num_steps)
-        self.sample_steps = num_steps
+        self.sampler, self.sample_steps = student_sampler(num_steps), num_steps
+        student_levels(generator, num_steps)  # are there any?
         self.simulate = simulate
         self.guidance = guidance
         self.score_times = score_times or Uniform(low=0.02, high=0.98)
         self.times = times or generator.process.default_times()
+
+    @property
+    def levels(self) -> Tensor:
+        """Times [num_steps] of the student's calls, rising."""
+        return student_levels(self.generator, self.sample_steps)
 
     @property
     def fake_score(self) -> Denoiser:

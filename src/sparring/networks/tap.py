@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from diffusers import DiTTransformer2DModel, UNet2DModel
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from sparring.networks.code_unet import CodeUNet
+from sparring.networks.trunk import of_images, token_width, trunk
 
 
 class Tap:
-    """Keeps the features of one block, with gradient: of a U-Net its middle, of a DiT block number `depth`.
+    """Keeps the features of one block, with gradient: of a U-Net its middle, of a transformer block number `depth`.
 
     Args:
         net: the network.
-        depth: blocks of a DiT up to the tap; None: 0.4 of them. A U-Net has none.
+        depth: blocks of a transformer up to the tap; None: 0.4 of them. A U-Net has none.
 
     Attributes:
         channels: of the features.
@@ -30,29 +31,26 @@ class Tap:
 
     def __init__(self, net: Any, depth: int | None = None) -> None:
         net = net.net if isinstance(net, CodeUNet) else net
-        config: Any = getattr(net, "config", {})
-        inside: Any = net
-        if isinstance(net, UNet2DModel):
+        if isinstance(net, (UNet2DModel, UNet2DConditionModel)):
             if depth is not None:
-                raise ValueError(f"`depth={depth}`: a UNet2DModel is tapped in its middle; leave it out")
-            block: Any = inside.mid_block
-            self.channels = config["block_out_channels"][-1]
-        elif isinstance(net, DiTTransformer2DModel):
-            blocks: Any = inside.transformer_blocks
+                raise ValueError(f"`depth={depth}`: a {type(net).__name__} is tapped in its middle; leave it out")
+            inside: Any = net
+            block, self.channels = inside.mid_block, inside.config["block_out_channels"][-1]
+        elif blocks := trunk(net):
             depth = max(1, round(0.4 * len(blocks))) if depth is None else depth
             if not 1 <= depth <= len(blocks):
                 raise ValueError(f"`depth={depth}` must lie in 1 to {len(blocks)}, the blocks of the network")
-            block, self.channels = blocks[depth - 1], inside.inner_dim
+            block, self.channels = blocks[depth - 1], token_width(net)
         else:
-            raise ValueError(f"the blocks of a {type(net).__name__} are not known: take a UNet2DModel or a DiT")
+            raise ValueError(f"the blocks of a {type(net).__name__} are not known: take a U-Net or a transformer")
         self.open = False
         self.kept: list[Tensor] = []
         block.register_forward_hook(self.keep)
 
-    def keep(self, block: nn.Module, given: Any, output: Tensor) -> None:
+    def keep(self, block: nn.Module, given: Any, output: Any) -> None:
         """The hook."""
         if self.open:
-            self.kept.append(output)
+            self.kept.append(of_images(output))
 
     @contextmanager
     def listening(self) -> Iterator[list[Tensor]]:

@@ -156,9 +156,9 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
             order 2), or "lcm" (predict, noise to the next level, predict).
         prediction: "flow"; "dpm" and "unipc" also take "x0", "dpm" also "eps".
         shift: t becomes shift t / (1 + (shift - 1) t) on the sampling grid.
-        by_size: looks it up anew for each grid; "heun" cannot, and few-step students ("lcm") know theirs too early.
+        by_size: looks it up anew for each grid, which "heun" cannot.
     """
-    names = tuple(one for one in FLOW if by_size is None or one not in ("heun", "lcm"))
+    names = tuple(one for one in FLOW if by_size is None or one != "heun")
     _known(name, names, "RectifiedFlow" if by_size is None else "a flow whose shift follows the size")
     kinds = {"dpm": ("flow", "x0", "eps"), "unipc": ("flow", "x0")}
     _predicts(name, prediction, kinds.get(name, ("flow",)), "RectifiedFlow")
@@ -170,12 +170,9 @@ def flow_scheduler(name: str, prediction: str, shift: float, by_size: Shift | No
         )
     elif name == "heun":
         scheduler = FlowMatchHeunDiscreteScheduler(shift=shift)
-    elif name == "lcm":
-        scheduler = FlowMatchLCMScheduler(shift=shift)
-    elif by_size is None:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     else:
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(by_size.config)
+        kind = FlowMatchLCMScheduler if name == "lcm" else FlowMatchEulerDiscreteScheduler
+        scheduler = kind(shift=shift) if by_size is None else kind.from_config(by_size.config)
     scheduler.by_size = by_size
     return scheduler
 

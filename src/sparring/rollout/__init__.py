@@ -2,7 +2,7 @@
 
 from sparring.rollout.compared import DiscriminatorInput, real_and_fake
 from sparring.rollout.few_step import few_step
-from sparring.rollout.from_noise import check_begins_in_noise, from_noise, student_levels
+from sparring.rollout.from_noise import check_begins_in_noise, from_noise, student_levels, student_sampler
 from sparring.rollout.one_step import (
     Noised,
     OneForAll,
@@ -61,4 +61,5 @@ __all__ = [
     "standard_normal",
     "step_from_image",
     "student_levels",
+    "student_sampler",
 ]

@@ -19,17 +19,24 @@ def check_begins_in_noise(denoiser: Denoiser) -> None:
         )
 
 
-def student_levels(denoiser: Denoiser, num_steps: int) -> tuple[str, Tensor]:
-    """The scheduler by which a student of so many calls is sampled, and the times [num_steps], rising, of its calls.
+def student_levels(denoiser: Denoiser, num_steps: int) -> Tensor:
+    """The times [num_steps], rising, at which a student of so many calls is called; of a flow the size may shift them.
 
-    One call is DDIM's (of a flow or EDM, Euler's): the predicted image. Several are LCM's: predict, noise, predict.
+    They are those of its scheduler, `student_sampler`.
 
     Raises:
         ValueError: several steps of a process for which there is no LCM scheduler; a denoiser with a start of its own.
     """
     check_begins_in_noise(denoiser)
-    scheduler = "ddim" if num_steps == 1 else "lcm"
-    return scheduler, sampler_levels(denoiser.process, scheduler, num_steps, denoiser.prediction)[1:]
+    return sampler_levels(denoiser.process, student_sampler(num_steps), num_steps, denoiser.prediction)[1:]
+
+
+def student_sampler(num_steps: int) -> str:
+    """The scheduler of a student of so many calls.
+
+    One call is DDIM's (of a flow or EDM, Euler's): the predicted image. Several are LCM's: predict, noise, predict.
+    """
+    return "ddim" if num_steps == 1 else "lcm"
 
 
 def from_noise(denoiser: Denoiser, batch: Batch, levels: Tensor) -> Prediction:

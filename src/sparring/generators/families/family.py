@@ -33,6 +33,7 @@ class Family(ABC):
         pipelines: names of diffusers' classes of this family.
         part: what the pipeline calls the network that is trained.
         patch: side of the squares of latents that it sees as one place.
+        images_first: whether images come before captions in a network that has both in one sequence.
         last: its last layer, whose input a discriminator may read.
         attention: endings of the names of its layers that get an adapter by default.
         filled: whether captions of different lengths are filled up to the longest of their batch.
@@ -42,6 +43,7 @@ class Family(ABC):
     pipelines: ClassVar[tuple[str, ...]] = ()
     part: ClassVar[str] = "transformer"
     patch: ClassVar[int] = 1
+    images_first: ClassVar[bool] = False
     last: ClassVar[str] = "proj_out"
     attention: ClassVar[tuple[str, ...]] = ATTENTION
     filled: ClassVar[bool] = False

@@ -19,6 +19,7 @@ class ZImage(Family):
     filled = True
     pipelines = ("ZImagePipeline",)
     patch = 2
+    images_first = True
     last = "all_final_layer.2-1.linear"
 
     def encode(self, texts: list[str], device: torch.device) -> TextCondition:

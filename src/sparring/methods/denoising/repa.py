@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from sparring.backbones import Backbone, freeze, images_to_learn
 from sparring.data import Batch, ImageData
 from sparring.generators import Denoiser
+from sparring.generators.middle import as_map
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks.precision import at_least_float32
 from sparring.networks.tap import Tap
@@ -32,7 +33,7 @@ IMAGES = 1000  # over which the target is centred, at most (our choice)
 
 @dataclass
 class Aligned:
-    """A prediction, and the features of the block that it came through."""
+    """A prediction, and the features [B, C, h, w] of the block that it came through."""
 
     step: OneStep
     features: Tensor | None = None
@@ -42,10 +43,10 @@ class REPA(Method):
     """Denoising training with an aligned block.
 
     Args:
-        generator: the denoiser to train, a UNet2DModel or a DiT.
+        generator: the denoiser to train, a U-Net or a transformer of diffusers, of captions too.
         encoder: backbone with feature maps; it is trained on the data first if it needs that, and then frozen.
         weight: of the alignment; 0 is plain training, bit for bit.
-        depth: blocks of a DiT up to the one that is aligned; None: 0.4 of them. A U-Net is aligned in its middle.
+        depth: blocks of a transformer up to the one that is aligned; None: 0.4 of them. Of a U-Net it is the middle.
         layer: which of the encoder's maps; -1 is the deepest.
         width: of the perceptron.
         times: distribution of the noise level; the process's own when None.
@@ -106,7 +107,7 @@ class REPA(Method):
             return Aligned(one_step(self.generator, batch, self.times))
         with self.tap.listening() as kept:
             step = one_step(self.generator, batch, self.times)
-        return Aligned(step, kept[0])
+        return Aligned(step, as_map(kept[0], self.generator, batch.x_0))
 
     def generator_loss(self, batch: Batch, rollout: Aligned) -> Losses:
         losses: Losses = {"diffusion": denoising_error(self.generator, rollout.step, self.weighting).mean()}
@@ -117,13 +118,11 @@ class REPA(Method):
         return losses
 
     def alignment(self, images: Tensor, features: Tensor) -> Tensor:
-        """[B] mean cosine of the block's projected features, [B, C, h, w] or [B, h w, C], and the encoder's."""
+        """[B] mean cosine of the block's projected features [B, C, h, w] and the encoder's."""
         assert self.encoder is not None
-        tokens = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
-        side = round(tokens.shape[1] ** 0.5)
-        height, width = features.shape[2:] if features.ndim == 4 else (side, side)
+        height, width = features.shape[2:]
         with torch.no_grad():
             target = self.encoder.maps(images)[self.layer] - self.mean
             target = F.interpolate(target, (height, width), mode="bilinear", antialias=True, align_corners=False)
-        told = at_least_float32(self.projector(tokens))
+        told = at_least_float32(self.projector(features.flatten(2).transpose(1, 2)))
         return F.cosine_similarity(told, at_least_float32(target).flatten(2).transpose(1, 2), dim=2).mean(1)

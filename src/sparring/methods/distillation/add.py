@@ -81,13 +81,19 @@ class ADD(Method):
         super().__init__(generator, discriminator if adversarial_weight > 0 else None)
         self.teacher = frozen_copy(generator)
         self.sample_steps = num_steps
-        self.levels = sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)[1:].flip(0)
+        sampler_levels(generator.process, self.sampler, num_steps, generator.prediction)  # are there any?
         self.adversarial_weight = adversarial_weight
         self.distillation_weight = distillation_weight
         self.discriminator_input: DiscriminatorInput = discriminator_input
         self.objective = objective or Hinge()
         self.penalties = penalties_of([*penalties_of(penalty), *([R1(weight=r1_gamma)] if r1_gamma > 0 else [])])
         self.times = times or generator.process.default_times()
+
+    @property
+    def levels(self) -> Tensor:
+        """Times [num_steps] of the student's calls, falling."""
+        process, prediction = self.generator.process, self.generator.prediction
+        return sampler_levels(process, self.sampler, self.sample_steps, prediction)[1:].flip(0)
 
     def rollout(self, batch: Batch) -> ADDRollout:
         step = few_step(self.generator, batch, self.levels)

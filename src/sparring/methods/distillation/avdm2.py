@@ -35,7 +35,7 @@ from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
 from sparring.process import LogitNormal, Times, Uniform
-from sparring.rollout import denoising_loss, from_noise, student_levels
+from sparring.rollout import denoising_loss, from_noise, student_levels, student_sampler
 from sparring.runs.choice import check_choice
 
 MEASURED = 64
@@ -125,7 +125,7 @@ class AVDM2(Method):
         heads = DenoiserHeads(generator, width=width) if adversarial_weight > 0 else None
         super().__init__(generator, FramesAndClips(None if teacher is None else copy_of_trained(teacher), heads))
         self.teacher = None if teacher is None else frozen_copy(teacher)
-        self.sampler, self.levels = student_levels(generator, num_steps)
+        self.sampler, self.levels = student_sampler(num_steps), student_levels(generator, num_steps)
         self.sample_steps = num_steps
         self.frame_channels, self.frame_steps, self.frames = frame_channels, frame_steps, frames
         self.frame_weight, self.adversarial_weight = frame_weight, adversarial_weight

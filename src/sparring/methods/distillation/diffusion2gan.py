@@ -91,7 +91,7 @@ class Diffusion2GAN(OnPairs):
         opponent = discriminator if adversarial_weight > 0 else None
         bank = dict(num_pairs=num_pairs, scheduler=scheduler, num_steps=num_steps)
         super().__init__(generator, generator, opponent, **bank)  # type: ignore[arg-type]
-        self.level = student_levels(generator, 1)[1]
+        self.level = student_levels(generator, 1)
         self.distance_weight = distance_weight
         self.adversarial_weight = adversarial_weight
         self.augment = DiffAugment(policy=augment)

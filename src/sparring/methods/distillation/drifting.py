@@ -29,7 +29,7 @@ from sparring.data import Batch, ImageData
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method
 from sparring.objectives.drifting import drifting_loss
-from sparring.rollout import from_noise, student_levels
+from sparring.rollout import from_noise, student_levels, student_sampler
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Drifting(Method):
         super().__init__(generator)
         self.backbone = None if backbone is None else freeze(backbone)
         self.group = group
-        self.sampler, self.levels = student_levels(generator, 1)
+        self.sampler, self.levels = student_sampler(1), student_levels(generator, 1)
 
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         super().prepare(data, seed)

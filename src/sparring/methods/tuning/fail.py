@@ -124,13 +124,17 @@ class FAIL(Method):
         self.start = frozen_copy(generator) if self.anchor_weight > 0 else None
         self.scheduler = deterministic_scheduler(generator, scheduler, num_steps, 1)
         self.sampler, self.sample_steps, self.num_steps = scheduler, num_steps, num_steps
-        times = generator.process.t_from_model_time(self.scheduler.timesteps.float())
-        self.levels = times.unique(sorted=True).flip(0)  # Heun calls the network twice at most of them
         self.times = generator.process.default_times()
         self.draws, self.samples = draws, samples if self.policy else 1
         self.discriminator_input = discriminator_input
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)
+
+    @property
+    def levels(self) -> Tensor:
+        """Times [num_steps] of the sampler's steps, falling; Heun calls the network twice at most of them."""
+        times = self.generator.process.t_from_model_time(self.scheduler.timesteps.float())
+        return times.unique(sorted=True).flip(0)
 
     def rollout(self, batch: Batch) -> FAILRollout:
         given = Given(labels=batch.labels, condition=batch.condition)
