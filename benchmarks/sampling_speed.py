@@ -1,11 +1,12 @@
 """Images per second: sparring's Sampler against diffusers' DDPMPipeline, same folder, scheduler, batch and steps.
 
-    python benchmarks/sampling_speed.py                # 1,000 images of the digits network, 200 of the 32x32 network
+    python benchmarks/sampling_speed.py                # 256 images of the digits network, 16 of the 32x32 network
     python benchmarks/sampling_speed.py --n 10000 --n-32 2000
     python benchmarks/sampling_speed.py --smoke
 
 Both load the folder once before. The pipeline hands out numpy arrays (its fastest form), sparring a tensor. The last
 column shows that they did the same work: the largest difference between the images of one batch from equal latents.
+The second table is of guidance, which calls a class-conditional network twice a step, over the same network without.
 """
 
 import tempfile
@@ -20,7 +21,7 @@ from timing import arguments, in_turns, machine, note, publish, ratio, table
 from trainers import GREY32, random_images, trainer_of
 
 from sparring.generators import Denoiser
-from sparring.samplers import Sampler
+from sparring.samplers import Sampler, Samples
 
 RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("ddpm", 50))
 
@@ -28,12 +29,12 @@ RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("
 def main(argv: list[str] | None = None) -> None:
     args = arguments(
         __doc__,
-        repeats=5,
+        repeats=7,
         argv=argv,
-        n=(1000, "images of 8x8"),
-        n_32=(200, "images of 32x32"),
+        n=(256, "images of 8x8"),
+        n_32=(16, "images of 32x32"),
         batch=(256, "images at once, 8x8"),
-        batch_32=(64, "images at once, 32x32"),
+        batch_32=(16, "images at once, 32x32"),
     )
     started_on = machine()
     runs = RUNS
@@ -53,8 +54,20 @@ def main(argv: list[str] | None = None) -> None:
                 note(f"{size}x{size}, {scheduler}, {steps} steps …")
                 place = Path(folder) / f"{size}-{scheduler}"
                 rows.append(compare(denoiser, place, scheduler, steps, n, batch, args))
+        note("guidance …")
+        flags = (f"--trainer.batch_size={args.batch}",)
+        classes = trainer_of("diffusion", Path(folder), None, flags, "digits-classes").method.generator
+        guided = [guidance(classes, Path(folder) / "classes", runs[0][1], args)]
     header = ["network, scheduler, steps", "images", "batch", "sparring, images per second", "diffusers"]
-    publish("sampling_speed", [table([*header, "seconds, ours over theirs", "difference"], rows)], args, started_on)
+    plain = table([*header, "seconds, ours over theirs", "difference"], rows)
+    header = [
+        "guidance 2",
+        "images",
+        "calls over calls without",
+        "seconds over seconds without",
+        "the one over the other",
+    ]
+    publish("sampling_speed", [plain, table(header, guided)], args, started_on)
 
 
 def compare(
@@ -83,6 +96,23 @@ def compare(
     size = sampler.shape[1]
     row = [f"{size}x{size}, {scheduler}, {steps}", n, batch, speed["sparring"], speed["diffusers"]]
     return [*row, ratio(times, "sparring", "diffusers"), f"{float(difference):.1e}"]
+
+
+def guidance(denoiser: Denoiser, place: Path, steps: int, args: Namespace) -> list[object]:
+    """The row of guided samples over plain ones of one class-conditional network, DDIM."""
+    denoiser.save(place, "ddim")
+    sampler = Sampler(place)
+
+    def sample(scale: float) -> Samples:
+        return sampler(args.n, steps, batch_size=args.batch, guidance=scale)
+
+    calls = sample(2.0).calls / sample(1.0).calls
+    subjects = {"guided": lambda _: sample(2.0), "plain": lambda _: sample(1.0)}
+    times = in_turns(subjects, args.repeats, args.clock)
+    over_calls = {"guided": [seconds / calls for seconds in times["guided"]], "plain": times["plain"]}
+    name = f"{sampler.shape[1]}x{sampler.shape[2]}, ddim, {steps}"
+    ratios = [ratio(times, "guided", "plain"), ratio(over_calls, "guided", "plain")]
+    return [name, args.n, f"{calls:.1f}", *ratios]
 
 
 if __name__ == "__main__":

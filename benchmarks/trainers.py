@@ -15,6 +15,7 @@ SMALL_BACKBONE = "--method.init_args.discriminator.init_args.backbone.init_args.
 SMALL_ENCODER = "--method.init_args.discriminator.init_args.encoder.init_args.pretrain=none"
 UNTRAINED = {"sadm": [SMALL_ENCODER], "adt": [SMALL_BACKBONE], "add": [SMALL_BACKBONE]}
 """A feature network that is not trained costs the same per step."""
+FROM_SCRATCH = ("diffusion", "immiscible", "tread")
 GREY32 = str(Path(__file__).with_name("grey32.yaml"))
 
 
@@ -24,13 +25,13 @@ def trainer_of(
     """A trainer of a method, ready for `stepper`.
 
     Args:
-        name: of the method; all but plain diffusion start from `pipeline(folder)`, whose weights are random.
+        name: of the method; all but those of `FROM_SCRATCH` start from `pipeline(folder)`, whose weights are random.
         folder: where that pipeline is kept, and the run would be.
         data: images; digits when None.
         flags: as on the command line.
         setting: where it runs.
     """
-    tuned = name != "diffusion"
+    tuned = name not in FROM_SCRATCH
     settings = {**compose(name, setting, tuned=tuned), "data": {"class_path": "sparring.data.Digits"}}
     if tuned:
         settings["denoiser"] = {"path": str(pipeline(folder))}
