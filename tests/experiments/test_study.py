@@ -22,11 +22,13 @@ from safetensors.torch import load_file
 
 from sparring.cli.main import main
 from sparring.data import Digits, StoredImages
-from sparring.experiments import runner as running
+from sparring.experiments import measuring
 from sparring.experiments.collect import text_of
+from sparring.experiments.measuring import part, steps_of
 from sparring.experiments.results import StudyResults
-from sparring.experiments.runner import Clock, Runner, part, steps_of
+from sparring.experiments.runner import Clock
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
+from sparring.experiments.study_runs import StudyRuns
 from sparring.generators import Denoiser
 from sparring.networks import MLP
 from sparring.process import RectifiedFlow
@@ -323,11 +325,11 @@ def test_gains_in_tuning_are_measured_with_the_best_sampler_and_with_many_calls(
 @pytest.mark.parametrize("name", shipped())
 def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
     study = read_study(name)
-    runner = Runner(study, tmp_path, tmp_path)
+    runs = StudyRuns(study, tmp_path, tmp_path)
     for setting in study.settings:
         for arm in study.arms:
-            if not runner.only_samples(setting, arm):
-                trainer = runner.config(setting, arm)["trainer"]
+            if not runs.only_samples(setting, arm):
+                trainer = runs.config(setting, arm)["trainer"]
                 assert trainer["steps"] > 0
                 assert not {"generator", "discriminator"} & {*trainer.get("freeze", [])}  # a whole player: refused
             for system in study.arms[arm].sampling.get("with", []):
@@ -341,7 +343,7 @@ def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
 
 def test_the_arms_of_the_studies_are_trained_as_they_were_measured(tmp_path):
     """Steps, rates and averages of the results in docs/results, some of which come from the recipes."""
-    moved = Runner(read_study("sadm-moved-adapters"), tmp_path, tmp_path)
+    moved = StudyRuns(read_study("sadm-moved-adapters"), tmp_path, tmp_path)
     arm = moved.config("fashion16-moved", "sadm-frozen, LoRA")
     assert arm["trainer"]["steps"] == 600
     assert arm["trainer"]["generator_optimizer"]["lr"] == 1e-3
@@ -369,7 +371,7 @@ def test_the_arms_of_the_studies_are_trained_as_they_were_measured(tmp_path):
         ("sadm-limits", "digits-short", "baseline"): 500,
         ("sadm-scratch", "digits", "scratch, frozen"): 2000,
     }
-    found = {key: Runner(read_study(key[0]), tmp_path, tmp_path).steps(*key[1:]) for key in steps}
+    found = {key: StudyRuns(read_study(key[0]), tmp_path, tmp_path).steps(*key[1:]) for key in steps}
     assert found == steps
 
 
@@ -388,7 +390,7 @@ def parquet(tmp_path):
 
 
 def test_own_files_a_moved_baseline_and_parts_of_a_test_set(parquet, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "SmallConvNet", partial(running.SmallConvNet, epochs=1))
+    monkeypatch.setattr(measuring, "SmallConvNet", partial(measuring.SmallConvNet, epochs=1))
     where = {"label": ["0", "1", "2", "3"]}
     setting = {
         "on": "tiny",

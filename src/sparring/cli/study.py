@@ -60,27 +60,28 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"`write={options.write}` is not a folder")
     quiet()
     from sparring.experiments.collect import collect, missing
-    from sparring.experiments.runner import Runner
+    from sparring.experiments.runner import run_study
+    from sparring.experiments.study_runs import StudyRuns
     from sparring.experiments.write import write_all, write_documents
     from sparring.training import Interrupted
 
-    runner = Runner(study, options.out, options.data, options.allow, say=lambda line: print(line, file=sys.stderr))
+    runs = StudyRuns(study, options.out, options.data, options.allow)
     words = ["sparring", "study", options.study, *(["--data", "DATA"] if options.data else [])]
     command = shlex.join([*words, *(["--seeds", *map(str, seeds)] if seeds != study.seeds else [])])
     if not options.print:
         try:
-            runner.run(seeds, arms)
+            run_study(runs, seeds, arms, say=lambda line: print(line, file=sys.stderr))
         except Interrupted as stopped:
             print(f"sparring: {stopped}; the same command goes on from here", file=sys.stderr)
             return stopped.exit_code
-    lacking = missing(runner, seeds, arms)
+    lacking = missing(runs, seeds, arms)
     if lacking and options.write is not None:
         raise ValueError(f"`--write` needs every seed of every arm, and there is {lacking[0]}: run it without --print")
-    results = collect(runner, seeds, arms, command)
+    results = collect(runs, seeds, arms, command)
     print(results.markdown())
     for line in lacking:
         print(f"warning: {line}", file=sys.stderr)
-    for file in write_all(runner, results, seeds, arms):
+    for file in write_all(runs, results, seeds, arms):
         print(file)
     if options.write is not None:
         for file in write_documents(results, options.write):

@@ -10,7 +10,7 @@ from typing import Any
 from sparring.evaluation import Arm, Comparison, Verdict, verdicts
 from sparring.evaluation.comparison import Metric
 from sparring.experiments.results import SettingResults, StudyResults, Table
-from sparring.experiments.runner import Runner
+from sparring.experiments.study_runs import StudyRuns
 from sparring.runs import RunSummary, is_run, summarise
 from sparring.runs.folder import provenance
 from sparring.runs.results import Result, Setting
@@ -24,32 +24,32 @@ METRICS = (
 )
 
 
-def collect(runner: Runner, seeds: Sequence[int], arms: Sequence[str], command: str) -> StudyResults:
+def collect(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str], command: str) -> StudyResults:
     """The results of the runs that are there.
 
     Raises:
         ValueError: none is; one was trained with other settings.
     """
-    study = runner.study
+    study = study_runs.study
     settings = {}
     for setting in study.settings:
-        spaces = {name: of_space(runner, setting, seeds, arms, name) for name in study.features_on(setting)}
+        spaces = {name: of_space(study_runs, setting, seeds, arms, name) for name in study.features_on(setting)}
         spaces = {name: runs for name, runs in spaces.items() if any(run.results for run in runs)}
         if spaces:
-            settings[setting] = results_of(runner, spaces)
+            settings[setting] = results_of(study_runs, spaces)
     if not settings:
-        raise ValueError(f"nothing of the study {study.name} is in {runner.out} yet: run it without --print")
+        raise ValueError(f"nothing of the study {study.name} is in {study_runs.out} yet: run it without --print")
     return StudyResults(
         name=study.name, command=command, revision=provenance()["git"], seeds=list(seeds), settings=settings
     )
 
 
-def missing(runner: Runner, seeds: Sequence[int], arms: Sequence[str]) -> list[str]:
+def missing(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str]) -> list[str]:
     """What a study lacks, a line each: arms of some seeds only, whose numbers are means over fewer than the others'."""
     found = []
-    for setting in runner.study.settings:
+    for setting in study_runs.study.settings:
         for arm in arms:
-            there = [seed for seed in seeds if is_run(runner.folder(setting, seed, arm))]
+            there = [seed for seed in seeds if is_run(study_runs.folder(setting, seed, arm))]
             if len(there) < len(seeds):
                 what = f"seeds {', '.join(map(str, there))} only" if there else "not there yet"
                 found.append(f"{setting}, {arm}: {what}")
@@ -57,17 +57,17 @@ def missing(runner: Runner, seeds: Sequence[int], arms: Sequence[str]) -> list[s
 
 
 def of_space(
-    runner: Runner, setting: str, seeds: Sequence[int], arms: Sequence[str], features: str
+    study_runs: StudyRuns, setting: str, seeds: Sequence[int], arms: Sequence[str], features: str
 ) -> list[RunSummary]:
     """The runs that are there, each with its results in one feature space at the samplers of the study."""
     found = []
     for seed in seeds:
         for arm in arms:
-            folder = runner.folder(setting, seed, arm)
-            if is_run(folder) and not runner.makes_no_images(setting, arm):
-                runner.check_same(setting, seed, arm)
+            folder = study_runs.folder(setting, seed, arm)
+            if is_run(folder) and not study_runs.makes_no_images(setting, arm):
+                study_runs.check_same(setting, seed, arm)
                 summary = summarise(folder)
-                kept = tuple(one for one in summary.results if runner.belongs(one, arm) and is_in(one, features))
+                kept = tuple(one for one in summary.results if study_runs.belongs(one, arm) and is_in(one, features))
                 found.append(replace(summary, arm=arm, seed=seed, results=kept))
     return found
 
@@ -76,13 +76,13 @@ def is_in(result: Result, features: str) -> bool:
     return (result.features or "").startswith(features)
 
 
-def results_of(runner: Runner, spaces: dict[str, list[RunSummary]]) -> SettingResults:
+def results_of(study_runs: StudyRuns, spaces: dict[str, list[RunSummary]]) -> SettingResults:
     """Tables and verdicts of one setting."""
     comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
     first = next(iter(comparisons.values()))
-    tables = [distances(comparison, runner.study.split) for comparison in comparisons.values()]
-    tables += [shares(first, runner.study.split), *further(first, runner.study.split), *of_methods(first)]
-    controls = {arm.name: runner.study.controls_of(arm.name) for arm in first.arms}
+    tables = [distances(comparison, study_runs.study.split) for comparison in comparisons.values()]
+    tables += [shares(first, study_runs.study.split), *further(first, study_runs.study.split), *of_methods(first)]
+    controls = {arm.name: study_runs.study.controls_of(arm.name) for arm in first.arms}
     for control in dict.fromkeys(name for names in controls.values() for name in names):
         judged = [name for name, names in controls.items() if control in names]
         if table := ratios(comparisons, control, judged):
@@ -228,14 +228,14 @@ def text_of(values: Sequence[float], digits: int | None = None) -> str:
     return f"{fmean(values):.{places}f}" + (f"±{stdev(values):.{places}f}" if len(values) > 1 else "")
 
 
-def write_csv(runner: Runner, seeds: Sequence[int], arms: Sequence[str], path: Path) -> None:
+def write_csv(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str], path: Path) -> None:
     """Writes every number of every run, a line for each setting, arm, seed, feature space, scheduler and NFE."""
     costs = ("training_steps", "training_nfe", "training_seconds")
     heading = ("setting", "arm", "seed", *costs, "features", "split", "scheduler", "nfe", "n", "n_reference", *METRICS)
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(heading)
-        for setting, run, result in every_result(runner, seeds, arms):
+        for setting, run, result in every_result(study_runs, seeds, arms):
             seconds = None if run.seconds_per_step is None else round(run.seconds_per_step * (run.step or 0), 1)
             how = (result.features, result.split, result.scheduler, result.nfe, result.n, result.n_reference)
             values = [getattr(result, metric) for metric in METRICS]
@@ -243,9 +243,11 @@ def write_csv(runner: Runner, seeds: Sequence[int], arms: Sequence[str], path: P
             lines.writerow((setting, run.arm, run.seed, run.step, run.network_calls, seconds, *how, *shown))
 
 
-def every_result(runner: Runner, seeds: Sequence[int], arms: Sequence[str]) -> Iterator[tuple[str, RunSummary, Result]]:
-    for setting in runner.study.settings:
-        for features in runner.study.features_on(setting):
-            for run in of_space(runner, setting, seeds, arms, features):
+def every_result(
+    study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str]
+) -> Iterator[tuple[str, RunSummary, Result]]:
+    for setting in study_runs.study.settings:
+        for features in study_runs.study.features_on(setting):
+            for run in of_space(study_runs, setting, seeds, arms, features):
                 for result in run.results:
                     yield setting, run, result

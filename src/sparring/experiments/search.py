@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from sparring.data import GaussianMixture
-from sparring.experiments.runner import last_step
 from sparring.experiments.study import as_flags
+from sparring.experiments.study_runs import last_step
 from sparring.generators import LatentGenerator, load_generator
 from sparring.methods.gan.eagan import made_by
 from sparring.metrics.toys import good_share, sliced_wasserstein

@@ -1,0 +1,240 @@
+"""The runs of a study: where they lie, what each is trained with, and whether what is there is still what is asked for.
+
+A run lies in OUT/SETTING/seed0/ARM. What is finished is kept, so that a study can be stopped and started again, can run
+beside itself for other seeds, and shares runs with other studies that have an arm with the same settings.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparring.experiments.study import BASELINE, Study, as_flags, replaced
+from sparring.methods.method import Method
+from sparring.recipes import recipe
+from sparring.recipes.compose import compose
+from sparring.recipes.with_systems import class_of, made
+from sparring.runs import is_run
+from sparring.runs.checkpoint import digest, steps_in
+from sparring.runs.classes import find
+from sparring.runs.folder import CONFIG
+from sparring.runs.results import Result
+
+NOTHING: dict[str, Any] = {"trainer": {"steps": 0}}
+"""What is trained of an arm that only samples another."""
+NO_RUN = ""
+
+
+@dataclass
+class StudyRuns:
+    """The runs of a study.
+
+    Args:
+        study: what to make.
+        out: folder of the runs.
+        data: folder that DATA stands for in the study.
+        allow: further packages whose classes the recipes may name.
+
+    Raises:
+        ValueError: the study needs `data`.
+    """
+
+    study: Study
+    out: Path
+    data: Path | None = None
+    allow: list[str] = field(default_factory=list)
+    _configs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.data is None and (needed := self.study.files()):
+            raise ValueError(f"the study {self.study.name} needs --data FOLDER, with {', '.join(needed)}")
+
+    def folder(self, setting: str, seed: int, arm: str) -> Path:
+        return self.out / setting / f"seed{seed}" / arm
+
+    def only_samples(self, setting: str, arm: str) -> bool:
+        """Whether an arm has no run of its own on a setting, and samples that of another arm or setting."""
+        return self.study.arms[arm].of is not None or self.study.settings[setting].of is not None
+
+    def makes_no_images(self, setting: str, arm: str) -> bool:
+        """Whether what an arm trains only guides others, or is only added to them."""
+        if self.only_samples(setting, arm):
+            return False
+        config = self.config(setting, arm)
+        guide = str((config.get("generator") or {}).get("class_path")).endswith(".Guide")
+        return guide or find(config["method"]["class_path"]).beside is not Method.beside
+
+    def belongs(self, result: Result, arm: str) -> bool:
+        """Whether a result was measured as the study does: its split, number of images and samplers."""
+        same = (result.n, result.split, result.seed) == (self.study.n, self.study.split, 0)
+        return same and result.nfe in self.study.samplers_of(arm).get(str(result.scheduler), [])
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train(self, setting: str, seed: int, arm: str) -> int:
+        """Trains a run, goes on with it if it was stopped, or keeps it; returns the steps that were made."""
+        run, steps = self.folder(setting, seed, arm), self.steps(setting, arm)
+        if self.only_samples(setting, arm):
+            run.mkdir(parents=True, exist_ok=True)
+            (run / CONFIG).write_text(
+                yaml.safe_dump(self.config(setting, arm) | {"trainer": {"seed": seed, "steps": 0}})
+            )
+            return 0
+        if not is_run(run):
+            content, flags, init, header = self.recipe_of(setting, arm, seed)
+            if init is not None:
+                header["weights_of_start"] = weights_of(Path(init))
+            recipe.build(content, flags, out=run, init=init, header=header).fit()
+            return steps
+        before = last_step(run)
+        if before < steps:
+            recipe.rebuild(run, [], self.allow).fit(resume=True)
+        return steps - before
+
+    def steps(self, setting: str, arm: str) -> int:
+        """Updates of an arm."""
+        return self.config(setting, arm)["trainer"]["steps"]
+
+    def recipe_of(
+        self, setting: str, arm: str, seed: int
+    ) -> tuple[dict[str, Any], list[str], str | None, dict[str, Any]]:
+        """Recipe, flags, start and header of a run, as `sparring fit` has them."""
+        chosen, place = self.study.arms[arm], self.study.settings[setting]
+        on, tuned = place.on or setting, chosen.start != "scratch"
+        base = self.folder(setting, seed, BASELINE).absolute()
+        content = compose(chosen.recipe, on, tuned=tuned)
+        recipe.check_classes(content, self.allow)
+        as_baseline = arm == BASELINE or chosen.data == BASELINE
+        images = place.baseline_data if as_baseline and place.baseline_data else place.data
+        flags = []
+        if images is not None:
+            if images.path is not None:
+                content["data"] = recipe.data_section(self.filled(images.path), content)
+            flags = as_flags({f"data.{name}": value for name, value in images.settings.items()}, {})
+        own = (place.tune if tuned else place.scratch) | chosen.flags
+        steps = round(own.pop("trainer.steps", content["trainer"]["steps"]) * chosen.steps)
+        fixed = {"trainer.tracker": None, "trainer.steps": steps, "trainer.seed": seed}
+        flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
+        init = str(self.folder(setting, seed, chosen.start).absolute()) if tuned else None
+        return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
+
+    def config(self, setting: str, arm: str) -> dict[str, Any]:
+        """All settings of an arm with seed 0."""
+        if (chosen := self.study.arms[arm]).of is not None:
+            words = [one["name"] for one in chosen.sampling.get("with", [])] or ["sampled"]
+            return {"of": chosen.of, "sampling": chosen.sampling, "method": {"class_path": "+".join(words)}, **NOTHING}
+        if (of := self.study.settings[setting].of) is not None:
+            return self.config(of, arm) | {"of": arm, "sampling": chosen.sampling, **NOTHING}
+        if (setting, arm) not in self._configs:
+            try:
+                content, flags, init, _ = self.recipe_of(setting, arm, 0)
+                self._configs[setting, arm] = recipe.resolved(*recipe.resolve(content, flags, init, self.allow))
+            except ValueError as error:
+                raise ValueError(f"arm {arm!r} on {setting}: {error}") from None
+        return self._configs[setting, arm]
+
+    def check_same(self, setting: str, seed: int, arm: str) -> None:
+        """Refuses a run that is there and was trained with other settings than its arm has now."""
+        run = self.folder(setting, seed, arm)
+        if not is_run(run):
+            return
+        self.check_images(setting, seed, arm)
+        if self.only_samples(setting, arm):
+            return
+        first, own = (f"{self.folder(setting, number, BASELINE).parent.absolute()}/" for number in (0, seed))
+        wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, own))
+        wanted["trainer"]["seed"] = seed
+        found = recipe.read_config(run)
+        for section, settings in wanted.items():
+            if difference := first_difference(settings, found.get(section), section):
+                name, new, old = difference
+                raise ValueError(
+                    f"{run} was trained with `{name}={old}`, and the arm {arm!r} has {new}: remove the run, or give "
+                    "another folder with --out"
+                )
+
+        source = self.folder(setting, seed, self.study.arms[arm].start)
+        if found.get("weights_of_start", NO_RUN) not in (NO_RUN, now := weights_of(source)) and now != NO_RUN:
+            raise ValueError(f"{source} was trained anew since {run} started from it: remove {run}, too")
+
+    def check_images(self, setting: str, seed: int, arm: str) -> None:
+        """Refuses images that were sampled in another way than the arm is now, or from weights that have changed."""
+        run, now = self.folder(setting, seed, arm), self.drawn_from(setting, seed, arm)
+        for beside in sorted((run / "images").glob("*.json")):
+            known = json.loads(beside.read_text())
+            if known.get("sampling", now["sampling"]) != now["sampling"]:
+                raise ValueError(
+                    f"{run} was sampled as {known['sampling']}: remove it, or give another folder with --out"
+                )
+            before = known.get("weights", now["weights"])
+            changed = [name for name, digest in now["weights"].items() if digest not in (before.get(name), NO_RUN)]
+            if changed:
+                raise ValueError(
+                    f"{run} holds images that other weights of {changed[0]!r} made: remove it, or give another folder "
+                    "with --out"
+                )
+
+    # -- sampling ------------------------------------------------------------------------------------------------------
+
+    def drawn_from(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
+        """How an arm is sampled, and the weights of each run that takes part in it."""
+        chosen, trained = self.study.arms[arm], self.study.settings[setting].of or setting
+        systems = str(chosen.sampling.get("with", ""))
+        names = [chosen.of or arm, *(name for name in self.study.arms if f"ARMS/{name}'" in systems)]
+        return {
+            "sampling": chosen.sampling,
+            "weights": {name: weights_of(self.folder(trained, seed, name)) for name in names},
+        }
+
+    def sampling(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
+        """What is added to the sampler of an arm, as settings of a `Sampling`."""
+        said = dict(self.study.arms[arm].sampling)
+        using = []
+        for system in said.pop("with", []):
+            trained = self.study.settings[setting].of or setting
+            words = self.words | {"ARMS": str((self.out / trained / f"seed{seed}").absolute())}
+            flags = as_flags({name: value for name, value in system.items() if name != "name"}, words)
+            using.append(made(class_of(system["name"]), system["name"], flags, self.allow))
+        if said.get("guidance_interval") is not None:
+            said["guidance_interval"] = tuple(said["guidance_interval"])
+        return said | {"using": using}
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What stands for something else in text."""
+        return {} if self.data is None else {"DATA": str(self.data.absolute())}
+
+    def filled(self, text: str) -> str:
+        return replaced(text, self.words)
+
+
+def weights_of(run: Path) -> str:
+    """Digest of the weights that a run ships; `NO_RUN` without any."""
+    files = sorted((run / "pipeline").rglob("*.safetensors"))
+    found = "".join(digest_of(file, file.stat().st_mtime_ns) for file in files)
+    return hashlib.sha256(found.encode()).hexdigest()[:16] if files else NO_RUN
+
+
+@cache
+def digest_of(file: Path, changed: int) -> str:
+    """Digest of a file, read once for each time at which it was changed."""
+    return digest(file)
+
+
+def last_step(run: Path) -> int:
+    """Updates behind a run's newest checkpoint."""
+    return max(steps_in(run / "checkpoints"), default=0)
+
+
+def first_difference(new: Any, old: Any, name: str) -> tuple[str, Any, Any] | None:
+    """Dotted name and both values of the first setting in which two configurations differ."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        keys = dict.fromkeys([*new, *old])
+        return next(
+            (found for key in keys if (found := first_difference(new.get(key), old.get(key), f"{name}.{key}"))), None
+        )
+    return None if new == old else (name, new, old)
