@@ -1,4 +1,4 @@
-"""Adversarial tuning: its fakes are those of the systems it is named after, for every pair of rollout and discriminator."""
+"""Adversarial tuning: its fakes are those of the systems that a rollout is named after, for every pair."""
 
 import pytest
 import torch

@@ -88,10 +88,9 @@ def test_a_stopped_run_of_a_family_ends_where_the_uninterrupted_one_does(tiny, t
 @pytest.mark.parametrize("name", ["add", "ladd", "dmd2"])
 def test_the_calls_of_a_student_follow_the_size_of_the_images_as_its_sampler_does(tiny, name):
     made = method_of(compose(name, SETTING), Pretrained(str(tiny("flux"))), num_steps=2)
-    seen = []
+    seen, scheduler = [], made.generator.process.scheduler(made.sampler, "flow")  # made before the size is known
     for side in (16, 64):
         made.generator.check_shape((3, side, side))
-        scheduler = made.generator.process.scheduler(made.sampler, "flow")
         set_timesteps(scheduler, 2)
         torch.testing.assert_close(1000 * made.levels.sort(descending=True)[0].float(), scheduler.timesteps)
         seen.append(made.levels)

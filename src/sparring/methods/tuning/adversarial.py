@@ -1,4 +1,4 @@
-"""Adversarial tuning: fakes of any rollout against any discriminator (ours).
+"""Adversarial tuning: the parts of SADM (arXiv 2402.17563), ADT, DDGAN, D2O and ADD, chosen apart (ours).
 
 Status: unproven.
 
