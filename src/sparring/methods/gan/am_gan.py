@@ -1,6 +1,6 @@
 """AM-GAN: activation maximisation, one target class for each generated image (Zhou et al., arXiv 1703.02000).
 
-Status: unproven.
+Status: no gain over a GAN without classes on digits; images are of the class that is asked for (docs/results/gans.md).
 
 The discriminator has K + 1 logits l: the K classes of the real images, and one for fakes.
 
