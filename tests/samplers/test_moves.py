@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import CASES, pair, sampled, white
 
+from sparring.data import Draws
 from sparring.generators import Denoiser
 from sparring.generators.level import Level
 from sparring.generators.predictor import ClassifierFree, Intervention, wrapped
@@ -109,6 +110,24 @@ def test_langevin_steps_bring_the_sum_of_scores_to_the_product():
     assert x.var().item() == pytest.approx(0.361, abs=0.012)
     plain = sampled(denoiser, "ddim", 100, n=20000, using=[united])
     assert plain.mean().item() == pytest.approx(0.404, abs=0.01)
+    adjusted = Recycle(steps=10, step=0.05, relative=False, adjusted=True, interval=None)
+    x = sampled(denoiser, "ddim", 100, n=5000, using=[united, adjusted])
+    assert x.mean().item() == pytest.approx(0.335, abs=0.02)
+    assert x.var().item() == pytest.approx(0.329, abs=0.02)
+
+
+@pytest.mark.parametrize("step", [0.1, 1.0])
+def test_adjusted_steps_leave_the_density_as_it_is_at_any_size(step):
+    """Unadjusted ones of a standard normal end at a variance of 1 / (1 - h/2): 1.05 and 2."""
+    denoiser = pair(kind="eps", mean=0.0, variance=1.0)
+    level, x_t = Level.at(VP(), torch.tensor(0.5)), white(20000)
+    labels, settings = torch.zeros(len(x_t), dtype=torch.long), dict(step=step, relative=False, interval=None)
+    ends = {}
+    for adjusted in (False, True):
+        move = Recycle(steps=20, adjusted=adjusted, **settings).move
+        ends[adjusted] = move(x_t, level, labels, denoiser.predict, denoiser, Draws(0)).var().item()
+    assert ends[False] == pytest.approx(1 / (1 - step / 2), abs=0.06)
+    assert ends[True] == pytest.approx(1.0, abs=0.04)
 
 
 def test_one_model_united_with_none_is_classifier_free_guidance():

@@ -8,10 +8,11 @@ from torch import nn
 
 from sparring.networks.block_unet import BlockUNet
 from sparring.networks.edm2 import MPUNet
+from sparring.networks.energy import EnergyMLP, EnergyUNet
 from sparring.networks.mlp import MLP
 from sparring.networks.skip_vit import SkipViT
 
-OWN_NETWORKS = (MLP, MPUNet, BlockUNet, SkipViT)
+OWN_NETWORKS = (MLP, MPUNet, BlockUNet, SkipViT, EnergyUNet, EnergyMLP)
 """Networks of ours that stand in pipelines as diffusers' do: they have a `class_embedding`, or None."""
 
 LABEL_NAMES = ("class_labels", "labels", "label", "y")

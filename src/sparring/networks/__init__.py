@@ -8,6 +8,7 @@ from sparring.networks.conv_generator import ConvGenerator
 from sparring.networks.decoder_guide import DecoderGuide
 from sparring.networks.edit_net import EditNet
 from sparring.networks.edm2 import MPUNet
+from sparring.networks.energy import EnergyMLP, EnergyUNet
 from sparring.networks.equilibrium import EquilibriumTransformer
 from sparring.networks.gaussian_policy import GaussianPolicy
 from sparring.networks.glow import GlowNet
@@ -34,6 +35,8 @@ __all__ = [
     "ConvGenerator",
     "DecoderGuide",
     "EditNet",
+    "EnergyMLP",
+    "EnergyUNet",
     "EquilibriumTransformer",
     "GaussianPolicy",
     "GlowNet",
