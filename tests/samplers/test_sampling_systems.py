@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparring.cli.main import main, parser
+from sparring.generators.predictor import Intervention
 from sparring.recipes.systems import STATUSES, systems
 from sparring.recipes.with_systems import class_of, groups, interventions, sampling_systems
 
@@ -86,6 +87,15 @@ def test_settings_belong_to_the_name_before_them():
     (made,) = interventions(["--with", "projected", "--with.momentum", "-0.3", "--with.interval", "0.2", "5"])
     assert (made.momentum, made.interval, made.weight) == (-0.3, (0.2, 5.0), 3.0)
     assert made.label == "projected(momentum=-0.3, interval=(0.2, 5.0))"
+
+
+def test_runs_of_one_name_in_two_places_are_told_apart_by_their_label():
+    class Beside(Intervention):
+        def __init__(self, weak):
+            self.weak = weak
+
+    labels = [Beside(weak=folder).label for folder in ("/a/first/weak", "/a/second/weak", "weak")]
+    assert labels == ["Beside(weak=first/weak)", "Beside(weak=second/weak)", "Beside(weak=weak)"]
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,20 @@ class Intervention:
 
     @property
     def label(self) -> str:
-        """What it is called in tables: its name, and the settings that are not the default ones."""
+        """What it is called in tables: its name, and the settings that are not the default ones.
+
+        Of a folder its own name and that of where it lies, so that runs of one name in two places are told apart.
+        """
         module = type(self).__module__
         name = module.rpartition(".")[2] if module.startswith("sparring.samplers.") else type(self).__name__
         parameters = signature(type(self)).parameters.items()
         known = {name: (vars(self)[name], one.default) for name, one in parameters if name in vars(self)}
         chosen = {name: value for name, (value, default) in known.items() if value != default and is_plain(value)}
-        given = [f"{name}={Path(value).name if isinstance(value, str) else value}" for name, value in chosen.items()]
+        said = {
+            name: "/".join(Path(value).parts[-2:]) if isinstance(value, str) else value
+            for name, value in chosen.items()
+        }
+        given = [f"{name}={value}" for name, value in said.items()]
         return f"{name}({', '.join(given)})" if given else name
 
     @property
