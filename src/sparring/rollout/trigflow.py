@@ -31,6 +31,7 @@ class Along:
 
     Attributes:
         output: F, with its graph.
+        image: f, the clean image, with its graph.
         missing: what the path's dx/da has over s F; without a graph, as all that follows.
         slope: df/da along the path.
         cos, sin: of the angle a.
@@ -38,6 +39,7 @@ class Along:
     """
 
     output: Tensor
+    image: Tensor
     missing: Tensor
     slope: Tensor
     cos: Tensor
@@ -95,7 +97,7 @@ class TrigFlow:
         cos, sin = (per_image(function(angle), x_t) for function in (torch.cos, torch.sin))
         output = (cos * self.data_std * made.eps - sin * made.x0) / self.data_std
         missing = cos * self.data_std * eps - sin * x_0 - self.data_std * output.detach()
-        return Along(output, missing, slope, cos, sin, process.log_snr(t))
+        return Along(output, made.x0, missing, slope, cos, sin, process.log_snr(t))
 
 
 def moved(output: Tensor, tangent: Tensor) -> Tensor:

@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, generator_loss
+from sparring.discriminators import Discriminator, Views
 from sparring.generators import Denoiser
 from sparring.methods.consistency_model import ConsistencyModel
-from sparring.methods.method import Losses, check_not_negative
+from sparring.methods.method import Losses
 from sparring.networks.modes import same_dropout
-from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
+from sparring.objectives import Objective, Penalty
 from sparring.process import Times, per_image
-from sparring.rollout import Noised, real_and_fake
 
 
 @dataclass
@@ -78,13 +77,9 @@ class Consistency(ConsistencyModel):
     ):
         if stages < 1 or huber <= 0:
             raise ValueError(f"`stages={stages}` must be at least 1, and `huber={huber}` above 0")
-        check_not_negative(adversarial_weight=adversarial_weight)
-        opponent = discriminator if adversarial_weight > 0 else None
-        super().__init__(generator, opponent, distil=distil, guidance=guidance, times=times)
+        opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, distil=distil, guidance=guidance, times=times, **opponent)  # type: ignore[arg-type]
         self.stages, self.huber = stages, huber
-        self.adversarial_weight = adversarial_weight
-        self.objective = objective or NonSaturating()
-        self.penalties = penalties_of(penalty)
 
     def rollout(self, batch: Batch) -> ConsistencyStep:
         student, process, noised = self.generator, self.generator.process, self.noised(batch)
@@ -96,18 +91,7 @@ class Consistency(ConsistencyModel):
             target = student(x_r, r, batch.condition).x0
         target = torch.where(per_image(ratio_r, x_r) > 0, target, x_r)
         image = student(noised.x_t, noised.t, batch.condition).x0
-        views = Views() if self.discriminator is None else self.views(self.discriminator, batch, noised, image)
-        return ConsistencyStep(image, target, ratio_t, ratio_r, views)
-
-    def views(self, discriminator: Discriminator, batch: Batch, noised: Noised, image: Tensor) -> Views:
-        """What a discriminator sees of the images and of f(x_t, t) [B, c, h, w]."""
-        real, fake = real_and_fake(self.generator, batch, image)
-        given = Given(labels=batch.labels, t=noised.t, x_t=noised.x_t, condition=batch.condition)
-        return discriminator.views(real, fake, given, batch.draws, real)
-
-    def adversarial_now(self) -> float:
-        """The weight of the adversarial term in this step."""
-        return self.adversarial_weight
+        return ConsistencyStep(image, target, ratio_t, ratio_r, self.seen(batch, noised, image))
 
     def jump(self, t: Tensor) -> Tensor:
         """The noise-to-signal ratios r [B] to which it jumps from t [B], in the stage of this step."""
@@ -115,16 +99,11 @@ class Consistency(ConsistencyModel):
         return t * (1 - 2.0 ** -(stage + 1) * (1 + 8 * torch.sigmoid(-t))).clamp(min=0)
 
     def discriminator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
-        assert self.discriminator is not None
-        return self.discriminator_terms(self.discriminator, rollout.views, self.objective, self.penalties, batch.draws)
+        return self.opponents_loss(batch, rollout.views)
 
     def generator_loss(self, batch: Batch, rollout: ConsistencyStep) -> Losses:
         t, r = rollout.t, rollout.r
         square = (rollout.image - rollout.target).square().flatten(1).sum(1)
         self.log(distance=square.sqrt().mean(), jump=(1 - r / t).mean())
         distance = (square + self.huber**2).sqrt() - self.huber
-        losses: Losses = {"consistency": ((1 + t) / (t - r) * distance).mean()}
-        if self.discriminator is not None:
-            adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
-            losses["adversarial"] = self.adversarial_now() * adversarial
-        return losses
+        return {"consistency": ((1 + t) / (t - r) * distance).mean()} | self.adversarial(rollout.views)

@@ -11,18 +11,22 @@ xhat* is the image whose single step from x_t ends at x_s; in the last step, s =
 levels are those of the student's sampler. When a round ends the student becomes the teacher, and N is halved: from
 `first_steps` to `last_steps` in one run. If the student is a copy of a teacher whose steps are exact, it has no loss.
 
-There is no fake and no discriminator. w = max(SNR, 1), the paper's; SNR + 1 is its other one. Rounds of equal length
-and one rate for the whole run are ours: the paper's rate falls in each round, and its last round is twice as long.
+There is no discriminator unless one is given (ours): then xhat is its fake. w = max(SNR, 1), the paper's; SNR + 1 is
+its other one. Rounds of equal length and one rate for the whole run are ours: the paper's rate falls in each round, and
+its last round is twice as long.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
+from sparring.discriminators import Discriminator, Views
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, moving_copy
+from sparring.methods.method import Losses, moving_copy
+from sparring.methods.opposed import Opposed
+from sparring.objectives import Objective, Penalty
 from sparring.process import EDM, TruncatedSNR, Weighting
 from sparring.rollout import Noised, noise
 from sparring.rollout.ode_step import check_guidance, ddim, guided, image_of_step
@@ -30,34 +34,42 @@ from sparring.rollout.ode_step import check_guidance, ddim, guided, image_of_ste
 
 @dataclass
 class ProgressiveStep:
-    """Noised images, the student's prediction of the clean ones, and what it should be, both [B, C, H, W]."""
+    """Noised images, the student's prediction of the clean ones, and what it should be, both [B, C, H, W]; and what a
+    discriminator sees, if there is one."""
 
     noised: Noised
     image: Tensor
     target: Tensor
+    views: Views = field(default_factory=Views)
 
 
-class Progressive(Method):
+class Progressive(Opposed):
     """Halves the network calls of a trained denoiser, round by round.
 
     Args:
         generator: a trained denoiser, the teacher of the first round; not of the EDM process.
+        discriminator: tells xhat from the images; none by default. One that compares gets the image itself.
         first_steps: network calls of the student in the first round.
         last_steps: and in the last; `first_steps` is `last_steps` times a power of 2.
         guidance: scale of classifier-free guidance of the first teacher; 1 is none.
         weighting: weight of the squared error of the clean image over log-SNR; max(SNR, 1) when None.
+        adversarial_weight: of the adversarial term, if there is a discriminator.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
     """
-
-    generator: Denoiser
 
     def __init__(
         self,
         generator: Denoiser,
+        discriminator: Discriminator | None = None,
         *,
         first_steps: int = 8,
         last_steps: int = 1,
         guidance: float = 1.0,
         weighting: Weighting | None = None,
+        adversarial_weight: float = 0.1,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
     ):
         rounds = [last_steps]
         while 0 < rounds[0] < first_steps:
@@ -69,7 +81,8 @@ class Progressive(Method):
         if isinstance(generator.process, EDM):
             raise ValueError("`process=EDM`: of its samplers' grids none is a half of another; use VP or a flow")
         check_guidance(generator, guidance)
-        super().__init__(generator)
+        opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, **opponent)  # type: ignore[arg-type]
         self.teacher = moving_copy(generator)
         self.rounds = rounds
         self.sample_steps = last_steps
@@ -88,7 +101,11 @@ class Progressive(Method):
         x_s = ddim(guided(teacher, x_m, m, batch.condition, guidance), s)
         image = student(noised.x_t, t, batch.condition).x0
         self.log(calls=float(num_steps))
-        return ProgressiveStep(noised, image, image_of_step(student.process, noised.x_t, x_s, t, s))
+        target = image_of_step(student.process, noised.x_t, x_s, t, s)
+        return ProgressiveStep(noised, image, target, self.seen(batch, noised, image))
+
+    def discriminator_loss(self, batch: Batch, rollout: ProgressiveStep) -> Losses:
+        return self.opponents_loss(batch, rollout.views)
 
     def level(self, u: Tensor) -> Tensor:
         """The times [B] of shares u [B] of a sampler's grid, shifted towards noise as the process says."""
@@ -98,7 +115,7 @@ class Progressive(Method):
     def generator_loss(self, batch: Batch, rollout: ProgressiveStep) -> Losses:
         error = (rollout.image - rollout.target).square().flatten(1).mean(1)
         log_snr = self.generator.process.log_snr(rollout.noised.t)
-        return {"distillation": self.weighting.combine(error, log_snr).mean()}
+        return {"distillation": self.weighting.combine(error, log_snr).mean()} | self.adversarial(rollout.views)
 
     def after_step(self) -> None:
         due = len(self.rounds) * (self.step + 1) // self.steps
