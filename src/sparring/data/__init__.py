@@ -2,11 +2,13 @@
 
 from sparring.data.adapter import TorchData
 from sparring.data.base import Digits, ImageData, StoredImages
+from sparring.data.canvases import DigitCanvases
 from sparring.data.draws import Batch, Draws, derived_seed
 from sparring.data.drifting import DriftingDigits
 from sparring.data.edits import Edited, UnpairedEdits
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
+from sparring.data.ink import InkDigits
 from sparring.data.layouts import DigitLayouts
 from sparring.data.loading import from_spec, named
 from sparring.data.low_resolution import LowResolution
@@ -23,7 +25,9 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Checkerboard",
+    "DigitCanvases",
     "DigitLayouts",
+    "InkDigits",
     "Digits",
     "Draws",
     "DriftingDigits",

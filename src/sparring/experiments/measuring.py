@@ -130,7 +130,7 @@ class Measuring:
             place, split = self.runs.study.settings[setting], self.runs.study.split
             arms = self.runs.study.arms.items()
             trained = [name for name, one in arms if name != BASELINE and one.of is None and one.data == "setting"]
-            arm = next(iter(trained), BASELINE)
+            arm = next((name for name in trained if not self.runs.makes_no_images(setting, name)), BASELINE)
             train: ImageData = make(self.runs.config(setting, arm)["data"], self.runs.allow)
             chosen: DataOfStudy | None = getattr(place, split)
             if chosen is not None and chosen.path is not None:

@@ -87,7 +87,7 @@ class ArmOfStudy(Section):
         data: "setting", or "baseline" to train it on the images of the baseline.
         control_of: arms to which it is a control, or "all": tables give their distance over its own, and verdicts
             compare them with it if its method is plain diffusion.
-        samplers: its own, instead of those of the study.
+        samplers: its own, instead of those of the study; {}: it is not measured, only others are sampled with it.
     """
 
     recipe: str = ""
@@ -117,7 +117,7 @@ class ArmOfStudy(Section):
         if self.control_of != "all" and not isinstance(self.control_of, list):
             raise ValueError(f"`control_of={self.control_of}` must be a list of arms, or all")
         _check_flags("flags", self.flags)
-        if self.samplers is not None:
+        if self.samplers:
             _check_samplers(self.samplers)
 
 
@@ -267,7 +267,8 @@ class Study(Section):
         return sorted({text.removeprefix("DATA/") for text in texts if text.startswith("DATA/")})
 
     def samplers_of(self, arm: str) -> Samplers:
-        return self.arms[arm].samplers or self.samplers
+        own = self.arms[arm].samplers
+        return self.samplers if own is None else own
 
     def features_on(self, setting: str) -> dict[str, str]:
         return self.settings[setting].features or self.features

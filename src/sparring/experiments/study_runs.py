@@ -62,6 +62,8 @@ class StudyRuns:
 
     def makes_no_images(self, setting: str, arm: str) -> bool:
         """Whether what an arm trains only guides others, or is only added to them."""
+        if not self.study.samplers_of(arm):
+            return True
         if self.only_samples(setting, arm):
             return False
         config = self.config(setting, arm)
