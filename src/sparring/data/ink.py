@@ -1,4 +1,4 @@
-"""Digits that are told apart by a second label: how much ink they have."""
+"""Digits with a second label: how much ink they have."""
 
 from typing import Literal
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from sparring.data.base import Digits, StoredImages
-from sparring.runs.choice import check_choice
 
 THIN, THICK = 0, 1
 
@@ -33,9 +32,10 @@ class InkDigits(StoredImages):
         labels: Literal["digit", "ink"] = "ink",
         ink: Literal["thin", "thick"] | None = None,
     ) -> None:
-        check_choice("digit", "ink", labels=labels)
-        if ink is not None:
-            check_choice("thin", "thick", ink=ink)
+        if labels not in ("digit", "ink"):
+            raise ValueError(f"`labels={labels}` must be digit or ink")
+        if ink not in (None, "thin", "thick"):
+            raise ValueError(f"`ink={ink}` must be thin or thick")
         digits = Digits(split)
         images, of_digit = digits.images(), digits.labels()
         assert of_digit is not None

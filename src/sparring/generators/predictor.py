@@ -51,7 +51,7 @@ class Intervention:
     def label(self) -> str:
         """What it is called in tables: its name, and the settings that are not the default ones.
 
-        Of a folder its own name and that of where it lies, so that runs of one name in two places are told apart.
+        Of a folder its own name and that of where it lies, which keeps runs of one name in two places apart.
         """
         module = type(self).__module__
         name = module.rpartition(".")[2] if module.startswith("sparring.samplers.") else type(self).__name__
