@@ -110,7 +110,7 @@ def guidance(denoiser: Denoiser, place: Path, steps: int, args: Namespace) -> li
     subjects = {"guided": lambda _: sample(2.0), "plain": lambda _: sample(1.0)}
     times = in_turns(subjects, args.repeats, args.clock)
     over_calls = {"guided": [seconds / calls for seconds in times["guided"]], "plain": times["plain"]}
-    name = f"{sampler.shape[1]}x{sampler.shape[2]}, ddim, {steps}"
+    name = f"{sampler.shape[1]}x{sampler.shape[2]}, ddim, {steps}, guided"
     ratios = [ratio(times, "guided", "plain"), ratio(over_calls, "guided", "plain")]
     return [name, args.n, f"{calls:.1f}", *ratios]
 

@@ -30,7 +30,7 @@ ROWS = {
     ],
     "gan_step": ["wgan", "r3gan", "diffusion_gan", "ddgan", "projected_gan"],
     "structure_cost": ["plain", "plain and its floor", "SADM, frozen", "SADM, adversarial", "8", "16"],
-    "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2", "8x8, ddim, 2"],
+    "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2", "8x8, ddim, 2, guided"],
     "adt_memory": ["2", "4"],
     "derivatives": [
         *("forward pass", "forward and backward", "jvp, forward", "jvp, reverse", "jvp, difference"),
@@ -112,7 +112,7 @@ def test_memory_is_flat_in_the_number_of_steps_and_grows_without_the_cut(smoke):
 
 def test_both_samplers_make_the_same_images(smoke):
     rows = cells(smoke("sampling_speed")[0])
-    assert all(float(rows[name][-1]) < 1e-5 for name in ROWS["sampling_speed"])
+    assert all(float(rows[name][-1]) < 1e-5 for name in ROWS["sampling_speed"] if "guided" not in name)
 
 
 def test_the_memory_plan_is_what_a_step_needs():
