@@ -21,18 +21,6 @@ from sparring.training import Trainer
 
 METHODS = ("diffusion", "add", "adt", "ddgan", "ddo", "rdgan", "sadm")  # those of one and the same denoiser
 
-ONE_UPDATE = ("--trainer.discriminator_updates=1", "--trainer.discriminator_fresh_images=false")
-DEEP_DIT = tuple(f"--denoiser.net.init_args.{size}" for size in ("num_layers=8", "patch_size=1"))  # 64 tokens
-ALL_TOKENS = ("--method.init_args.ratio=0",)
-
-PAIRS: dict[str, tuple[str, str, tuple[str, ...], str, tuple[str, ...], int]] = {
-    "CAFM, one update of each player": ("digits", "cafm", ONE_UPDATE, "diffusion", (), 1),
-    "CAFM, four updates of the potential": ("digits", "cafm", (), "diffusion", (), 1),
-    "immiscible noise": ("digits", "immiscible", (), "diffusion", (), 4),
-    "TREAD, half of the tokens": ("digits-dit", "tread", DEEP_DIT, "tread", (*DEEP_DIT, *ALL_TOKENS), 1),
-}
-"""What is timed beside what: a setting, a method and flags, the other method and flags, and times the batch."""
-
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(
@@ -53,8 +41,6 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         note("methods on digits …")
         parts.append(methods(Path(folder), args.batch, args.repeats, args.clock, args.inner))
-        note("parts …")
-        parts.append(pairs(Path(folder), args.batch, args.repeats, args.clock, args.inner))
         for precision in ("fp32", "bf16"):
             note(f"peers, {precision} …")
             parts.append(
@@ -80,22 +66,6 @@ def methods(folder: Path, batch: int, repeats: int, clock: str, inner: int) -> s
     size = parameters(first.method.generator.net)
     header = [f"digits 8x8, {size}, batch {batch}, fp32", "network calls", "ms per step", "times the bare network"]
     return table(header, rows)
-
-
-def pairs(folder: Path, batch: int, repeats: int, clock: str, inner: int) -> str:
-    """The table of `PAIRS`, each method over the one without what it costs."""
-    rows: list[list[object]] = []
-    for name, (setting, one, flags, other, plain, times_batch) in PAIRS.items():
-        size = (f"--trainer.batch_size={times_batch * batch}",)
-        data = random_images(4 * batch, 8) if setting == "digits" else None
-        steps = {
-            "with": stepper(trainer_of(one, folder, data, (*size, *flags), setting)),
-            "without": stepper(trainer_of(other, folder / "plain", data, (*size, *plain), setting)),
-        }
-        times = in_turns({kind: looped(step) for kind, step in steps.items()}, repeats, clock, inner)
-        of = [milliseconds(times, "with"), milliseconds(times, "without"), ratio(times, "with", "without")]
-        rows.append([name, times_batch * batch, *of])
-    return table(["digits 8x8, fp32", "batch", "ms per step", "ms without", "times a step without"], rows)
 
 
 def network_calls(trainer: Trainer, batch: int) -> float:

@@ -21,8 +21,11 @@ PAGE = ROOT / "docs" / "performance.md"
 ROWS = {
     "step_time": [
         *("bare network", "diffusion", "sadm", "adt", "ddo", "add", "sparring"),
-        *("CAFM, one update of each player", "immiscible noise", "TREAD, half of the tokens"),
         *("diffusers' unconditional example", "denoising-diffusion-pytorch's Trainer"),
+    ],
+    "part_time": [
+        *("CAFM, one update of each player", "CAFM, four updates of the potential"),
+        *("immiscible noise", "TREAD, half of the tokens"),
     ],
     "adversarial_step": [
         *("sparring", "one rollout, bare loop", "two rollouts, the first without a graph"),
