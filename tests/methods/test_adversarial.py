@@ -17,7 +17,7 @@ from sparring.generators import Denoiser
 from sparring.methods.tuning.adversarial import ROLLOUTS, Adversarial
 from sparring.networks import ConvDiscriminator
 from sparring.objectives import Hinge, Wasserstein
-from sparring.process import VP
+from sparring.process import EDM, VP
 from sparring.rollout import few_step, from_noise, one_step, posterior_step, simulate, student_levels
 from sparring.rollout.flow_map import sampler_levels
 
@@ -121,5 +121,7 @@ def test_heads_on_the_denoiser_draw_levels_of_their_own():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="StructureDiscriminator compares a fake with the image it was made from"):
         method("from_noise", "structure")
+    with pytest.raises(ValueError, match="scheduler='lcm' does not exist for EDM"):
+        Adversarial(Denoiser(unet(), EDM(), "edm"), convolutions(), rollout="few_step")
     with pytest.raises(ValueError, match="`rollout=no` must be one_step, from_noise, posterior, simulate or few_step"):
         method("no")

@@ -77,7 +77,7 @@ class Adversarial(Method):
     Raises:
         ValueError: fakes from pure noise for a discriminator that compares an image with the one it was made from;
             heads on a denoiser, or a step of a chain, where images are decoded; fakes of classes for a discriminator
-            that takes none.
+            that takes none; what `student_levels` refuses.
     """
 
     generator: Denoiser
@@ -115,6 +115,8 @@ class Adversarial(Method):
         self.kind, self.num_steps = rollout, num_steps
         if rollout == "simulate":
             self.scheduler = deterministic_scheduler(generator, scheduler, num_steps, 1)
+        if rollout in ("few_step", "from_noise"):
+            student_levels(generator, num_steps if rollout == "few_step" else 1)  # are there any?
         if rollout == "posterior":
             self.levels = sampler_levels(generator.process, "ddim", num_steps, generator.prediction)
         self.discriminator_input: DiscriminatorInput = discriminator_input
