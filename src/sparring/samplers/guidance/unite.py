@@ -1,6 +1,7 @@
 """Unite-and-conquer: plug and play multi-modal synthesis using diffusion models (Nair et al., arXiv 2212.00793).
 
-Status: unproven.
+Status: proven on digits and their ink: as good as one model of both, at four passes a step
+(docs/results/sampling.md).
 
 Denoisers that were trained for single conditions are combined without training. If the conditions are independent given
 the image, p(x | c_1, c_2) is proportional to p(x | c_1) p(x | c_2) / p(x), and so, on outputs,
