@@ -1,10 +1,10 @@
-"""Memory and time of a step of ADT on a GPU, at the sizes of Stable Diffusion 1.5 and XL: does memory_plan.py sum up right?
+"""Memory and time of a step of ADT on a GPU, at the sizes of Stable Diffusion 1.5 and XL: is memory_plan.py right?
 
-    python benchmarks/gpu_memory.py FOLDER              # makes pipelines of random weights in FOLDER (9 GB), and trains them
+    python benchmarks/gpu_memory.py FOLDER              # writes pipelines of random weights to FOLDER (9 GB) and trains
     python benchmarks/gpu_memory.py FOLDER --rows sd15  # those of one pipeline alone
 
-Weights are random, sizes are the real ones: recipes, loading, text encoders, autoencoder and sampler are those that `sparring fit
-adt --on sd15 --init PIPELINE` has.
+Weights are random, sizes are the real ones: recipes, loading, text encoders, autoencoder and sampler are those that
+`sparring fit adt --on sd15 --init PIPELINE` has.
 """
 
 import argparse
