@@ -1,6 +1,6 @@
 """YOSO: You Only Sample Once, a self-cooperative diffusion GAN (Luo et al., arXiv 2403.12931).
 
-Status: unproven.
+Status: proven on digits at one call, against its discriminator off and random; behind D2O (docs/results/students.md).
 
 A denoiser becomes a generator of one call. The "real" image of its discriminator is not an image of the data but the
 student's own prediction of the same image from a lower noise level, which is a nearer target:
