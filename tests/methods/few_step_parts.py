@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from sparring.data import Batch, Draws
+from sparring.discriminators import Views
 from sparring.generators import Denoiser
 from sparring.process import Times
 
@@ -53,6 +54,13 @@ class At(Times):
 
     def __call__(self, process, draws, n):
         return torch.full((n,), self.t, dtype=torch.float64)
+
+
+def fakes_shown(method):
+    """The noised images and the fakes of each view that a student will show its discriminator, which then sees none."""
+    shown = []
+    method.views = lambda discriminator, batch, noised, image: shown.append((noised, image)) or Views()
+    return shown
 
 
 def gaussian_batch(n=200, phase="rollout"):

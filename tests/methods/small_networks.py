@@ -14,8 +14,8 @@ def small_dit() -> DiTTransformer2DModel:
     return net
 
 
-def small_unet() -> UNet2DModel:
+def small_unet(classes: int | None = None) -> UNet2DModel:
     torch.manual_seed(0)
     blocks = dict(down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2)
     sizes = dict(sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=[8, 16])
-    return UNet2DModel(**sizes, norm_num_groups=4, add_attention=False, **blocks)
+    return UNet2DModel(**sizes, norm_num_groups=4, add_attention=False, num_class_embeds=classes, **blocks)

@@ -2,9 +2,23 @@
 
 import pytest
 import torch
-from method_parts import ClassNet, Net, backbone, batch_of, denoiser, touched
+from method_parts import (
+    ClassNet,
+    LatentNet,
+    Net,
+    backbone,
+    batch_of,
+    denoiser,
+    images_of,
+    latent_space,
+    projected,
+    siamese,
+    touched,
+)
+from torch import nn
 
 from sparring.data import Batch, Draws, StoredImages
+from sparring.discriminators import PlainDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.distillation.drifting import Drifting
 from sparring.objectives.drifting import drift, drifting_loss
@@ -125,6 +139,28 @@ def test_only_the_generator_learns_from_pure_noise():
     method.generator_loss(batch_of(), rollout)["drifting"].backward()
     assert touched(method) == {f"generator.{name}" for name, _ in method.generator.named_parameters()}
     assert method.statistics["drift"] > 0
+
+
+def test_a_discriminator_sees_images_and_classes_by_themselves():
+    """The fakes come from pure noise: the noise level says nothing of them, and there is no image to compare with."""
+    method = Drifting(denoiser(ClassNet()), projected(augment=""), group=6)
+    batch, views = batch_of(labels=True), method.rollout(batch_of(labels=True)).views
+    assert views.given.t is None
+    assert views.given.x_t is None
+    assert torch.equal(views.given.labels, batch.labels)
+    torch.testing.assert_close(views.real, method.discriminator.features(batch.images, views.given, batch.draws))
+    with pytest.raises(ValueError, match="SiameseDiscriminator compares"):
+        Drifting(denoiser(), siamese())
+
+
+def test_of_latents_a_discriminator_sees_real_images_that_passed_the_autoencoder_too():
+    method = Drifting(
+        Denoiser(LatentNet(), VP(), "v", space=latent_space()), PlainDiscriminator(net=nn.Flatten()), group=2
+    )
+    batch = method.generator.embed(Batch(images_of(2).repeat_interleave(2, 2).repeat_interleave(2, 3), draws=Draws(0)))
+    rollout = method.rollout(batch)
+    assert torch.equal(rollout.views.fake[0], rollout.images)
+    torch.testing.assert_close(rollout.views.real[0], method.generator.decode(batch.x_0))
 
 
 def test_what_it_refuses():

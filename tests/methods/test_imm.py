@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from few_step_parts import STD, Formula, gaussian_batch
-from method_parts import denoiser
+from few_step_parts import STD, Formula, fakes_shown, gaussian_batch
+from method_parts import denoiser, projected
 
 from sparring.data import Batch, Draws
-from sparring.methods.distillation.imm import IMM, IMMStep, slope_of_step, squared_moments
+from sparring.methods.distillation.imm import IMM, IMMStep, slope_of_step
+from sparring.objectives.moments import squared_moments
 from sparring.process import VP, RectifiedFlow
 from sparring.rollout.ode_step import ddim
 
@@ -115,6 +116,18 @@ def test_both_steps_end_at_s_on_paths_of_the_data():
     deviation = ((STD * process.alpha(rollout.s)).square() + process.sigma(rollout.s).square()).sqrt().view(-1, 1, 1, 1)
     for made in (rollout.far, rollout.near):
         assert (made / deviation)[apart.expand_as(made)].std().item() == pytest.approx(1, abs=0.02)
+
+
+@PROCESSES
+def test_the_fake_of_a_discriminator_is_the_end_of_the_path(process, kind):
+    """Wherever the steps of the student's own loss end: s x_t / sqrt(alpha^2 s^2 + sigma^2)."""
+    method = method_of(process, discriminator=projected())
+    shown, batch = fakes_shown(method), gaussian_batch()
+    step = method.rollout(batch)
+    ((noised, image),) = shown
+    assert torch.equal(noised.t, step.t)
+    deviation = ((STD * process.alpha(step.t)).square() + process.sigma(step.t).square()).sqrt().view(-1, 1, 1, 1)
+    torch.testing.assert_close(image, noised.x_t * STD / deviation, rtol=1e-3, atol=1e-4)
 
 
 def test_the_weight_by_hand():

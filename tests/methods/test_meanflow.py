@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from few_step_parts import STD, At, Formula, gaussian_batch, slope
-from method_parts import denoiser
+from few_step_parts import STD, At, Formula, fakes_shown, gaussian_batch, slope
+from method_parts import denoiser, projected
 
 from sparring.data import Batch, Draws
 from sparring.generators import Denoiser
@@ -97,6 +97,17 @@ def test_a_sampler_tells_where_each_step_ends_and_lands_where_the_ode_does(steps
     latents = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     made = generator.generate(RectifiedFlow().scheduler("ddim", "flow"), steps, latents=latents)
     torch.testing.assert_close(made.double(), STD * latents, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("t", "r"), [(0.9, 0.1), (0.4, 0.4)])
+def test_the_fake_of_a_discriminator_is_the_end_of_the_path(t, r):
+    """Wherever the step of the student's own loss ends: s x_t / sqrt(V_t)."""
+    method = method_of(t, r, discriminator=projected())
+    shown, batch = fakes_shown(method), gaussian_batch()
+    method.rollout(batch)
+    ((noised, image),) = shown
+    torch.testing.assert_close(noised.x_t, (1 - t) * batch.x_0 + t * _noise(batch))
+    torch.testing.assert_close(image, noised.x_t * STD / ((STD * (1 - t)) ** 2 + t**2) ** 0.5, rtol=1e-6, atol=1e-8)
 
 
 def test_other_methods_refuse_a_network_that_is_told_the_length_of_its_steps():

@@ -3,11 +3,15 @@
 import pytest
 import torch
 from few_step_parts import STD, At, Formula, end, gaussian_batch, mean
-from method_parts import batch_of, denoiser, evaluated
+from method_parts import batch_of, denoiser, evaluated, opponent_frozen, touched
+from torch.nn.functional import softplus
 
+from sparring.data import Batch, Draws
+from sparring.generators import Denoiser
 from sparring.methods.distillation.dmd2 import DMD2
 from sparring.methods.distillation.rcm import RCM
 from sparring.methods.distillation.scm import SCM
+from sparring.networks import MLP
 from sparring.process import EDM, VP
 
 COSINE = VP(schedule="cosine")
@@ -88,6 +92,54 @@ def test_the_scores_wait_for_the_warm_up():
     torch.testing.assert_close(losses["consistency"](), 3 * first)
 
 
+def points(phase="rollout"):
+    real = torch.randn(6, 2, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Batch(real, draws=Draws(0, phase=phase))
+
+
+def of_points(**settings):
+    torch.manual_seed(0)
+    return RCM(Denoiser(MLP(width=16, depth=1), COSINE, "v"), **settings).double()
+
+
+def test_losses_of_both_players_have_weighted_terms_of_the_head_beside_their_own():
+    method, plain = of_points(adversarial_weight=0.25, class_weight=0.5, warmup=0.0), of_points(warmup=0.0)
+    rollout, head = method.rollout(points()), method.discriminator.head
+    real, fake = (head.logits(x, rollout.views.given) for x in (rollout.views.real, rollout.views.fake))
+    mine = evaluated(method.generator_loss(points("generator"), rollout))
+    theirs = evaluated(method.discriminator_loss(points("discriminator"), rollout))
+    torch.testing.assert_close(mine["adversarial"], 0.25 * softplus(-fake).mean())
+    torch.testing.assert_close(theirs["adversarial"], 0.5 * (softplus(-real).mean() + softplus(fake).mean()))
+    alone = plain.rollout(points())
+    assert plain.discriminator.head is None
+    assert torch.equal(alone.x_0, rollout.x_0)
+    assert evaluated(plain.generator_loss(points("generator"), alone)) == {
+        name: mine[name] for name in ("consistency", "scores")
+    }
+    assert evaluated(plain.discriminator_loss(points("discriminator"), alone)) == {"fake_score": theirs["fake_score"]}
+
+
+def test_the_head_reads_the_fake_score_and_sees_the_fake_without_its_graph():
+    method = of_points(adversarial_weight=0.25, warmup=0.0)
+    method.discriminator_loss(points("discriminator"), method.rollout(points()))["adversarial"].backward()
+    assert {name.split(".")[1] for name in touched(method)} == {"denoiser", "head"}
+    method.zero_grad()
+    with opponent_frozen(method):
+        losses = method.generator_loss(points("generator"), method.rollout(points()))
+        losses["adversarial"].backward()
+    assert {name.split(".")[0] for name in touched(method)} == {"generator"}
+
+
+def test_the_adversarial_term_waits_with_the_scores_while_the_head_learns():
+    method = of_points(adversarial_weight=0.25, warmup=0.5)
+    method.steps, names = 4, []
+    for method.step in (1, 2):
+        rollout = method.rollout(points())
+        names.append(set(method.generator_loss(points("generator"), rollout)))
+        assert set(method.discriminator_loss(points("discriminator"), rollout)) == {"fake_score", "adversarial"}
+    assert names == [{"consistency"}, {"consistency", "scores", "adversarial"}]
+
+
 def test_a_network_without_a_clean_end_is_refused_before_it_is_trained():
     with pytest.raises(ValueError, match="prediction=x0.*v or eps"):
         RCM(denoiser(kind="x0")).check(6)
@@ -97,6 +149,8 @@ def test_what_it_refuses():
     for settings, message in [
         (dict(score_weight=0.0), "score_weight=0.0.*`scm`"),
         (dict(consistency_weight=-1.0), "consistency_weight=-1"),
+        (dict(adversarial_weight=-1.0), "adversarial_weight=-1"),
+        (dict(class_weight=-1.0), "class_weight=-1"),
         (dict(warmup=1.0), "warmup=1.0.*share of the run"),
         (dict(data_std=0.0), "data_std=0"),
         (dict(interval=0.5), "interval=0.5"),

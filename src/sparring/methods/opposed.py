@@ -44,6 +44,17 @@ class Opposed(Method):
         """What the discriminator sees of the images and of predictions [B, c, h, w]; nothing if there is none."""
         return Views() if self.discriminator is None else self.views(self.discriminator, batch, noised, image)
 
+    def seen_of_jumps(self, batch: Batch, noised: Noised) -> Views:
+        """What the discriminator sees of the images and of steps from `noised` to 0; nothing if there is none.
+
+        The steps are a call of their own, of a generator with a second time. No label or caption is left out in it,
+        because the discriminator has them all.
+        """
+        if self.discriminator is None:
+            return Views()
+        image = self.generator(noised.x_t, noised.t, batch.condition, None, noised.t).x0
+        return self.views(self.discriminator, batch, noised, image)
+
     def views(self, discriminator: Discriminator, batch: Batch, noised: Noised, image: Tensor) -> Views:
         """What a discriminator sees of the images and of predictions [B, c, h, w] from `noised`."""
         real, fake = real_and_fake(self.generator, batch, image)

@@ -9,8 +9,9 @@ from sparring.discriminators import Given, Views
 from sparring.discriminators.middle_head import DenoiserAndHead
 from sparring.generators import Denoiser
 from sparring.generators.predictor import ClassifierFree
-from sparring.methods.method import Method, frozen_copy
+from sparring.methods.method import Losses, Method, frozen_copy
 from sparring.networks.frozen import copy_of_trained
+from sparring.objectives import Objective
 from sparring.process import Times, Uniform
 from sparring.rollout import Noised, denoising_loss, from_noise, noise, own_steps, student_levels, student_sampler
 from sparring.rollout.ode_step import check_guidance
@@ -77,9 +78,22 @@ class ScoreStudent(Method):
         """The student's images or latents [B, c, h, w], with their graph."""
         return (own_steps if self.simulate else from_noise)(self.generator, batch, self.levels).x0
 
+    def shown(self, batch: Batch, x_0: Tensor) -> ScoreRollout:
+        """The student's images or latents [B, c, h, w], and what the head sees of them and of the real ones."""
+        head = self.discriminator.head
+        views = Views() if head is None else head.views(batch.x_0, x_0, self.given(batch), batch.draws)
+        return ScoreRollout(x_0, views)
+
     def given(self, batch: Batch) -> Given:
         """What a discriminator knows beside the images."""
         return Given(labels=batch.labels, condition=batch.condition)
+
+    def head_terms(self, batch: Batch, rollout: ScoreRollout, objective: Objective, weight: float) -> Losses:
+        """The head's terms of the opponent's loss, with their weight; none if there is no head."""
+        head = self.discriminator.head
+        if head is None:
+            return {}
+        return self.discriminator_terms(head, rollout.views, objective, [], batch.draws, weight=weight)
 
     def noised(self, batch: Batch, x_0: Tensor, times: Times) -> Noised:
         """The student's images at drawn levels."""

@@ -86,19 +86,12 @@ class DMD2(ScoreStudent):
             self.discriminator.head = MiddleHead(of, times=self.times)
 
     def rollout(self, batch: Batch) -> ScoreRollout:
-        rollout = ScoreRollout(self.images(batch))
-        if (head := self.discriminator.head) is not None:
-            rollout.views = head.views(batch.x_0, rollout.x_0, self.given(batch), batch.draws)
-        return rollout
+        return self.shown(batch, self.images(batch))
 
     def discriminator_loss(self, batch: Batch, rollout: ScoreRollout) -> Losses:
         noised = self.noised(batch, rollout.x_0.detach(), self.times)
-        losses: Losses = {"fake_score": self.fake_score_loss(batch, noised)}
-        if (head := self.discriminator.head) is not None:
-            losses |= self.discriminator_terms(
-                head, rollout.views, self.objective, [], batch.draws, weight=self.class_weight
-            )
-        return losses
+        fake_score = self.fake_score_loss(batch, noised)
+        return {"fake_score": fake_score} | self.head_terms(batch, rollout, self.objective, self.class_weight)
 
     def generator_loss(self, batch: Batch, rollout: ScoreRollout) -> Losses:
         losses: Losses = {}

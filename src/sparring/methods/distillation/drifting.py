@@ -12,13 +12,14 @@ drifts towards real neighbours and away from the other generated ones. It is reg
 If both populations agree there is nowhere to go. Only the generator learns. So a GAN on the same features has to do
 better, or its discriminator adds nothing. The value of L says nothing; the `drift` before it is normalised does.
 
-There is no discriminator and no teacher. The kernel is that of the official program. Ours: the features are mean and
-deviation of each map, and the pixels, a field for each; a group is some rows of a batch with their real images, in
-which those of a class see each other if the network takes classes. Left out: a bank of real images, unconditional
-negatives with guidance, and the paper's own backbone.
+There is no teacher, and no discriminator unless one is given (ours, with the weight 0.1): then y is its fake. The
+kernel is that of the official program. Ours: the features are mean and deviation of each map, and the pixels, a field
+for each; a group is some rows of a batch with their real images, in which those of a class see each other if the
+network takes classes. Left out: a bank of real images, unconditional negatives with guidance, and the paper's own
+backbone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,40 +27,61 @@ from torch import Tensor
 from sparring.backbones import Backbone, freeze
 from sparring.backbones.fitting import images_to_learn
 from sparring.data import Batch, ImageData
+from sparring.discriminators import Discriminator, Given, Views, check_single
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method
+from sparring.methods.method import Losses
+from sparring.methods.opposed import Opposed
+from sparring.objectives import Objective, Penalty
 from sparring.objectives.drifting import drifting_loss
-from sparring.rollout import from_noise, student_levels, student_sampler
+from sparring.rollout import from_noise, real_and_fake, student_levels, student_sampler
 
 
 @dataclass
 class Generated:
-    """Generated images [B, C, H, W]."""
+    """Generated images [B, C, H, W], and what a discriminator sees, if there is one."""
 
     images: Tensor
+    views: Views = field(default_factory=Views)
 
 
-class Drifting(Method):
+class Drifting(Opposed):
     """Trains a denoiser as a generator of one call, from scratch or from a trained start.
 
     Args:
         generator: a denoiser, which is asked at its noisiest level only.
+        discriminator: tells the generated images from real ones, each by itself; none by default.
         backbone: frozen, with feature maps; None: the pixels are the only feature.
         group: rows that are compared at once; a divisor of the rows that are seen together.
+        adversarial_weight: of the adversarial term, if there is a discriminator.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
 
     Raises:
-        ValueError: a group of one row; a network of captions or sources, no two of which are alike.
+        ValueError: a group of one row; a network of captions or sources, no two of which are alike; a discriminator
+            that compares.
     """
 
-    generator: Denoiser
     sample_steps = 1
 
-    def __init__(self, generator: Denoiser, *, backbone: Backbone | None = None, group: int = 64):
+    def __init__(
+        self,
+        generator: Denoiser,
+        discriminator: Discriminator | None = None,
+        *,
+        backbone: Backbone | None = None,
+        group: int = 64,
+        adversarial_weight: float = 0.1,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
+    ):
         if group < 2:
             raise ValueError(f"`group={group}` must be at least 2: points are pushed from others")
         if generator.captioned or generator.takes_source:
             raise ValueError("Drifting compares images of the same class, and no two of the same caption or source")
-        super().__init__(generator)
+        opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, **opponent)  # type: ignore[arg-type]
+        if self.discriminator is not None:
+            check_single(self.discriminator)
         self.backbone = None if backbone is None else freeze(backbone)
         self.group = group
         self.sampler, self.levels = student_sampler(1), student_levels(generator, 1)
@@ -75,7 +97,15 @@ class Drifting(Method):
             raise ValueError(f"`batch_size={batch_size}` must be a multiple of `group={self.group}`")
 
     def rollout(self, batch: Batch) -> Generated:
-        return Generated(self.generator.decode(from_noise(self.generator, batch, self.levels).x0))
+        made = from_noise(self.generator, batch, self.levels).x0
+        if self.discriminator is None:
+            return Generated(self.generator.decode(made))
+        real, fake = real_and_fake(self.generator, batch, made)
+        given = Given(labels=batch.labels, condition=batch.condition)
+        return Generated(fake, self.discriminator.views(real, fake, given, batch.draws))
+
+    def discriminator_loss(self, batch: Batch, rollout: Generated) -> Losses:
+        return self.opponents_loss(batch, rollout.views)
 
     def generator_loss(self, batch: Batch, rollout: Generated) -> Losses:
         if len(batch) % self.group:
@@ -86,7 +116,7 @@ class Drifting(Method):
         labels = batch.labels if self.generator.takes_labels else None
         made = [drifting_loss(*pair, self.group, labels) for pair in zip(fake, real, strict=True)]
         self.log(drift=torch.stack([size for _, size in made]).mean())
-        return {"drifting": torch.stack([loss for loss, _ in made]).sum()}
+        return {"drifting": torch.stack([loss for loss, _ in made]).sum()} | self.adversarial(rollout.views)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pixels, and the mean and the deviation of each map, [B, d] each."""

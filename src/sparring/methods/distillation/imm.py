@@ -13,19 +13,24 @@ group of M images shares s < r < t. Its steps from t are compared, as a set, wit
 The squared distance of the moments of two sets needs no discriminator; with M = 1 it is a consistency loss. The steps
 from r are right if those that are still cleaner are, by induction down to s = r.
 
-There is no teacher and no average target. Exponents, kernel and times are those of an independent implementation; the
+There is no teacher and no average target, and no discriminator unless one is given (ours, with the weight 0.1): then
+f(x_t, 0, t) is its fake, a call of its own. Exponents, kernel and times are those of an independent implementation; the
 authors' own has no training. That a group may hold several classes, and that the process may be VP, is ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
+from sparring.discriminators import Discriminator, Views
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method
+from sparring.methods.method import Losses
+from sparring.methods.opposed import Opposed
 from sparring.networks.modes import same_dropout
+from sparring.objectives import Objective, Penalty
+from sparring.objectives.moments import squared_moments
 from sparring.process import Process
 from sparring.rollout import noise
 from sparring.rollout.ode_step import ddim
@@ -37,38 +42,54 @@ SMALLEST, APART = 1e-3, 1e-4
 
 @dataclass
 class IMMStep:
-    """Steps from t, and from r without gradient, both [B, C, H, W], which end at s; all times [B]."""
+    """Steps from t, and from r without gradient, both [B, C, H, W], which end at s; all times [B]; and what a
+    discriminator sees, if there is one."""
 
     far: Tensor
     near: Tensor
     s: Tensor
     r: Tensor
     t: Tensor
+    views: Views = field(default_factory=Views)
 
 
-class IMM(Method):
+class IMM(Opposed):
     """Learns steps between any two times, by the moments of small groups; from scratch or from a trained start.
 
     Args:
         generator: a denoiser of a flow or a VP process, with `second_time`.
+        discriminator: tells f(x_t, 0, t) from the images; none by default. One that compares gets the image itself.
         group: M, images that are compared at once; a divisor of the rows that are seen together.
         halvings: r is nearer to the clean end by 2^-halvings of all noise-to-signal ratios.
         power: a.
         offset: b.
+        adversarial_weight: of the adversarial term, if there is a discriminator.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
     """
 
-    generator: Denoiser
     sample_steps = 1
     trains_lengths = True
 
     def __init__(
-        self, generator: Denoiser, *, group: int = 4, halvings: int = 12, power: float = 2.0, offset: float = 4.0
+        self,
+        generator: Denoiser,
+        discriminator: Discriminator | None = None,
+        *,
+        group: int = 4,
+        halvings: int = 12,
+        power: float = 2.0,
+        offset: float = 4.0,
+        adversarial_weight: float = 0.1,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
     ):
         if group < 1 or halvings < 1:
             raise ValueError(f"`group={group}` and `halvings={halvings}` must be at least 1")
         if generator.time_slot is None:
             raise ValueError("IMM needs `denoiser.second_time` true")
-        super().__init__(generator)
+        opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, **opponent)  # type: ignore[arg-type]
         self.group, self.halvings, self.power, self.offset = group, halvings, power, offset
 
     def check(self, batch_size: int) -> None:
@@ -87,7 +108,7 @@ class IMM(Method):
         with torch.no_grad(), same_dropout(x_r):
             near = ddim(denoiser(x_r, r, condition, None, r - s), s)
         far = ddim(denoiser(noised.x_t, t, condition, None, t - s), s)
-        return IMMStep(far, near, s, r, t)
+        return IMMStep(far, near, s, r, t, self.seen_of_jumps(batch, noised))
 
     def times(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Times s <= r < t [B], the same in each group."""
@@ -105,6 +126,9 @@ class IMM(Method):
         groups = u.double().view(-1, self.group).sum(1).frac()
         return groups.repeat_interleave(self.group)
 
+    def discriminator_loss(self, batch: Batch, rollout: IMMStep) -> Losses:
+        return self.opponents_loss(batch, rollout.views)
+
     def generator_loss(self, batch: Batch, rollout: IMMStep) -> Losses:
         process, t = self.generator.process, rollout.t
         width = slope_of_step(process, rollout.s, t) * self.generator.x0_slope(t)
@@ -113,30 +137,10 @@ class IMM(Method):
         weight = 0.5 * torch.sigmoid(self.offset - log_snr) * -process.rate(process.log_snr, t)
         weight = weight * alpha**self.power / (alpha.square() + process.sigma(t).square())
         self.log(distance=distance.mean())
-        return {"moments": (weight.view(-1, self.group)[:, 0] * distance).mean()}
+        moments = (weight.view(-1, self.group)[:, 0] * distance).mean()
+        return {"moments": moments} | self.adversarial(rollout.views)
 
 
 def slope_of_step(process: Process, s: Tensor, t: Tensor) -> Tensor:
     """[B] derivative of a DDIM step from t to s by the clean image: `alpha_s - alpha_t sigma_s / sigma_t`."""
     return process.alpha(s) - process.alpha(t) * process.sigma(s) / process.sigma(t)
-
-
-def squared_moments(far: Tensor, near: Tensor, width: Tensor, group: int) -> Tensor:
-    """Squared maximum mean discrepancy [B / M] of groups of M rows, with the kernel exp(-|a - b| / (width D)).
-
-    All pairs count, those of a row with itself too; so it is at least 0, and 0 for equal sets.
-
-    Args:
-        far: [B, ...].
-        near: [B, ...].
-        width: [B], the same in a group.
-        group: M.
-    """
-    a, b = (x.flatten(1).view(len(x) // group, group, -1) for x in (far, near))
-    scale = (width.view(-1, group)[:, :1, None].clamp(min=1e-6) * a.shape[2]).to(a)
-
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        distance = ((x[:, :, None] - y[:, None]).square().sum(3) + 1e-12).sqrt()
-        return torch.exp(-distance / scale).mean((1, 2))
-
-    return kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)

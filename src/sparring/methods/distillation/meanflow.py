@@ -10,59 +10,72 @@ mean velocity u between them, so that x_r = x_t - (t - r) u. What u is follows f
 
 With r = t it is flow matching. An image is x_1 - u(x_1, 1, 0); with more calls, Euler's steps, each with its end.
 
-There is no fake, no discriminator and no teacher. Times, c, p and the share of r < t are the paper's for small images,
-as a public implementation has them. The network takes t and t - r through a `TimeSlot`, which is ours; stock networks
-take 1000 t, whose derivative is noise, and are blind to it (`time_blind`). Guidance inside the target is left out.
+There is no teacher, and no discriminator unless one is given (ours, with the weight 0.1): then x_t - t u(x_t, t, 0) is
+its fake, a call of its own. Times, c, p and the share of r < t are the paper's for small images, as a public
+implementation has them. The network takes t and t - r through a `TimeSlot`, which is ours; stock networks take 1000 t,
+whose derivative is noise, and are blind to it (`time_blind`). Guidance inside the target is left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sparring.data import Batch
+from sparring.discriminators import Discriminator, Views
 from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method
+from sparring.methods.method import Losses
+from sparring.methods.opposed import Opposed
 from sparring.networks.derivatives import jvp
 from sparring.networks.modes import same_dropout
+from sparring.objectives import Objective, Penalty
 from sparring.process import LogitNormal, RectifiedFlow, Times, per_image
 from sparring.rollout import noise
 
 
 @dataclass
 class MeanFlowStep:
-    """The mean velocity and what it should be, both [B, C, H, W]."""
+    """The mean velocity and what it should be, both [B, C, H, W]; and what a discriminator sees, if there is one."""
 
     velocity: Tensor
     target: Tensor
+    views: Views = field(default_factory=Views)
 
 
-class MeanFlow(Method):
+class MeanFlow(Opposed):
     """Learns the mean velocity of a flow between any two times, from scratch.
 
     Args:
         generator: a denoiser of a rectified flow that predicts the flow, with `second_time`.
+        discriminator: tells x_t - t u(x_t, t, 0) from the images; none by default. One that compares gets the image
+            itself.
         share: of the rows that have r < t; the others are ordinary flow matching.
         power: p.
         offset: c.
         derivative: how du/dt is computed; "difference" is for networks that cannot be differentiated.
+        adversarial_weight: of the adversarial term, if there is a discriminator.
+        objective: adversarial loss; non-saturating when None.
+        penalty: one penalty or several on the discriminator.
         times: of the one time; logit-normal (-0.6, 1.6) when None. The later of both is t.
         other_times: of the other; logit-normal (-4, 1.6) when None.
     """
 
-    generator: Denoiser
     sample_steps = 1
     trains_lengths = True
 
     def __init__(
         self,
         generator: Denoiser,
+        discriminator: Discriminator | None = None,
         *,
         share: float = 0.75,
         power: float = 0.75,
         offset: float = 1e-3,
         derivative: Literal["forward", "reverse", "difference"] = "forward",
+        adversarial_weight: float = 0.1,
+        objective: Objective | None = None,
+        penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
         other_times: Times | None = None,
     ):
@@ -77,7 +90,8 @@ class MeanFlow(Method):
             raise ValueError(
                 f"`share={share}` must lie in [0, 1], `power={power}` be 0 or more, `offset={offset}` above 0"
             )
-        super().__init__(generator)
+        opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
+        super().__init__(generator, discriminator, **opponent)  # type: ignore[arg-type]
         self.share, self.power, self.offset, self.derivative = share, power, offset, derivative
         self.times = times or LogitNormal(logit_mean=-0.6, logit_std=1.6)
         self.other_times = other_times or LogitNormal(logit_mean=-4.0, logit_std=1.6)
@@ -100,9 +114,14 @@ class MeanFlow(Method):
             _, slope = jvp(mean_velocity, at, along, mode=self.derivative)
         target = v - per_image(t - r, v) * slope.to(v)
         self.log(slope=slope.square().mean())
-        return MeanFlowStep(denoiser(noised.x_t, t, condition, None, t - r).output, target)
+        velocity = denoiser(noised.x_t, t, condition, None, t - r).output
+        return MeanFlowStep(velocity, target, self.seen_of_jumps(batch, noised))
+
+    def discriminator_loss(self, batch: Batch, rollout: MeanFlowStep) -> Losses:
+        return self.opponents_loss(batch, rollout.views)
 
     def generator_loss(self, batch: Batch, rollout: MeanFlowStep) -> Losses:
         square = (rollout.velocity - rollout.target).square().flatten(1).sum(1)
         self.log(square=square.mean())
-        return {"mean_velocity": (square / (square.detach() + self.offset) ** self.power).mean()}
+        weighted = square / (square.detach() + self.offset) ** self.power
+        return {"mean_velocity": weighted.mean()} | self.adversarial(rollout.views)

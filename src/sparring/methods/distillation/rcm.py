@@ -11,8 +11,9 @@ both. In TrigFlow's coordinates (see sCM), with F' that of the teacher and rho r
 
 At rho = 0 this pulls F to the teacher's; at rho = 1, g is that of sCM. L_DM begins when rho is 1.
 
-Fake: the last of 1 to num_steps calls of the student from pure noise, at random falling times (`falling_steps`). There
-is no discriminator: the fake score psi is the opponent, and learns several times for each update of the student.
+Fake: the last of 1 to num_steps calls of the student from pure noise, at random falling times (`falling_steps`). The
+opponent is the fake score psi, which learns several times for each update of the student. There is no discriminator
+unless `adversarial_weight` is above 0 (ours): then it is DMD2's, a head on psi's middle; its term begins with L_DM.
 
 g, rollout and losses are the official code's. It sums over the numbers of a latent and has the weights 100 and 1; in
 means, as here, that is a ratio of about 0.1 for its latents of a million numbers. Ours: this form and the weights; psi
@@ -23,9 +24,12 @@ import torch
 from torch import Tensor
 
 from sparring.data import Batch
+from sparring.discriminators import generator_loss
+from sparring.discriminators.middle_head import MiddleHead
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, check_not_negative
 from sparring.methods.score_student import ScoreRollout, ScoreStudent
+from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
 from sparring.process import Times
 from sparring.rollout import falling_steps, noise
@@ -41,6 +45,9 @@ class RCM(ScoreStudent):
         num_steps: calls of the longest chain from which the fake is taken.
         consistency_weight: of sCM's term; 0 leaves the scores.
         score_weight: of the difference of scores; without it there is sCM.
+        adversarial_weight: of the adversarial term; 0: there is no discriminator.
+        class_weight: of the discriminator's own loss beside that of the fake score.
+        objective: adversarial loss; non-saturating when None.
         data_std: s, the deviation of the data.
         warmup: share of the run over which rho rises, and before which the scores wait; below 1.
         guidance: scale of the teacher's classifier-free guidance; 1 is none.
@@ -49,7 +56,7 @@ class RCM(ScoreStudent):
         consistency_times: levels of sCM's term; the process's own when None.
         score_times: levels at which the scores are compared, and of the fake's later calls; uniform from 2% to 98% when
             None.
-        times: levels at which the fake score learns; the process's own when None.
+        times: levels at which fake score and discriminator learn; the process's own when None.
 
     Raises:
         ValueError: EDM's process; in `check`, a network of x_0; a weight out of range.
@@ -64,6 +71,9 @@ class RCM(ScoreStudent):
         num_steps: int = 4,
         consistency_weight: float = 1.0,
         score_weight: float = 1.0,
+        adversarial_weight: float = 0.0,
+        class_weight: float = 1e-2,
+        objective: Objective | None = None,
         data_std: float = 1.0,
         warmup: float = 0.1,
         guidance: float = 1.0,
@@ -73,7 +83,9 @@ class RCM(ScoreStudent):
         score_times: Times | None = None,
         times: Times | None = None,
     ):
-        check_not_negative(consistency_weight=consistency_weight)
+        check_not_negative(
+            consistency_weight=consistency_weight, adversarial_weight=adversarial_weight, class_weight=class_weight
+        )
         if not 0 <= warmup < 1:
             raise ValueError(f"`warmup={warmup}` must be a share of the run, 0 or more and below 1")
         if score_weight <= 0:
@@ -83,8 +95,11 @@ class RCM(ScoreStudent):
         self.sampler = "lcm"
         generator.process.scheduler(self.sampler, generator.prediction)
         self.trigflow = TrigFlow(generator.process, data_std=data_std, derivative=derivative, interval=interval)
-        self.consistency_weight, self.score_weight = consistency_weight, score_weight
-        self.warmup = warmup
+        self.consistency_weight, self.score_weight, self.warmup = consistency_weight, score_weight, warmup
+        self.adversarial_weight, self.class_weight = adversarial_weight, class_weight
+        self.objective = objective or NonSaturating()
+        if adversarial_weight > 0:
+            self.discriminator.head = MiddleHead(self.fake_score, times=self.times)
         self.consistency_times = consistency_times or generator.process.default_times()
 
     def check(self, batch_size: int) -> None:
@@ -92,11 +107,12 @@ class RCM(ScoreStudent):
         check_clean_end(self.generator)
 
     def rollout(self, batch: Batch) -> ScoreRollout:
-        return ScoreRollout(falling_steps(self.generator, batch, self.score_times, self.sample_steps).x0)
+        return self.shown(batch, falling_steps(self.generator, batch, self.score_times, self.sample_steps).x0)
 
     def discriminator_loss(self, batch: Batch, rollout: ScoreRollout) -> Losses:
         noised = self.noised(batch, rollout.x_0.detach(), self.times)
-        return {"fake_score": self.fake_score_loss(batch, noised)}
+        fake_score = self.fake_score_loss(batch, noised)
+        return {"fake_score": fake_score} | self.head_terms(batch, rollout, self.objective, self.class_weight)
 
     def generator_loss(self, batch: Batch, rollout: ScoreRollout) -> Losses:
         losses: Losses = {}
@@ -104,6 +120,8 @@ class RCM(ScoreStudent):
             losses["consistency"] = lambda: self.consistency_weight * self.consistency(batch)
         if self.step >= self.warmup_steps or not losses:
             losses["scores"] = self.score_weight * self.matching(batch, rollout)
+            if (head := self.discriminator.head) is not None:
+                losses["adversarial"] = self.adversarial_weight * generator_loss(head, rollout.views, self.objective)
         return losses
 
     @property
