@@ -1,6 +1,6 @@
 """Diffusion2GAN: a denoiser distilled into a conditional GAN (Kang et al., arXiv 2405.05967).
 
-Status: its pairs are proven on digits at one call; its discriminator is no gain there (docs/results/students.md).
+Status: proven on digits at one call, by its pairs; its discriminator is no gain there (docs/results/students.md).
 
 The sampler of a trained denoiser is a map from noise z to images y. A bank of its pairs is made before the first step,
 and a student of one call learns the map as image translation, by a perceptual distance and a discriminator of pairs:

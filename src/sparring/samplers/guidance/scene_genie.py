@@ -1,6 +1,7 @@
 """SceneGenie: scene graph guided diffusion models for image synthesis (arXiv 2304.14573).
 
-Status: places digits as asked, at a large weight, and costs diversity (docs/results/sampling.md).
+Status: proven to put digits where they are asked for, at a large weight and a loss of diversity
+(docs/results/sampling.md).
 
 Objects are asked for in boxes of the image. What is in a box of the clean estimate is cut out and shown to a classifier
 of clean images, and the gradient leads there:
