@@ -18,7 +18,15 @@ from sparring.methods.tuning.adversarial import ROLLOUTS, Adversarial
 from sparring.networks import ConvDiscriminator
 from sparring.objectives import Hinge, Wasserstein
 from sparring.process import EDM, VP
-from sparring.rollout import few_step, from_noise, one_step, posterior_step, simulate, student_levels
+from sparring.rollout import (
+    deterministic_scheduler,
+    few_step,
+    from_noise,
+    one_step,
+    posterior_step,
+    simulate,
+    student_levels,
+)
 from sparring.rollout.flow_map import sampler_levels
 
 
@@ -81,6 +89,25 @@ def test_fakes_are_those_of_the_system_that_a_rollout_is_of(kind):
         assert not torch.equal(rollout.views.real[0], batch().x_0)
     else:
         assert torch.equal(rollout.views.real[0], batch().x_0)
+
+
+def test_one_of_several_lengths_is_drawn_for_each_batch():
+    made, found = method("simulate", "convolutions", num_steps=(2, 3, 5)), set()
+    denoiser = made.generator
+    for seed in range(16):
+        rows = batch(phase=f"rollout {seed}")
+        fake = made.rollout(batch(phase=f"rollout {seed}")).views.fake[0]
+        made.times(denoiser.process, rows.draws, len(rows))
+        rows.draws.normal(tuple(rows.x_0.shape))
+        length = (2, 3, 5)[rows.draws.one_integer(3)]
+        start = rows.draws.one_integer(length)
+        scheduler = deterministic_scheduler(denoiser, "ddim", length, 1)
+        torch.testing.assert_close(fake, simulate(denoiser, rows, scheduler, num_steps=length, start=start))
+        found.add(length)
+    assert found == {2, 3, 5}
+    for lengths, kind in (((4, 10), "posterior"), ((), "simulate")):
+        with pytest.raises(ValueError, match="`num_steps=.*give one number"):
+            method(kind, num_steps=lengths)
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)

@@ -63,7 +63,8 @@ class Adversarial(Method):
         generator: a trained denoiser.
         discriminator: any; None: heads on a frozen copy of the denoiser, which see noised images.
         rollout: where fakes come from: "one_step", "from_noise", "posterior", "simulate" or "few_step".
-        num_steps: of "posterior" and "simulate", the steps of their path; of "few_step", the student's calls.
+        num_steps: of "posterior" and "simulate", the steps of their path; of "few_step", the student's calls. Several
+            to draw one from for each batch, of "simulate" alone.
         scheduler: of "simulate", deterministic; the last of its steps carries gradient.
         discriminator_input: what the discriminator sees as real if the denoiser works on latents: "decoded" latents, as
             the fakes are, or the "pixels" of the data.
@@ -75,9 +76,9 @@ class Adversarial(Method):
         weighting: weight of the squared x0-error over log-SNR; None: equal weight on the network's own output.
 
     Raises:
-        ValueError: fakes from pure noise for a discriminator that compares an image with the one it was made from;
-            heads on a denoiser, or a step of a chain, where images are decoded; fakes of classes for a discriminator
-            that takes none; what `student_levels` refuses.
+        ValueError: several lengths, but for "simulate"; fakes from pure noise for a discriminator that compares an
+            image with the one it was made from; heads on a denoiser, or a step of a chain, where images are decoded;
+            fakes of classes for a discriminator that takes none; what `student_levels` refuses.
     """
 
     generator: Denoiser
@@ -89,7 +90,7 @@ class Adversarial(Method):
         discriminator: Discriminator | None = None,
         *,
         rollout: Literal["one_step", "from_noise", "posterior", "simulate", "few_step"] = "simulate",
-        num_steps: int = 4,
+        num_steps: int | tuple[int, ...] = 4,
         scheduler: str = "ddim",
         discriminator_input: Literal["decoded", "pixels"] = "decoded",
         adversarial_weight: float = 0.5,
@@ -102,6 +103,9 @@ class Adversarial(Method):
         check_choice(*ROLLOUTS, rollout=rollout)
         check_choice("decoded", "pixels", discriminator_input=discriminator_input)
         check_weights(adversarial_weight=adversarial_weight, diffusion_weight=diffusion_weight)
+        lengths = num_steps if isinstance(num_steps, tuple) else (num_steps,)
+        if len(lengths) != 1 and (rollout != "simulate" or not lengths):
+            raise ValueError(f"`num_steps={list(lengths)}`: only `rollout=simulate` draws from several; give one number")
         opponent = discriminator or DenoiserHeads(generator, width=32)
         check_told(opponent, generator.takes_labels)
         if opponent.needs_reference == "aligned" and rollout == "from_noise":
@@ -112,13 +116,13 @@ class Adversarial(Method):
         if generator.space is not None and (rollout == "posterior" or isinstance(opponent, DenoiserHeads)):
             raise ValueError("`rollout=posterior`, or no `discriminator`: a denoiser of latents shows decoded images")
         super().__init__(generator, opponent if adversarial_weight > 0 else None)
-        self.kind, self.num_steps = rollout, num_steps
+        self.kind, self.lengths = rollout, lengths
         if rollout == "simulate":
-            self.scheduler = deterministic_scheduler(generator, scheduler, num_steps, 1)
+            self.schedulers = [deterministic_scheduler(generator, scheduler, length, 1) for length in lengths]
         if rollout in ("few_step", "from_noise"):
-            student_levels(generator, num_steps if rollout == "few_step" else 1)  # are there any?
+            student_levels(generator, lengths[0] if rollout == "few_step" else 1)  # are there any?
         if rollout == "posterior":
-            self.levels = sampler_levels(generator.process, "ddim", num_steps, generator.prediction)
+            self.levels = sampler_levels(generator.process, "ddim", lengths[0], generator.prediction)
         self.discriminator_input: DiscriminatorInput = discriminator_input
         self.adversarial_weight, self.diffusion_weight = adversarial_weight, diffusion_weight
         self.objective = objective or Hinge()
@@ -144,15 +148,17 @@ class Adversarial(Method):
             step = posterior_step(denoiser, batch, self.levels)
             return step.x_s_real, step.x_s_fake, step.t, step.x_t
         if self.kind == "simulate":
-            path = draw_path(batch.draws, self.num_steps, 1, choose="last")
-            settings = dict(num_steps=self.num_steps, start=path.start, grad_steps=path.grad_steps)
-            x_0, x_t = simulate(denoiser, batch, self.scheduler, **settings), None  # type: ignore[arg-type]
-            t = denoiser.process.t_from_model_time(self.scheduler.timesteps.float())[path.start].expand(len(batch))
+            which = batch.draws.one_integer(len(self.lengths)) if len(self.lengths) > 1 else 0
+            length, scheduler = self.lengths[which], self.schedulers[which]
+            path = draw_path(batch.draws, length, 1, choose="last")
+            settings = dict(num_steps=length, start=path.start, grad_steps=path.grad_steps)
+            x_0, x_t = simulate(denoiser, batch, scheduler, **settings), None  # type: ignore[arg-type]
+            t = denoiser.process.t_from_model_time(scheduler.timesteps.float())[path.start].expand(len(batch))
         elif self.kind == "from_noise":
             made = from_noise(denoiser, batch, student_levels(denoiser, 1))
             x_0, t, x_t = made.x0, made.t, made.x_t
         elif self.kind == "few_step":
-            few = few_step(denoiser, batch, student_levels(denoiser, self.num_steps))
+            few = few_step(denoiser, batch, student_levels(denoiser, self.lengths[0]))
             x_0, t, x_t = few.prediction.x0, few.noised.t, few.noised.x_t
         else:
             one = one_step(denoiser, batch, self.times)
