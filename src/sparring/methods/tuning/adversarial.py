@@ -105,7 +105,7 @@ class Adversarial(Method):
         check_weights(adversarial_weight=adversarial_weight, diffusion_weight=diffusion_weight)
         lengths = num_steps if isinstance(num_steps, tuple) else (num_steps,)
         if len(lengths) != 1 and (rollout != "simulate" or not lengths):
-            raise ValueError(f"`num_steps={list(lengths)}`: only `simulate` draws from several; give one number")
+            raise ValueError(f"`num_steps={list(lengths)}`: give one number, or several for `rollout=simulate`")
         opponent = discriminator or DenoiserHeads(generator, width=32)
         check_told(opponent, generator.takes_labels)
         if opponent.needs_reference == "aligned" and rollout == "from_noise":
