@@ -30,6 +30,7 @@ from sparring.experiments.runner import Clock
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
 from sparring.experiments.study_runs import StudyRuns
 from sparring.generators import Denoiser
+from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
 from sparring.process import RectifiedFlow
 from sparring.recipes.with_systems import class_of
@@ -337,8 +338,8 @@ def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
                 named = [value for value in system.values() if str(value).startswith("ARMS/")]
                 assert all(value.removeprefix("ARMS/") in study.arms for value in named)
     if any(arm.control_of for arm in study.arms.values()):  # others are tables of arms side by side
-        for arm in study.arms:  # every arm that is no control has one
-            assert study.controls_of(arm) or arm == "baseline" or study.arms[arm].control_of
+        for name, arm in study.arms.items():  # every arm that is no control has one, but for points of a curve
+            assert study.controls_of(name) or name == "baseline" or arm.control_of or "at" in arm.average
 
 
 def test_the_arms_of_the_studies_are_trained_as_they_were_measured(tmp_path):
@@ -514,6 +515,46 @@ def test_an_arm_is_sampled_in_several_ways_and_guides_are_not_measured(tmp_path)
     assert not (place / "guide" / "results.json").exists()
     changes["arms"]["on"]["sampling"]["with"][0]["weight"] = 3.0
     assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
+
+
+def test_the_area_under_a_curve_is_that_of_the_distances_at_its_points(tmp_path):
+    changes = {
+        "seeds": [0, 1],
+        "samplers": {"ddim": [2]},
+        "arms": {
+            "baseline": {"recipe": "diffusion", "start": "scratch", "curve": [0.5, 0.25]},
+            "slow": {
+                "recipe": "diffusion",
+                "start": "scratch",
+                "steps": 2,
+                "curve": [0.5],
+                "flags": {"trainer.ema_snapshots": 4},
+            },
+            "slow, narrow": {"of": "slow", "average": {"std": 0.1}},
+        },
+    }
+    file, out = written(tmp_path, **changes), tmp_path / "runs"
+    assert main(["study", file, "--out", str(out), "--arms", "slow, narrow"]) == 0
+    table = StudyResults.read(out / "few.json").settings["tiny"].table("area")
+    assert [row[0] for row in table.rows] == ["baseline", "slow"]  # also those that an arm needs
+    assert main(["study", file, "--out", str(out)]) == 0
+    setting = StudyResults.read(out / "few.json").settings["tiny"]
+    names = ["baseline", "baseline at 0.5", "baseline at 0.25", "slow", "slow at 0.5", "slow, narrow"]
+    assert [row[0] for row in setting.table("distance").rows] == names
+    assert setting.verdicts == []
+    table = setting.table("area")
+    assert (table.columns, [row[0] for row in table.rows]) == (["arm", "ddim 2"], ["baseline", "slow"])
+    found = {arm: [distances(out / "tiny" / f"seed{seed}" / arm, "ddim", 2)[0] for seed in (0, 1)] for arm in names}
+    quarter, half, whole = (found[f"baseline{at}"] for at in (" at 0.25", " at 0.5", ""))
+    areas = [(0.25 * (a + b) / 2 + 0.5 * (b + c) / 2) / 0.75 for a, b, c in zip(quarter, half, whole, strict=True)]
+    assert table.rows[0][1] == text_of(areas)
+    assert table.rows[1][1] == text_of([(a + b) / 2 for a, b in zip(found["slow at 0.5"], found["slow"], strict=True)])
+    assert found["slow, narrow"] != found["slow"] != found["slow at 0.5"]
+    run = out / "tiny" / "seed0"
+    steps = summarise(run / "slow").step
+    kept = load_file(run / "slow" / "checkpoints" / f"{steps // 2:06d}" / "ema.safetensors")
+    sampled = load_denoiser(run / "slow at 0.5" / "average").net.state_dict()
+    assert all(torch.equal(sampled[name.removeprefix("net.")], tensor) for name, tensor in kept.items())
 
 
 def test_images_and_starts_of_runs_that_were_made_anew_are_refused(tmp_path, capsys):

@@ -9,6 +9,7 @@ from torch import nn
 
 from sparring.cli.main import main
 from sparring.generators.loading import load_denoiser
+from sparring.runs import RunFolder
 from sparring.training.power_ema import (
     STDS,
     PowerAverages,
@@ -153,11 +154,31 @@ def test_the_command_writes_a_folder_that_samples(tmp_path, capsys):
     assert main(["sample", str(out), "--n", "2", "--steps", "2", "--out", str(tmp_path / "x.png")]) == 0
 
 
+def test_the_average_of_an_earlier_checkpoint_is_that_of_a_run_that_was_stopped_there(tmp_path):
+    run, early = tmp_path / "run", tmp_path / "early"
+    flags = ["--trainer.checkpoint_every=2", "--trainer.keep_checkpoints=9", "--trainer.keep_best=true"]
+    assert main(["fit", "diffusion", "--on", "tiny", "--out", str(run), "--trainer.steps=6", *flags]) == 0
+    assert main(["ema", str(run), "--step", "4", "--out", str(early)]) == 0
+    net, kept = load_denoiser(early).net.state_dict(), load_file(run / "checkpoints" / "000004" / "ema.safetensors")
+    assert all(torch.equal(net[name.removeprefix("net.")], tensor) for name, tensor in kept.items())
+    assert any(not torch.equal(net[name], tensor) for name, tensor in load_denoiser(run).net.state_dict().items())
+    scores = {step: RunFolder(run).score(step) for step in (2, 4, 6)}
+    assert main(["ema", str(run), "--step", "best", "--out", str(tmp_path / "best")]) == 0
+    best = load_file(run / "checkpoints" / f"{min(scores, key=scores.get):06d}" / "ema.safetensors")
+    net = load_denoiser(tmp_path / "best").net.state_dict()
+    assert all(torch.equal(net[name.removeprefix("net.")], tensor) for name, tensor in best.items())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--std", "0.5"], "`std=0.5` must lie above 0"),
         (["--std", "0.1"], "holds no snapshots of averages: train with --trainer.ema_snapshots"),
+        (["--step", "7"], "has no checkpoint of step 7; it has [1]"),
+        (["--step", "best"], "has a score: train with --trainer.keep_best true"),
+        (["--step", "last"], "'last' must be the number of a step, or best"),
+        (["--step", "1", "--std", "0.1"], "not allowed with argument --step"),
+        ([], "one of the arguments --std --step is required"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, tmp_path, capsys):

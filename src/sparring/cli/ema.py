@@ -1,21 +1,26 @@
-"""Average the weights of a run anew, over another part of it, without training again.
+"""Average the weights of a run anew, or take the average of an earlier checkpoint, without training again.
 
 examples:
   sparring fit diffusion --on digits --trainer.ema_snapshots 32 --out runs/base
   sparring ema runs/base --std 0.1 --out short
   sparring evaluate short --reference digits
+  sparring fit diffusion --on digits --trainer.keep_best true --trainer.checkpoint_every 200 --out runs/kept
+  sparring ema runs/kept --step best --out best
 """
 
 import argparse
-from pathlib import Path
 
 from sparring.cli.terminal import path, quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=path, metavar="RUN", help="run with snapshots of its averages")
-    parser.add_argument(
-        "--std", type=float, required=True, help="width of the average, as a share of the run: 0.01 to 0.28"
+    parser.add_argument("run", type=path, metavar="RUN", help="run with snapshots of its averages, or checkpoints")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--std", type=float, help="width of a new average, as a share of the run: 0.01 to 0.28; needs snapshots"
+    )
+    which.add_argument(
+        "--step", type=checkpoint, help="checkpoint whose average is written, or best: that of the lowest error"
     )
     parser.add_argument("--out", type=path, required=True, help="the new folder, to sample and evaluate")
     parser.add_argument("--allow", nargs="+", default=[], help="further packages whose classes the run may name")
@@ -23,19 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     quiet()
-    from sparring.recipes import recipe
-    from sparring.training.power_ema import reconstruct
-    from sparring.training.state import copy_into, load_frozen
+    from sparring.recipes.average import write_average
 
-    run, out = Path(options.run), Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"`out={out}` is there already: give another folder")
-    tensors = reconstruct(run / "ema", options.std)
-    trainer = recipe.rebuild(run, [], options.allow)
-    load_frozen(trainer.method, trainer.folder.load_frozen())
-    own = trainer.ema.module.state_dict()
-    copy_into({name: tensor for name, tensor in own.items() if name in tensors}, tensors)
-    if not trainer.ema.module.save(out, trainer.method.sampler):
-        raise ValueError(f"the network of {run} cannot be made again from its class and arguments")
-    print(f"{out}: {run} averaged with a width of {options.std:g} of the run")
+    write_average(options.run, options.out, std=options.std, step=options.step, allow=options.allow)
+    how = f"with a width of {options.std:g} of the run" if options.step is None else f"as at checkpoint {options.step}"
+    print(f"{options.out}: the average of {options.run}, {how}")
     return 0
+
+
+def checkpoint(text: str) -> int | str:
+    """A step, or "best"."""
+    if text != "best" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} must be the number of a step, or best")
+    return text if text == "best" else int(text)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=path, metavar="FOLDER", help="folder that DATA stands for in the study")
     parser.add_argument("--seeds", type=int, nargs="+", help="these instead of those of the study")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="the baseline and these arms only")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="these arms only, and those that they need")
     parser.add_argument("--print", action="store_true", help="train and measure nothing, print what is there")
     parser.add_argument(
         "--write",
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     for name in options.arms or ():
         if name not in study.arms:
             raise ValueError(f"`arms={name}`: the study {study.name} has {'; '.join(study.arms)}")
-    arms = [name for name in study.arms if options.arms is None or name in (BASELINE, *options.arms)]
+    arms = study.with_needed([BASELINE, *(study.arms if options.arms is None else options.arms)])
     if options.write is not None and options.arms is not None:
         raise ValueError("`--write` needs every arm of the study: leave out --arms")
     if options.write is not None and not options.write.is_dir():

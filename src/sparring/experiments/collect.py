@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from scipy.integrate import trapezoid
+
 from sparring.evaluation import Arm, Comparison, Verdict, verdicts
 from sparring.evaluation.comparison import Metric
 from sparring.experiments.results import SettingResults, StudyResults, Table
@@ -80,8 +82,11 @@ def results_of(study_runs: StudyRuns, spaces: dict[str, list[RunSummary]]) -> Se
     """Tables and verdicts of one setting."""
     comparisons = {name: Comparison.of(runs) for name, runs in spaces.items()}
     first = next(iter(comparisons.values()))
-    tables = [distances(comparison, study_runs.study.split) for comparison in comparisons.values()]
-    tables += [shares(first, study_runs.study.split), *further(first, study_runs.study.split), *of_methods(first)]
+    split = study_runs.study.split
+    tables = [distances(comparison, split) for comparison in comparisons.values()]
+    if curves := {name: arm.curve for name, arm in study_runs.study.arms.items() if arm.curve}:
+        tables += [area for comparison in comparisons.values() for area in areas(comparison, curves, split)]
+    tables += [shares(first, split), *further(first, split), *of_methods(first)]
     controls = {arm.name: study_runs.study.controls_of(arm.name) for arm in first.arms}
     for control in dict.fromkeys(name for names in controls.values() for name in names):
         judged = [name for name, names in controls.items() if control in names]
@@ -113,6 +118,33 @@ def distances(comparison: Comparison, split: str) -> Table:
         rows.append([arm.name, f"{arm.spent('seconds'):.0f}", f"{nfe:.0f}", *cells])
     columns = ["arm", "s", "training NFE", *map(str, every)]
     return Table(kind="distance", columns=columns, rows=rows, **measured(comparison, split))
+
+
+def areas(comparison: Comparison, curves: dict[str, list[float]], split: str) -> list[Table]:
+    """Mean distance over a training, from the first point of an arm's curve to its end: the area under that curve.
+
+    By the trapezoid rule, over the width; mean and standard deviation over seeds. No table without curves.
+
+    Args:
+        comparison: of the arms.
+        curves: shares of the steps after which an arm was measured.
+        split: of the real images.
+    """
+    every, by_name = comparison.settings(), {arm.name: arm for arm in comparison.arms}
+    rows = []
+    for name, points in curves.items():
+        names = {share: f"{name} at {share:g}" for share in sorted(points)} | {1.0: name}
+        if all(one in by_name for one in names.values()):
+            cells = []
+            for setting in every:
+                found = {share: by_name[one].results(setting) for share, one in names.items()}
+                seeds = [seed for seed in found[1.0] if all(seed in results for results in found.values())]
+                curve = [[found[share][seed].frechet for share in names] for seed in seeds]
+                width = 1.0 - min(names)
+                cells.append(text_of([float(trapezoid(heights, list(names))) / width for heights in curve]))
+            rows.append([name, *cells])
+    columns = ["arm", *map(str, every)]
+    return [Table(kind="area", columns=columns, rows=rows, **measured(comparison, split))] if rows else []
 
 
 def shares(comparison: Comparison, split: str) -> Table:

@@ -48,11 +48,10 @@ class Measuring:
         Returns:
             How many measurements were made; those that are there are kept.
         """
-        run, chosen = self.runs.folder(setting, seed, arm), self.runs.study.arms[arm]
+        run = self.runs.folder(setting, seed, arm)
         if self.runs.makes_no_images(setting, arm):
             return 0
-        trained = self.runs.study.settings[setting].of or setting
-        source, real, made = self.runs.folder(trained, seed, chosen.of or arm), self.real(setting), 0
+        real, made = self.real(setting), 0
         sampler: Sampler | None = None
         settings: dict[str, Any] = {}
         for scheduler, nfe in [(name, n) for name, calls in self.runs.study.samplers_of(arm).items() for n in calls]:
@@ -63,7 +62,7 @@ class Measuring:
             settings = settings or self.runs.sampling(setting, seed, arm)
             file = run / "images" / f"{scheduler}-{nfe}-n{self.runs.study.n}.npy"
             if not file.is_file():
-                sampler = sampler or Sampler(source, allow=self.runs.allow)
+                sampler = sampler or Sampler(self.runs.source(setting, seed, arm), allow=self.runs.allow)
                 how = self.runs.drawn_from(setting, seed, arm)
                 self.draw(sampler, scheduler, nfe, settings, real.reference, file, how)
             images = in_range(torch.from_numpy(np.load(file)))

@@ -17,6 +17,7 @@ CROSS = " × "
 """Between the two parts of an arm's name: the arms "hinge × R1" and "hinge × none" make one row of a crossed table."""
 
 IN_WORDS = {
+    "area": "mean distance over the training from the first point of the curve on (area under it)",
     "shares": "precision/recall, mean over seeds",
     "accuracy": "share of samples of the class that was asked for, by the classifier of the features",
     "calls": "passes through a network for an image, guidance included; backwards counts two",
@@ -38,11 +39,12 @@ class Table:
     """A table of one setting, every cell as it is printed: "1.03±0.12" is a mean and a standard deviation over seeds.
 
     Attributes:
-        kind: "distance" and "ratio" (of a distance to that of a control) in the field's usual metric, "shares" for
-            precision/recall, "accuracy" for the share of samples of the class that was asked for, "calls" for passes
-            through a network, "rare" for the share of rare samples, "nearness" to training images; of points in the
-            plane also "modes" and "good" for the modes covered and the share of good points; "psnr" of images that are
-            made from a source; "measures" for what methods and samplers measure of what they are for.
+        kind: "distance", "area" (its mean over a training) and "ratio" (to that of a control) in the field's usual
+            metric, "shares" for precision/recall, "accuracy" for the share of samples of the class that was asked for,
+            "calls" for passes through a network, "rare" for the share of rare samples, "nearness" to training images;
+            of points in the plane also "modes" and "good" for the modes covered and the share of good points; "psnr"
+            of images that are made from a source; "measures" for what methods and samplers measure of what they are
+            for.
         columns: headings, the first that of the arms.
         rows: cells in the order of the columns.
         features: what the distance was measured in; a table of ratios has a column for it.
@@ -118,7 +120,7 @@ class Table:
     def best(self) -> set[tuple[int, int]]:
         """Row and column of the smallest distance, or of the highest of what should be high, at each sampler."""
         found = set()
-        best = {"distance": min, "accuracy": max, "modes": max, "good": max, "psnr": max}.get(self.kind)
+        best = {"distance": min, "area": min, "accuracy": max, "modes": max, "good": max, "psnr": max}.get(self.kind)
         for column, heading in enumerate(self.columns):
             known = {row: value for row, cells in enumerate(self.rows) if (value := mean_of(cells[column])) is not None}
             if best is not None and SAMPLED.fullmatch(heading) and len(known) > 1:
@@ -281,9 +283,9 @@ def filled(page: str, data: Path) -> str:
     """A Markdown page with every marked place filled from the results files of a folder.
 
     A place begins with `<!-- table: STUDY KIND -->` and ends with `<!-- end -->`. STUDY is the stem of a results file,
-    KIND is distance, ratio, shares, accuracy, calls, rare, nearness, modes, good, psnr, measures or verdicts. Further
-    words: `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a shell),
-    `crossed=yes`, and `caption=no`.
+    KIND is distance, area, ratio, shares, accuracy, calls, rare, nearness, modes, good, psnr, measures or verdicts.
+    Further words: `setting=NAME`, `control=ARM`, `features=A|B`, `arms=A|B`, `columns=ddim 5|dpm 5` (quoted as in a
+    shell), `crossed=yes`, and `caption=no`.
 
     Raises:
         ValueError: a file, a table, an arm or a column that is not there.

@@ -80,6 +80,10 @@ class ArmOfStudy(Section):
         sampling: how the arm is sampled, beside scheduler and network calls: `guidance`, `guidance_interval`, and
             `with`, a list of systems as `sparring sample --with` takes them, {name: NAME, SETTING: VALUE}. In their
             text, ARMS/NAME stands for the run of another arm with the same seed.
+        average: of an arm with `of`, which weights of that run are sampled: {at: 0.5}, its average after half of its
+            steps, or {std: 0.1}, one of this width (`trainer.ema_snapshots`).
+        curve: shares of its steps after which it is measured as well, such as [0.25, 0.5]; for each there is a further
+            arm, "NAME at 0.25".
         flags: settings of `sparring fit` by which it differs. In text, DATA stands for the folder of `--data` and
             BASELINE for the run of the baseline.
         steps: its updates, in units of those that the recipe has on the setting.
@@ -93,6 +97,8 @@ class ArmOfStudy(Section):
     recipe: str = ""
     of: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, float] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
     flags: Flags = field(default_factory=dict)
     steps: float = 1.0
     start: str = "baseline"
@@ -110,6 +116,13 @@ class ArmOfStudy(Section):
         systems = self.sampling.get("with", [])
         if not isinstance(systems, list) or not all(isinstance(one, dict) and "name" in one for one in systems):
             raise ValueError(f"`sampling.with` must be a list such as [{{name: autoguidance}}], and is {systems!r}")
+        if self.average and (self.of is None or not isinstance(self.average, dict) or len(self.average) != 1):
+            raise ValueError(f"`average` needs `of`, and must be {{at: SHARE}} or {{std: WIDTH}}: {self.average!r}")
+        if self.average.keys() - {"at", "std"}:
+            raise ValueError(f"`average` must be {{at: SHARE}} or {{std: WIDTH}}, and is {self.average!r}")
+        points = [*self.curve, self.average.get("at", 0.5)] if isinstance(self.curve, list) else [0]
+        if not all(isinstance(share, float) and 0 < share < 1 for share in points) or (self.curve and self.of):
+            raise ValueError(f"`curve` and `average.at` must be shares of the steps, such as 0.25: {points}")
         if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or self.steps <= 0:
             raise ValueError(f"`steps={self.steps}` must be a factor above 0")
         if self.data not in ("setting", "baseline"):
@@ -234,6 +247,7 @@ class Study(Section):
             object.__setattr__(self, "arms", {BASELINE: ArmOfStudy(recipe="diffusion", start="scratch")} | self.arms)
         if self.arms[BASELINE].start != "scratch":
             raise ValueError("arms.baseline: `start` must be scratch")
+        object.__setattr__(self, "arms", with_curves(self.arms))
         before: list[str] = []
         for name, place in self.settings.items():
             if place.of is not None and (place.of not in before or self.settings[place.of].of is not None):
@@ -259,6 +273,14 @@ class Study(Section):
         if self.split not in ("validation", "holdout"):
             raise ValueError(f"`split={self.split}` must be validation or holdout")
 
+    def with_needed(self, chosen: Sequence[str]) -> list[str]:
+        """These arms in the order of the tables, those that they start from or sample, and points of their curves."""
+        needed: set[str | None] = set(chosen)
+        for name in reversed(self.arms):
+            if name in needed:
+                needed |= {self.arms[name].start, self.arms[name].of}
+        return [name for name, arm in self.arms.items() if name in needed or ("at" in arm.average and arm.of in needed)]
+
     def files(self) -> list[str]:
         """What the study needs in the folder that DATA stands for."""
         texts = [text for setting in self.settings.values() for text in setting.texts()]
@@ -274,12 +296,27 @@ class Study(Section):
         return self.settings[setting].features or self.features
 
     def controls_of(self, arm: str) -> list[str]:
-        """The arms that are a control of this one."""
+        """The arms that are a control of this one; a point of a curve has none."""
+        if "at" in self.arms[arm].average:
+            return []
         return [
             name
             for name, other in self.arms.items()
             if name != arm and (arm in other.control_of or (other.control_of == "all" and arm != BASELINE))
         ]
+
+
+def with_curves(arms: dict[str, ArmOfStudy]) -> dict[str, ArmOfStudy]:
+    """The arms, each followed by the points of its curve."""
+    every = {}
+    for name, arm in arms.items():
+        points = {f"{name} at {share:g}": share for share in arm.curve}
+        if taken := [point for point in points if point in arms]:
+            raise ValueError(f"arms.{name}: `curve` makes an arm {taken[0]!r}, and there is one: call it otherwise")
+        every[name] = arm
+        for point, share in points.items():
+            every[point] = ArmOfStudy(of=name, average={"at": share}, sampling=arm.sampling, samplers=arm.samplers)
+    return every
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cache
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from sparring.experiments.study import BASELINE, Study, as_flags, replaced
 from sparring.methods.method import Method
 from sparring.recipes import recipe
+from sparring.recipes.average import write_average
 from sparring.recipes.compose import compose
 from sparring.recipes.with_systems import class_of, made
 from sparring.runs import is_run
@@ -120,6 +122,9 @@ class StudyRuns:
         own = (place.tune if tuned else place.scratch) | chosen.flags
         steps = round(own.pop("trainer.steps", content["trainer"]["steps"]) * chosen.steps)
         fixed = {"trainer.tracker": None, "trainer.steps": steps, "trainer.seed": seed}
+        if chosen.curve:
+            every = gcd(steps, *(round(share * steps) for share in chosen.curve))
+            fixed |= {"trainer.checkpoint_every": every, "trainer.keep_checkpoints": steps // every}
         flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
         init = str(self.folder(setting, seed, chosen.start).absolute()) if tuned else None
         return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
@@ -128,7 +133,12 @@ class StudyRuns:
         """All settings of an arm with seed 0."""
         if (chosen := self.study.arms[arm]).of is not None:
             words = [one["name"] for one in chosen.sampling.get("with", [])] or ["sampled"]
-            return {"of": chosen.of, "sampling": chosen.sampling, "method": {"class_path": "+".join(words)}, **NOTHING}
+            return {
+                "of": chosen.of,
+                "sampling": self.sampled_as(arm),
+                "method": {"class_path": "+".join(words)},
+                **NOTHING,
+            }
         if (of := self.study.settings[setting].of) is not None:
             return self.config(of, arm) | {"of": arm, "sampling": chosen.sampling, **NOTHING}
         if (setting, arm) not in self._configs:
@@ -182,13 +192,31 @@ class StudyRuns:
 
     # -- sampling ------------------------------------------------------------------------------------------------------
 
+    def sampled_as(self, arm: str) -> dict[str, Any]:
+        """How an arm is sampled, and which average of its run."""
+        chosen = self.study.arms[arm]
+        return chosen.sampling | ({"average": chosen.average} if chosen.average else {})
+
+    def source(self, setting: str, seed: int, arm: str) -> Path:
+        """The folder that an arm samples: a run, or one of its averages, which is made when it is not there."""
+        chosen, trained = self.study.arms[arm], self.study.settings[setting].of or setting
+        run = self.folder(trained, seed, chosen.of or arm)
+        if not chosen.average:
+            return run
+        out = self.folder(setting, seed, arm) / "average"
+        if not out.is_dir():
+            share = chosen.average.get("at")
+            step = None if share is None else round(share * self.steps(trained, chosen.of or arm))
+            write_average(run, out, std=chosen.average.get("std"), step=step, allow=self.allow)
+        return out
+
     def drawn_from(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
         """How an arm is sampled, and the weights of each run that takes part in it."""
         chosen, trained = self.study.arms[arm], self.study.settings[setting].of or setting
         systems = str(chosen.sampling.get("with", ""))
         names = [chosen.of or arm, *(name for name in self.study.arms if f"ARMS/{name}'" in systems)]
         return {
-            "sampling": chosen.sampling,
+            "sampling": self.sampled_as(arm),
             "weights": {name: weights_of(self.folder(trained, seed, name)) for name in names},
         }
 
