@@ -13,8 +13,6 @@ from sparring.runs.checkpoint import steps_in
 from sparring.training.power_ema import reconstruct
 from sparring.training.state import copy_into, load_frozen
 
-BEST = "best"
-
 
 def write_average(
     run: Path,
@@ -54,7 +52,7 @@ def average_at(run: RunFolder, step: int | Literal["best"] | None) -> dict[str, 
     Raises:
         ValueError: there is no such checkpoint.
     """
-    checkpoint = run.load_checkpoint(best_step(run) if step == BEST else step)
+    checkpoint = run.load_checkpoint(best_step(run) if step == "best" else step)
     if checkpoint is None:
         raise ValueError(f"{run.path} has no checkpoint yet")
     return checkpoint[0]["ema"]
@@ -68,5 +66,5 @@ def best_step(run: RunFolder) -> int:
     """
     scores = {step: run.score(step) for step in steps_in(run.checkpoints)}
     if not scores or min(scores.values()) == inf:
-        raise ValueError(f"`step={BEST}`: no checkpoint of {run.path} has a score: train with --trainer.keep_best true")
+        raise ValueError(f"`step=best`: no checkpoint of {run.path} has a score: train with --trainer.keep_best true")
     return min(scores, key=scores.__getitem__)
