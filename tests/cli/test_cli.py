@@ -151,6 +151,19 @@ def test_resume_goes_on_to_the_new_end(workplace, capsys):
     assert row["step"] == 5
 
 
+def test_a_student_is_sampled_and_measured_in_the_calls_that_it_is_trained_for(workplace, tmp_path, capsys):
+    student, base = str(tmp_path / "student"), str(workplace / "run")
+    flags = ["--trainer.steps", "1", "--method.num_steps", "2"]
+    assert main(["fit", "add", "--on", "tiny", "--init", base, "--out", student, *flags]) == 0
+    for run, expected in ((student, ("lcm", 2)), (base, ("ddim", 10))):
+        capsys.readouterr()
+        assert main(["evaluate", run, "--n", "10", "--features", "pixels", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert (result["scheduler"], result["nfe"]) == expected
+        assert main(["sample", run, "--n", "2", "--out", str(tmp_path / "x.png")]) == 0
+        assert f"{expected[1]} network calls" in capsys.readouterr().out
+
+
 def test_evaluate_and_compare_print_what_scripts_rely_on(workplace, capsys):
     run = str(workplace / "run")
     assert main(["evaluate", run, "--n", "20", "--steps", "2", "--json"]) == 0

@@ -117,7 +117,10 @@ def test_the_stream_fits_the_digits():
     [
         ({"order": 0}, "at least one image"),
         ({"batch_size": 0}, "`batch_size=0` must be at least 1"),
-        ({"batch_size": 10, "world": 2, "accumulation": 2}, "must be a multiple of 4 .2 processes x 2 micro-batches."),
+        (
+            {"batch_size": 10, "world": 2, "accumulation": 2},
+            "multiple of 4 .processes 2 x accumulation 2.: take",
+        ),
         ({"rank": 1}, "`rank=1` must lie in 0..0"),
         ({"start": -1}, "`start=-1` must not be negative"),
         ({"world": 0}, "`world=0`"),

@@ -154,7 +154,7 @@ def measure(
         print(f"warning: {source} cannot be written: give --out FOLDER to keep the results", file=sys.stderr)
     place.mkdir(parents=True, exist_ok=True)
     results = []
-    combinations = sweep_of(options, sampler.generator, options.seeds, options.settings["using"])
+    combinations = sweep_of(source, options, sampler.generator, options.seeds, options.settings["using"])
     progress.total += len(combinations) if options.sweep else 0  # else they are counted
     for scheduler, steps, guidance, seed in combinations:
         words = f", guidance {guidance:g}" if guidance != 1 else ""

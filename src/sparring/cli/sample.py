@@ -158,7 +158,7 @@ def grid(
     animated = options.out.suffix.lower() == ".gif"
     if animated:
         settings |= {"batch_size": options.n, "watch": lambda state: states.append(state.cpu())}
-    ((scheduler, steps, guidance, _),) = sweep_of(options, sampler.generator, [0], settings["using"])
+    ((scheduler, steps, guidance, _),) = sweep_of(options.source, options, sampler.generator, [0], settings["using"])
     with Progress(1) as progress:
         settings["progress"] = progress.show
         stream = sampler.stream(options.n, steps, scheduler=scheduler, guidance=guidance, **settings)
@@ -199,7 +199,7 @@ def sheet(
     cells: dict[tuple[str, str], Any] = {}
     real = real_points(Path(options.source), options.n, options.allow) if sampler.shape == POINTS else None
     described = []
-    samplers = sweep_of(options, sampler.generator, [0], settings["using"])
+    samplers = sweep_of(options.source, options, sampler.generator, [0], settings["using"])
     with Progress(len(samplers)) as progress:
         settings["progress"] = progress.show
         for scheduler, steps, guidance, _ in samplers:

@@ -23,7 +23,7 @@ SWEEP: dict[str, list[Any]] = {
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Options of the sampler."""
     parser.add_argument("--n", type=int, help="number of images")
-    parser.add_argument("--steps", type=int, nargs="+", help="sampler steps (default: 10)")
+    parser.add_argument("--steps", type=int, nargs="+", help="sampler steps (default: those of the run's method, 10)")
     parser.add_argument(
         "--scheduler", nargs="+", help="ddim, dpm, unipc, euler, heun, churn, ddpm, lcm (default: the pipeline's own)"
     )
@@ -68,7 +68,7 @@ def check_sampling(options: argparse.Namespace) -> None:
 
     groups(options.rest)
     options.given = {name for name in SWEEP if getattr(options, name) is not None}
-    for name, plain in (("steps", 10), ("scheduler", None), ("guidance", 1.0)):
+    for name, plain in (("steps", None), ("scheduler", None), ("guidance", 1.0)):
         if name not in options.given:
             setattr(options, name, SWEEP[name] if options.sweep else [plain])
     if options.guidance_interval is not None and set(options.guidance) == {1.0}:
@@ -81,7 +81,11 @@ def check_sampling(options: argparse.Namespace) -> None:
 
 
 def sweep_of(
-    options: argparse.Namespace, generator: "Generator", seeds: list[Any], using: "Sequence[Intervention]"
+    source: "str | Path",
+    options: argparse.Namespace,
+    generator: "Generator",
+    seeds: list[Any],
+    using: "Sequence[Intervention]",
 ) -> list[tuple[str | None, int, float, Any]]:
     """All combinations of scheduler, steps, guidance and seed that were asked for.
 
@@ -99,7 +103,8 @@ def sweep_of(
         guidance = [1.0]
     found: list[tuple[str | None, int, float, Any]] = []
     refused: dict[str, ValueError] = {}
-    for scheduler, steps, weight, seed in product(schedulers, options.steps, guidance, seeds):
+    every = [steps or sample_steps(source) for steps in options.steps]
+    for scheduler, steps, weight, seed in product(schedulers, every, guidance, seeds):
         try:
             sampling = Sampling(n=1, steps=steps, scheduler=scheduler, guidance=weight, using=using)
             generator.check_sampling(sampling)
@@ -111,11 +116,19 @@ def sweep_of(
         found.append((scheduler, steps, weight, seed))
     if not found:
         raise ValueError(f"`--sweep`: there is nothing to sweep: {next(reversed(refused.values()))}")
-    for name, wanted, left in (("scheduler", schedulers, 0), ("steps", options.steps, 1)):
+    for name, wanted, left in (("scheduler", schedulers, 0), ("steps", every, 1)):
         for lost in [value for value in wanted if value not in {one[left] for one in found}]:
             if name in options.given:
                 raise refused[f"{name} {lost}"]
     return found
+
+
+def sample_steps(source: "str | Path") -> int:
+    """Sampler steps that the method of a run is trained for; 10 of what is no run."""
+    from sparring.runs import RunFolder, is_run
+
+    made_with = RunFolder(source).read_config().get("made_with") if is_run(source) else None
+    return (made_with or {}).get("sample_steps", 10)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

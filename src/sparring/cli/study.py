@@ -67,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
     runs = StudyRuns(study, options.out, options.data, options.allow)
     words = ["sparring", "study", options.study, *(["--data", "DATA"] if options.data else [])]
+    words += [word for name in options.allow for word in ("--allow", name)]
     command = shlex.join([*words, *(["--seeds", *map(str, seeds)] if seeds != study.seeds else [])])
     if not options.print:
         try:

@@ -176,7 +176,7 @@ class BatchStream:
         if batch_size % (world * accumulation):
             raise ValueError(
                 f"`batch_size={batch_size}` must be a multiple of {world * accumulation} "
-                f"({world} processes x {accumulation} micro-batches)"
+                f"(processes {world} x accumulation {accumulation}): take another, or other --trainer.accumulation"
             )
         if not (0 <= rank < world and start >= 0):
             raise ValueError(f"`rank={rank}` must lie in 0..{world - 1}, and `start={start}` must not be negative")

@@ -89,8 +89,8 @@ class RealImages:
             held_out, trained = known.alike(held_out), known.alike(trained)
         if held_out.image_shape != trained.image_shape:
             raise ValueError(
-                f"the reference holds images of {held_out.image_shape}, and those trained on are "
-                f"{trained.image_shape}: give --train images like those of the reference"
+                f"the reference holds images of {held_out.image_shape}, those trained on are {trained.image_shape}: "
+                f"give --size {trained.image_shape[-1]}, or --train images like those of the reference"
             )
         return cls(held_out, None if trained is held_out else trained)
 

@@ -12,6 +12,7 @@ from scipy.integrate import trapezoid
 from sparring.evaluation import Arm, Comparison, Verdict, verdicts
 from sparring.evaluation.comparison import Metric
 from sparring.experiments.results import SettingResults, StudyResults, Table
+from sparring.experiments.study import BASELINE
 from sparring.experiments.study_runs import StudyRuns
 from sparring.runs import RunSummary, is_run, summarise
 from sparring.runs.folder import provenance
@@ -103,9 +104,11 @@ def results_of(study_runs: StudyRuns, spaces: dict[str, list[RunSummary]]) -> Se
 
 
 def verdicts_on(runs: Sequence[RunSummary], arm: str, controls: Sequence[str]) -> list[Verdict]:
-    """The verdicts on an arm against its own controls, of which those count that were trained plainly."""
-    alone = [run for run in runs if run.arm == arm or (run.arm in controls and run.plain)]
-    return verdicts(Comparison.of(alone), of=arm)
+    """The verdicts on an arm against its own controls: those that were trained plainly, or else the baseline."""
+    mine = [run for run in runs if run.arm == arm]
+    against = [run for run in runs if run.arm in controls]
+    chosen = [run for run in against if run.plain] or [run for run in against if run.arm == BASELINE]
+    return verdicts(Comparison.of([*chosen, *mine]), of=arm)
 
 
 def distances(comparison: Comparison, split: str) -> Table:

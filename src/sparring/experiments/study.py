@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 import yaml
 
 BASELINE = "baseline"
+ONE_CALL = "one call"
+"""The sampler of generators that have none."""
 Flags = dict[str, Any]
 """Settings of `sparring fit` by name, such as {"trainer.steps": 500}."""
 Samplers = dict[str, list[int]]
@@ -243,6 +245,11 @@ class Study(Section):
                 raise ValueError(f"`{part}` must be a mapping of names")
             read = {str(name): kind.read(f"{part}.{name}", {} if one is None else one) for name, one in value.items()}
             object.__setattr__(self, part, read)
+        if BASELINE not in self.arms and ONE_CALL in self.samplers:
+            raise ValueError(
+                f"`samplers` has {ONE_CALL!r}, and the baseline would be plain diffusion, which has none such: add an "
+                "arm, `baseline: {recipe: gan, start: scratch, control_of: all}`"
+            )
         if BASELINE not in self.arms:
             object.__setattr__(self, "arms", {BASELINE: ArmOfStudy(recipe="diffusion", start="scratch")} | self.arms)
         if self.arms[BASELINE].start != "scratch":

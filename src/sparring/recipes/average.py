@@ -44,6 +44,7 @@ def write_average(
     copy_into({name: tensor for name, tensor in own.items() if name in tensors}, tensors)
     if not trainer.ema.module.save(out, trainer.method.sampler):
         raise ValueError(f"the network of {run} cannot be made again from its class and arguments")
+    RunFolder(out).save_lora(trainer.ema.module.adapters())
 
 
 def average_at(run: RunFolder, step: int | Literal["best"] | None) -> dict[str, Tensor]:

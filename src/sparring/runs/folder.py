@@ -68,9 +68,11 @@ class RunFolder:
                 raise ValueError(f"`out={self.path}` is a file: give another folder")
             held = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
             if held and (CONFIG in held or STARTING not in held):
+                what = "other files" if CONFIG not in held else "a run"
+                if CONFIG in held and not steps_in(self.checkpoints):
+                    what += " that has no checkpoint yet (remove it if it failed at once)"
                 raise ValueError(
-                    f"`out={self.path}` already holds {'a run' if CONFIG in held else 'other files'}: "
-                    "give another folder, or --resume to go on with a run"
+                    f"`out={self.path}` already holds {what}: give another folder, or --resume to go on with a run"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock()

@@ -311,6 +311,7 @@ class Trainer:
         self.draw()
         if self.main:
             hardware: dict[str, Any] = dict(processes=self.world, device=device_name(self.device))
+            hardware |= dict(sample_steps=self.method.sample_steps)
             if self.data.class_names is not None:
                 hardware["class_names"] = list(self.data.class_names)
             if self.method.generator.ancestors:
@@ -350,7 +351,8 @@ class Trainer:
         if self.main:
             self.folder.forget_after(self.step)
             self.powers.forget_after(self.step)
-            changed = config | self.config
+            before |= {"sample_steps": self.method.sample_steps}
+            changed = config | self.config | {"made_with": before}
             shipped, goes_on = self.ema.module, loaded is not None and self.step < self.steps
             if goes_on and isinstance(shipped, DenoisingNetwork) and not is_cut(shipped):
                 known = dict.fromkeys([fingerprint(shipped), *before.get("ancestors", [])])

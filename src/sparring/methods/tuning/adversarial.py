@@ -1,4 +1,4 @@
-"""Adversarial tuning: the parts of SADM (arXiv 2402.17563), ADT, DDGAN, D2O and ADD, chosen apart (ours).
+"""Adversarial tuning: any rollout against any discriminator (ours; parts of SADM, arXiv 2402.17563, and others).
 
 Status: proven at four calls, on digits over the best sampler and on Fashion-MNIST over DDIM, with the simulated sampler
 and frozen features (docs/results/pairs.md).
