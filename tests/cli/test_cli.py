@@ -41,6 +41,20 @@ TINY = {
 }
 
 
+OPPONENT_NET = "--method.discriminator.backbone"
+OPPONENT = [
+    "--method.discriminator=sparring.discriminators.ProjectedDiscriminator",
+    f"{OPPONENT_NET}=sparring.backbones.SmallConvNet",
+    f"{OPPONENT_NET}.in_channels=1",
+    f"{OPPONENT_NET}.num_classes=10",
+    f"{OPPONENT_NET}.pretrain=none",
+]
+
+
+def classes(n):
+    return [f"--method.discriminator.num_classes={n}"]
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
     """A folder with a tiny recipe and a run of it, made by the command line."""
@@ -152,7 +166,7 @@ def test_resume_goes_on_to_the_new_end(workplace, capsys):
 
 
 def test_a_student_is_sampled_and_measured_in_the_calls_that_it_is_trained_for(workplace, tmp_path, capsys):
-    student, base = str(tmp_path / "student"), str(workplace / "run")
+    student, base = str(tmp_path / "student"), shutil.copytree(workplace / "run", tmp_path / "base").as_posix()
     flags = ["--trainer.steps", "1", "--method.num_steps", "2"]
     assert main(["fit", "add", "--on", "tiny", "--init", base, "--out", student, *flags]) == 0
     for run, expected in ((student, ("lcm", 2)), (base, ("ddim", 10))):
@@ -252,6 +266,23 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
             ["fit", "adt", "--on", "digits", "--init", "{run}", "--out", "{new}", "--method.num_grad_steps=9"],
             ["error: `num_grad_steps=9` must lie between 1 and `num_steps=5`"],
         ),
+        (
+            ["fit", "d2o", "--on", "digits", "--init", "{run}", "--out", "{new}", *classes(10)],
+            ["the generator takes no classes and ProjectedDiscriminator does"],
+        ),
+        (
+            ["fit", "meanflow", "--on", "digits-classes", "--out", "{new}", *OPPONENT, *classes(3)],
+            ["`num_classes=3` of ProjectedDiscriminator: the images have 10 classes"],
+        ),
+        (
+            ["fit", "meanflow", "--on", "digits-classes", "--out", "{new}", *OPPONENT],
+            ["the generator is class-conditional and ProjectedDiscriminator takes no classes"],
+        ),
+        (
+            ["fit", "meanflow", "--on", "tiny", "--out", "{new}", *OPPONENT, f"{OPPONENT_NET}.in_channels=3"],
+            ["`in_channels=3` of SmallConvNet, but the images have 1"],  # only the first step shows it
+        ),
+        (["evaluate", "{run}", "--guidance", "1", "2"], ["`guidance=2.0`: UNet2DModel takes neither classes"]),
         (["sample", "{run}", "--n", "0"], ["`n=0` must be at least 1"]),
         (["sample", "{run}", "--scheduler", "magic"], ["magic", "ddim"]),
         (["sample", "{new}"], ["does not exist"]),
@@ -275,7 +306,13 @@ def test_own_recipe_class_needs_allow(workplace, capsys, tmp_path):
 def test_a_mistake_gives_one_line_and_loses_nothing(workplace, capsys, tmp_path, arguments, words):
     before = (workplace / "run" / "config.yaml").read_bytes()
     places = {"new": tmp_path / "new", "run": workplace / "run", "tiny": workplace / "tiny.yaml", "here": tmp_path}
-    error = fails(capsys, [argument.format(**places) for argument in arguments])
+    capsys.readouterr()
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line for line in lines if not line.startswith("training: step 0 of")] == lines[-1:]
+    error = lines[-1]
+    assert error.startswith("sparring: error: ")
+    assert len(error) < 500
     for word in words:
         assert word in error
     assert not (tmp_path / "new").exists()

@@ -428,7 +428,10 @@ def test_a_reference_of_another_size_than_the_training_images_needs_those_too(ru
     save_images(large, tmp_path / "large")
     evaluate = ["evaluate", str(runs / "base"), "--steps", "2", *QUICK, "--reference", str(tmp_path / "large")]
     error = fails(capsys, [*evaluate, "--with", "diffuse_high"])
-    assert "(1, 16, 16), those trained on are (1, 8, 8): give --size 8, or --train images like those of the reference" in error
+    assert (
+        "(1, 16, 16), those trained on are (1, 8, 8): give --size 8, or --train images like those of the reference"
+        in error
+    )
     measured = [*evaluate, "--train", str(tmp_path / "large"), "--with", "diffuse_high", "--json"]
     assert printed(capsys, measured)["scheduler"] == "ddim+diffuse_high"
 

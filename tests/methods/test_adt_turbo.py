@@ -1,6 +1,7 @@
 """ADT-turbo: what one call learns on Gaussians, what is kept, and the product of `sparring fit add`."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from sparring.backbones import SmallConvNet
 from sparring.cli.main import main
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Digits, Draws
 from sparring.discriminators import Discriminator, ProjectedDiscriminator
 from sparring.generators import Denoiser, Pretrained
 from sparring.methods.denoising.diffusion import Diffusion
@@ -184,6 +185,13 @@ def test_classes_that_are_kept_are_the_networks():
     for keep, message in ((["a cat"], "takes class numbers"), ([10], "`label=10`")):
         with pytest.raises(ValueError, match=message):
             ADTTurbo(denoiser(ClassNet()), projected(), keep=keep)
+    method = ADTTurbo(denoiser(ClassNet()), projected(), keep=[9])
+    few = Digits(only=[0, 1])
+    few.num_classes = 9
+    for data, refused in ((Digits(), False), (few, True)):  # a tenth class of nine means "none"
+        method.generator.check(data)
+        with pytest.raises(ValueError, match=r'the class 9 means "none"') if refused else nullcontext():
+            method.prepare(data)
 
 
 def test_the_product_of_add_is_tuned_in_full_and_with_lora(tmp_path):

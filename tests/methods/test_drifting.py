@@ -143,7 +143,7 @@ def test_only_the_generator_learns_from_pure_noise():
 
 def test_a_discriminator_sees_images_and_classes_by_themselves():
     """The fakes come from pure noise: the noise level says nothing of them, and there is no image to compare with."""
-    method = Drifting(denoiser(ClassNet()), projected(augment=""), group=6)
+    method = Drifting(denoiser(ClassNet()), projected(augment="", num_classes=10), group=6)
     batch, views = batch_of(labels=True), method.rollout(batch_of(labels=True)).views
     assert views.given.t is None
     assert views.given.x_t is None

@@ -6,7 +6,7 @@ from few_step_parts import STD, At, Formula, fakes_shown, gaussian_batch, slope
 from method_parts import denoiser, projected
 
 from sparring.data import Batch, Draws
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, Sampling
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.distillation.meanflow import MeanFlow, MeanFlowStep
 from sparring.networks import MLP
@@ -97,6 +97,14 @@ def test_a_sampler_tells_where_each_step_ends_and_lands_where_the_ode_does(steps
     latents = torch.randn(5, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     made = generator.generate(RectifiedFlow().scheduler("ddim", "flow"), steps, latents=latents)
     torch.testing.assert_close(made.double(), STD * latents, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sampler_that_corrects_its_steps_is_refused():
+    """Heun's method would average two mean velocities of different lengths."""
+    generator = Formula(RectifiedFlow(), "flow", mean_velocity)
+    generator.check_sampling(Sampling(n=1, steps=2, scheduler="euler"))
+    with pytest.raises(ValueError, match="`scheduler=heun`: it corrects a step that this network makes as a whole"):
+        generator.check_sampling(Sampling(n=1, steps=2, scheduler="heun"))
 
 
 @pytest.mark.parametrize(("t", "r"), [(0.9, 0.1), (0.4, 0.4)])

@@ -116,6 +116,10 @@ class Adaptive(Discriminator):
     def takes_labels(self) -> bool:
         return self.discriminator.takes_labels
 
+    @property
+    def num_classes(self) -> int | None:
+        return self.discriminator.num_classes
+
     def field(self, x: Tensor, given: Given) -> dict[str, Tensor]:
         return self.discriminator.field(x, given)
 

@@ -130,6 +130,11 @@ class Discriminator(nn.Module, ABC):
         return True
 
     @property
+    def num_classes(self) -> int | None:
+        """How many classes it can be told; None if it takes none or does not know."""
+        return None
+
+    @property
     def needs_images(self) -> bool:
         """Whether `prepare` looks at the images."""
         return False
@@ -144,8 +149,20 @@ class Discriminator(nn.Module, ABC):
         """Raises ValueError if batches of `batch_size` rows cannot work."""
 
 
-def check_told(discriminator: Discriminator, takes_labels: bool) -> None:
-    """Raises ValueError for fakes of classes that the discriminator is not told, so that any class would do."""
+def check_told(discriminator: Discriminator, takes_labels: bool, from_noise: bool = False) -> None:
+    """Raises ValueError for fakes of classes that the discriminator is not told, so that any class would do.
+
+    Args:
+        discriminator: of the fakes.
+        takes_labels: whether the generator does.
+        from_noise: whether the fakes come from noise only: a discriminator of classes is then refused as well, if the
+            generator takes none, because no label belongs to a fake.
+    """
+    if from_noise and discriminator.num_classes is not None and not takes_labels:
+        raise ValueError(
+            f"the generator takes no classes and {type(discriminator).__name__} does, so that a fake of any class but "
+            "its label's would be found out: leave out `num_classes`, or give them to both"
+        )
     if takes_labels and not discriminator.takes_labels:
         raise ValueError(
             f"the generator is class-conditional and {type(discriminator).__name__} takes no classes, which "

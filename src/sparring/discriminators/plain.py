@@ -116,6 +116,11 @@ class PlainDiscriminator(Discriminator):
     def takes_labels(self) -> bool:
         return "labels" in self.given
 
+    @property
+    def num_classes(self) -> int | None:
+        known = getattr(self.net, "class_embedding", None)
+        return known.num_embeddings if isinstance(known, nn.Embedding) else None
+
     def beside(self, given: Given) -> dict[str, Tensor]:
         """What the network takes beside the images, by name."""
         known = {"labels": given.labels, "t": given.t, "x_t": given.x_t}

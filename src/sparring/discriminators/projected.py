@@ -57,6 +57,10 @@ class ProjectedDiscriminator(OnFrozenBackbone):
     def takes_labels(self) -> bool:
         return self.classes is not None
 
+    @property
+    def num_classes(self) -> int | None:
+        return None if self.classes is None else self.classes.num_embeddings
+
     def features(self, x: Tensor, given: Given, draws: Draws) -> Features:
         """The inputs of the heads: the backbone's maps of the augmented images, mixed if that is set."""
         maps = super().features(x, given, draws)

@@ -68,6 +68,10 @@ class ReconstructingDiscriminator(Discriminator):
     def takes_labels(self) -> bool:
         return self.discriminator.takes_labels
 
+    @property
+    def num_classes(self) -> int | None:
+        return self.discriminator.num_classes
+
     def reconstruction(self, features: Features, draws: Draws, *, shuffled: bool = False) -> Tensor:
         """Sum over the decoders of the mean absolute difference between what they make and what was seen, in float32.
 

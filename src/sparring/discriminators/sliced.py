@@ -64,6 +64,10 @@ class SlicedDiscriminator(Discriminator):
     def takes_labels(self) -> bool:
         return self.discriminator.takes_labels
 
+    @property
+    def num_classes(self) -> int | None:
+        return self.discriminator.num_classes
+
     def losses(self) -> dict[str, Tensor]:
         return self.discriminator.losses()
 

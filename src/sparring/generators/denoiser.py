@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators.condition import Condition, select_rows
 from sparring.generators.denoising_network import DenoisingNetwork
-from sparring.generators.drawing import chosen, draw, draw_grid, generate, walk_of
+from sparring.generators.drawing import check_guidance, chosen, draw, draw_grid, generate, walk_of
 from sparring.generators.generator import Generator
 from sparring.generators.merging import lora_weights, merged_network
 from sparring.generators.own import kernel_settings, write_own
@@ -208,7 +208,12 @@ class Denoiser(DenoisingNetwork, Generator):
 
     def check_sampling(self, sampling: Sampling) -> None:
         super().check_sampling(sampling)
+        check_guidance(self.conditioning, sampling)
         scheduler = self.stepper(sampling.scheduler)
+        if self.time_slot is not None and getattr(scheduler, "order", 1) > 1:
+            raise ValueError(
+                f"`scheduler={sampling.scheduler}`: it corrects a step that this network makes as a whole: take euler"
+            )
         check_moves(sampling.using, scheduler)
         walk_of(self, scheduler, sampling.steps, sampling.using)
 

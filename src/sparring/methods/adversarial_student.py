@@ -57,7 +57,7 @@ class AdversarialStudent(Method):
         simulate: bool = False,
     ):
         check_single(discriminator)
-        check_told(discriminator, generator.takes_labels)
+        check_told(discriminator, generator.takes_labels, from_noise=True)
         super().__init__(generator, discriminator)
         self.sampler, self.sample_steps = student_sampler(num_steps), num_steps
         alpha = float(generator.process.alpha(self.levels.max()))

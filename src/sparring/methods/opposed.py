@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sparring.data import Batch
-from sparring.discriminators import Discriminator, Given, Views, generator_loss
+from sparring.discriminators import Discriminator, Given, Views, check_told, generator_loss
 from sparring.generators import Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.objectives import NonSaturating, Objective, Penalty, penalties_of
@@ -35,7 +35,10 @@ class Opposed(Method):
         penalty: Penalty | list[Penalty] | None,
     ):
         check_not_negative(adversarial_weight=adversarial_weight)
-        super().__init__(generator, discriminator if adversarial_weight > 0 else None)
+        opponent = discriminator if adversarial_weight > 0 else None
+        if opponent is not None:
+            check_told(opponent, generator.takes_labels)
+        super().__init__(generator, opponent)
         self.adversarial_weight = adversarial_weight
         self.objective = objective or NonSaturating()
         self.penalties = penalties_of(penalty)

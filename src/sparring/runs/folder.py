@@ -68,11 +68,9 @@ class RunFolder:
                 raise ValueError(f"`out={self.path}` is a file: give another folder")
             held = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
             if held and (CONFIG in held or STARTING not in held):
-                what = "other files" if CONFIG not in held else "a run"
-                if CONFIG in held and not steps_in(self.checkpoints):
-                    what += " that has no checkpoint yet (remove it if it failed at once)"
                 raise ValueError(
-                    f"`out={self.path}` already holds {what}: give another folder, or --resume to go on with a run"
+                    f"`out={self.path}` already holds {'a run' if CONFIG in held else 'other files'}: "
+                    "give another folder, or --resume to go on with a run"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock()
@@ -108,6 +106,11 @@ class RunFolder:
         if self.held is not None:
             self.held.close()
             self.held = None
+
+    def discard(self) -> None:
+        """Removes a run that failed before its first step, so that the folder can be given again."""
+        if not steps_in(self.checkpoints):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def write_config(self, config: dict[str, Any], **hardware: Any) -> None:
         """Writes config.yaml, the last file of a start; from then on the folder is a run."""

@@ -195,6 +195,7 @@ class Trainer:
         if method.updates_per_rollout < 1:
             raise ValueError(f"`updates_per_rollout={method.updates_per_rollout}` must be at least 1")
         method.size_for(data)
+        check_classes(method, data)
         freeze_parts(method, freeze)
         self.method = method.to(self.device).train()
         method.steps = steps
@@ -253,6 +254,7 @@ class Trainer:
         self.watch = Watch()
         self.step = 0
         self.saved = -1
+        self.new = False
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.seconds = 0.0
@@ -284,7 +286,9 @@ class Trainer:
                     self.start()
                 with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                     self.loop()
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
+            if self.new and self.step == 0:
+                self.folder.discard()
             told = worker_error(error)
             if told is None:
                 raise
@@ -298,6 +302,7 @@ class Trainer:
         """Makes the folder and everything that is made once; config.yaml comes last and makes it a run."""
         if self.main:
             self.folder.create()
+            self.new = True
         self.accelerator.wait_for_everyone()
         if self.main and "data" not in self.config and (made_of := description_of(self.data)) is not None:
             self.config["data"] = made_of
@@ -484,6 +489,14 @@ class Trainer:
         self.images_before = number
         for generator in self.method.generators():
             generator.images_seen = 0
+
+
+def check_classes(method: Method, data: ImageData) -> None:
+    """Raises ValueError for a discriminator of fewer classes than the images have."""
+    known = None if method.discriminator is None else getattr(method.discriminator, "num_classes", None)
+    if isinstance(known, int) and data.num_classes is not None and known < data.num_classes:
+        kind = type(method.discriminator).__name__
+        raise ValueError(f"`num_classes={known}` of {kind}: the images have {data.num_classes} classes")
 
 
 def due(step: int, every: int) -> bool:

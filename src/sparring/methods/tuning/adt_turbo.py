@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparring.data import Batch
+from sparring.data import Batch, ImageData
 from sparring.discriminators import Discriminator, Given, Views, check_single, generator_loss
 from sparring.generators import Denoiser
 from sparring.generators.condition import in_turn
@@ -121,6 +121,13 @@ class ADTTurbo(Method):
             raise ValueError(f"`keep={self.keep}`: {name} takes {'captions' if text else 'class numbers'}")
         if not text:
             in_turn([int(one) for one in self.keep], self.generator.num_classes, 1, self.generator.device)
+
+    def prepare(self, data: ImageData, seed: int = 0) -> None:
+        """As ever; and refuses to keep the class that means "none", which can be known by now."""
+        super().prepare(data, seed)
+        known = self.generator.conditioning
+        if known.knows_none and known.label is not None and known.null_class in self.keep:
+            raise ValueError(f'`keep={self.keep}`: the class {known.null_class} means "none"; leave it out')
 
     def rollout(self, batch: Batch) -> TurboRollout:
         if self.discriminator is None:

@@ -107,7 +107,7 @@ class Adversarial(Method):
         if len(lengths) != 1 and (rollout != "simulate" or not lengths):
             raise ValueError(f"`num_steps={list(lengths)}`: give one number, or several for `rollout=simulate`")
         opponent = discriminator or DenoiserHeads(generator, width=32)
-        check_told(opponent, generator.takes_labels)
+        check_told(opponent, generator.takes_labels, from_noise=rollout in ("simulate", "from_noise"))
         if opponent.needs_reference == "aligned" and rollout == "from_noise":
             raise ValueError(
                 f"`rollout=from_noise`: {type(opponent).__name__} compares a fake with the image it was made from, and "
