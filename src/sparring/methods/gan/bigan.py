@@ -1,6 +1,6 @@
 """BiGAN: adversarial feature learning, a GAN with an encoder (Donahue et al., arXiv 1605.09782).
 
-Status: unproven.
+Status: no gain on digits in 700 steps: its encoder does not come to invert the generator (docs/results/gans.md).
 
     L_D = mean sp(-D(x, E(x))) + mean sp(D(G(z), z)),        sp(u) = log(1 + e^u)
     L_E = L_G = mean sp(D(x, E(x))) + mean sp(-D(G(z), z))
