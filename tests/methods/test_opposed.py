@@ -116,7 +116,7 @@ def test_a_network_is_called_once_more_only_for_a_discriminator_whose_fake_is_no
 
 @pytest.mark.parametrize("kind", [MeanFlow, IMM])
 def test_no_class_is_left_out_of_what_the_discriminator_sees(kind):
-    method = kind(stepping(classes=11, condition_dropout=0.9), projected()).train()
+    method = kind(stepping(classes=11, condition_dropout=0.9), projected(num_classes=11)).train()
     shown, batch = fakes_shown(method), Batch(images_of(8), torch.arange(8), Draws(0))
     method.rollout(method.generator.embed(batch))
     ((noised, image),) = shown

@@ -208,7 +208,6 @@ class Denoiser(DenoisingNetwork, Generator):
 
     def check_sampling(self, sampling: Sampling) -> None:
         super().check_sampling(sampling)
-        check_guidance(self.conditioning, sampling)
         scheduler = self.stepper(sampling.scheduler)
         if self.time_slot is not None and getattr(scheduler, "order", 1) > 1:
             raise ValueError(
@@ -216,6 +215,7 @@ class Denoiser(DenoisingNetwork, Generator):
             )
         check_moves(sampling.using, scheduler)
         walk_of(self, scheduler, sampling.steps, sampling.using)
+        check_guidance(self.conditioning, sampling)
 
     def classes_drawn(self, sampling: Sampling) -> list[int] | None:
         if self.text is not None or self.conditioning.by_source:

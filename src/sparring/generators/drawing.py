@@ -251,6 +251,7 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
         known = conditioning.null_class if sampling.needs_none else conditioning.num_classes
         total = conditioning.classes_of_data or known
         return in_turn(labelled, total, n, device)
+    check_guidance(conditioning, sampling)
     if conditioning.own_source is not None and labels is None:
         noise = [part for _, part, _ in drawn(n, (conditioning.own_source.noise_dim,), n, source_seed(sampling.seed))]
         return conditioning.own_source(torch.cat(noise).to(device))
@@ -264,9 +265,10 @@ def chosen(conditioning: Conditioning, sampling: Sampling, device: torch.device)
 
 def check_guidance(conditioning: Conditioning, sampling: Sampling) -> None:
     """Raises ValueError for guidance of a network that is conditioned on nothing that could be left out."""
+    asking = [one.label for one in sampling.interventions if one.needs_none]
     free = conditioning.label is None and not conditioning.takes_source
     if sampling.needs_none and free and not conditioning.knows_none:
-        words = " ".join(one.label for one in sampling.interventions if one.needs_none)
+        words = " ".join(asking)
         words = f"guidance={sampling.guidance}" if sampling.guidance != 1 else words
         raise ValueError(f"`{words}`: {conditioning.name} takes neither classes nor captions")
 

@@ -286,8 +286,8 @@ class Trainer:
                     self.start()
                 with stop_signals(self.stop), Progress(self.steps, self.step, self.main) as self.progress:
                     self.loop()
-        except Exception as error:
-            if self.new and self.step == 0:
+        except (ValueError, RuntimeError) as error:
+            if self.new and self.step == 0 and isinstance(error, ValueError):
                 self.folder.discard()
             told = worker_error(error)
             if told is None:

@@ -75,7 +75,7 @@ class ACD(Consistency):
         source = None if self.pairs == "none" else batch.source
         if source is not None and self.pairs == "shuffled":
             source = source.roll(1, 0)
-        return discriminator.views(batch.images, image, Given(x_t=source), batch.draws)
+        return discriminator.views(batch.images, image, Given(labels=batch.labels, x_t=source), batch.draws)
 
     def adversarial_now(self) -> float:
         return self.adversarial_weight * self.ramp(1, delay=round(DELAY * self.steps))

@@ -1,4 +1,4 @@
-"""Adversarial tuning: any rollout against any discriminator (ours; parts of SADM, arXiv 2402.17563, and others).
+"""Adversarial tuning: any rollout against any discriminator (arXiv 2402.17563 and others).
 
 Status: proven at four calls, on digits over the best sampler and on Fashion-MNIST over DDIM, with the simulated sampler
 and frozen features (docs/results/pairs.md).
