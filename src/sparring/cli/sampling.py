@@ -106,7 +106,9 @@ def sweep_of(
     every = [steps or sample_steps(source) for steps in options.steps]
     for scheduler, steps, weight, seed in product(schedulers, every, guidance, seeds):
         try:
-            sampling = Sampling(n=1, steps=steps, scheduler=scheduler, guidance=weight, using=using)
+            interval = None if weight == 1 or options.guidance_interval is None else tuple(options.guidance_interval)
+            how = dict(guidance=weight, guidance_interval=interval, using=using)
+            sampling = Sampling(n=1, steps=steps, scheduler=scheduler, **how)
             generator.check_sampling(sampling)
         except ValueError as error:
             if not options.sweep or {"scheduler", "steps"} <= options.given:
