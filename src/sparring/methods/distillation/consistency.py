@@ -1,6 +1,7 @@
 """Consistency: models that predict the end of a path in one call (Song et al., arXiv 2303.01469).
 
-Status: unproven.
+Status: proven on digits at one and two calls over the best sampler, worse at four; a discriminator adds nothing
+(docs/results/students.md).
 
 The prediction of the clean image, f(x_t, t), is to be the same all along a path of the ODE. It is pulled to its own,
 without gradient, at a cleaner level r of the same path. On the schedule of ECT (arXiv 2406.14548), the jump from t to r

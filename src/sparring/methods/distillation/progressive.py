@@ -1,6 +1,7 @@
 """Progressive: distillation in rounds that halve the number of calls (Salimans and Ho, arXiv 2202.00512).
 
-Status: unproven.
+Status: proven on digits: its rounds make one call of 1.78, 5.52 without them; four calls are what UniPC has
+(docs/results/students.md).
 
 A student of N calls learns to make in one DDIM step what its teacher makes in two, from t over the middle m to s:
 
