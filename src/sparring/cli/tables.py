@@ -59,10 +59,10 @@ def print_result(name: str, result: Result) -> None:
 def print_results(found: Sequence[tuple[Path, Result]]) -> None:
     """Several evaluations, a row each, and what they depend on."""
     table = Table(caption_justify="left")
-    costs = {round(result.calls or 0, 3) not in (0, result.nfe) for _, result in found}
+    costs = any(round(result.calls or 0, 3) not in (0, result.nfe) for _, result in found)
     numbers: list[dict[str, float | None]] = [
         {
-            "calls": (result.calls or result.nfe) if True in costs else None,
+            "calls": (result.calls or result.nfe) if costs else None,
             "frechet": result.frechet,
             "floor": (result.floor or Floor()).frechet,
             "kernel": result.kernel,
