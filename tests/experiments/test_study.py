@@ -24,11 +24,11 @@ from sparring.cli.main import main
 from sparring.data import Digits, StoredImages
 from sparring.experiments import measuring
 from sparring.experiments.collect import text_of
-from sparring.experiments.measuring import part, steps_of
+from sparring.experiments.measuring import part
 from sparring.experiments.results import StudyResults
 from sparring.experiments.runner import Clock
 from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
-from sparring.experiments.study_runs import StudyRuns
+from sparring.experiments.study_runs import StudyRuns, steps_of
 from sparring.generators import Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
@@ -663,3 +663,10 @@ def test_a_slip_in_a_chain_is_one_line(changes, message, tmp_path, capsys):
 def test_a_slip_in_a_sampling_arm_is_one_line(arm, message, tmp_path, capsys):
     assert main(["study", written(tmp_path, arms=STUDY["arms"] | {"x": arm})]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_calls_that_no_sampler_makes_are_refused_before_anything_is_trained(tmp_path, capsys):
+    file = written(tmp_path, samplers={"ddim": [2], "heun": [4]})
+    assert main(["study", file, "--out", str(tmp_path / "out")]) == 2
+    assert "use scheduler 'unipc' or 'dpm'" in error(capsys)
+    assert not list(tmp_path.glob("out/tiny/seed0/*/checkpoints/*"))

@@ -28,11 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     quiet()
+    from sparring.cli.sampling import sample_steps
     from sparring.recipes.average import write_average
 
     write_average(options.run, options.out, std=options.std, step=options.step, allow=options.allow)
     how = f"with a width of {options.std:g} of the run" if options.step is None else f"as at checkpoint {options.step}"
     print(f"{options.out}: the average of {options.run}, {how}")
+    print(f"next: sparring sample {options.out} --steps {sample_steps(options.run)}")
     return 0
 
 

@@ -18,8 +18,7 @@ from sparring.evaluation.features import cache_folder, feature_network
 from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
 from sparring.experiments.study import BASELINE, DataOfStudy
-from sparring.experiments.study_runs import StudyRuns
-from sparring.generators import Generator
+from sparring.experiments.study_runs import StudyRuns, steps_of
 from sparring.metrics import Reference
 from sparring.networks.device import default_device
 from sparring.runs.classes import make
@@ -193,15 +192,3 @@ def part(data: ImageData, shares: Sequence[float], name: str) -> ImageData:
     images, labels = data[order]
     labels = labels if isinstance(labels, Tensor) else None
     return StoredImages(images, labels, name=f"{data.name}:{name}", num_classes=data.num_classes)
-
-
-def steps_of(generator: Generator, scheduler: str, nfe: int) -> int:
-    """Steps in which a scheduler calls the network so many times; Heun's method calls it twice in all but the last.
-
-    Raises:
-        ValueError: it never does.
-    """
-    for steps in range(nfe, 0, -1):
-        if generator.plan(steps, scheduler)[1] == nfe:
-            return steps
-    raise ValueError(f"`samplers: {{{scheduler}: [{nfe}]}}`: no number of steps takes {nfe} network calls")

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from sparring.experiments.study import BASELINE, Study, as_flags, replaced
+from sparring.generators import Generator, Sampling
 from sparring.methods.method import Method
 from sparring.recipes import recipe
 from sparring.recipes.average import write_average
@@ -92,12 +93,23 @@ class StudyRuns:
             content, flags, init, header = self.recipe_of(setting, arm, seed)
             if init is not None:
                 header["weights_of_start"] = weights_of(Path(init))
-            recipe.build(content, flags, out=run, init=init, header=header).fit()
+            trainer = recipe.build(content, flags, out=run, init=init, header=header)
+            self.check_samplers(setting, arm, trainer.method.generator)
+            trainer.fit()
             return steps
         before = last_step(run)
         if before < steps:
             recipe.rebuild(run, [], self.allow).fit(resume=True)
         return steps - before
+
+    def check_samplers(self, setting: str, arm: str, generator: Generator) -> None:
+        """Refuses network calls that a generator cannot be sampled in, by its own arm or another."""
+        for name, chosen in self.study.arms.items():
+            if arm == (chosen.of or name) and not self.makes_no_images(setting, name):
+                for scheduler, calls in self.study.samplers_of(name).items():
+                    for nfe in calls:
+                        steps = steps_of(generator, scheduler, nfe)
+                        generator.check_sampling(Sampling(n=1, steps=steps, scheduler=scheduler))
 
     def steps(self, setting: str, arm: str) -> int:
         """Updates of an arm."""
@@ -258,6 +270,18 @@ def digest_of(file: Path, changed: int) -> str:
 def last_step(run: Path) -> int:
     """Updates behind a run's newest checkpoint."""
     return max(steps_in(run / "checkpoints"), default=0)
+
+
+def steps_of(generator: Generator, scheduler: str, nfe: int) -> int:
+    """Steps in which a scheduler calls the network so many times; Heun's method calls it twice in all but the last.
+
+    Raises:
+        ValueError: it never does.
+    """
+    for steps in range(nfe, 0, -1):
+        if generator.plan(steps, scheduler)[1] == nfe:
+            return steps
+    raise ValueError(f"`samplers: {{{scheduler}: [{nfe}]}}`: no number of steps takes {nfe} network calls")
 
 
 def first_difference(new: Any, old: Any, name: str) -> tuple[str, Any, Any] | None:
