@@ -198,6 +198,7 @@ def test_a_network_without_a_clean_end_is_refused_before_it_is_trained():
 def test_what_it_refuses():
     for settings, message in [
         (dict(stages=0), "stages=0"),
+        (dict(stages=21), "stages=21"),
         (dict(huber=0.0), "huber=0"),
         (dict(guidance=2.0), "guidance=2.0.*neither captions"),
         (dict(guidance=2.0, distil=False), "guidance=2.0.*distil=False"),

@@ -4,15 +4,17 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 from method_parts import ClassNet, siamese
+from tiny_pipelines import Captioned
 from torch import nn
 from torch.nn.functional import normalize, softplus
 
 from sparring.data import Batch, Draws, StoredImages
+from sparring.data.characters import texts_of
 from sparring.discriminators import PlainDiscriminator
-from sparring.generators import Denoiser
+from sparring.generators import Denoiser, load_pipeline
 from sparring.generators.middle import middle_map
-from sparring.methods.distillation.diffusion2gan import Diffusion2GAN
-from sparring.networks import MLP
+from sparring.methods.distillation.diffusion2gan import Diffusion2GAN, PairRollout
+from sparring.networks import MLP, ConvDiscriminator
 from sparring.objectives import R1
 from sparring.process import VP
 
@@ -72,7 +74,7 @@ def test_the_distance_is_of_pixels_and_of_directions_in_the_teachers_middle():
     x, y = (torch.randn(6, 2, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     features = [normalize(middle_map(method.teacher, one, torch.full((6,), 1e-3)), dim=1) for one in (x, y)]
     expected = (x - y).abs().mean((1, 2, 3)) + (features[0] - features[1]).square().sum((1, 2, 3))
-    torch.testing.assert_close(method.distance(batch_of(), x, y), expected)
+    torch.testing.assert_close(method.distance(batch_of(), PairRollout(x, y, None)), expected)
 
 
 @pytest.mark.parametrize("augment", ["", "translation", "cutout", "translation,cutout"])
@@ -82,9 +84,9 @@ def test_equal_images_have_no_distance_under_any_augmentation_for_it_is_the_same
     data = StoredImages(torch.zeros(4, 1, 8, 8))
     method = method_of(UNet2DModel(**sizes, **blocks, add_attention=False), augment=augment, data=data, num_steps=1)
     x = torch.rand(5, 1, 8, 8) * 2 - 1
-    distance = method.distance(batch_of(5), x, x.clone())
+    distance = method.distance(batch_of(5), PairRollout(x, x.clone(), None))
     torch.testing.assert_close(distance, torch.zeros(5))
-    assert (method.distance(batch_of(5), x, x.flip(0))[:2] > 0.05).all()
+    assert (method.distance(batch_of(5), PairRollout(x, x.flip(0), None))[:2] > 0.05).all()
 
 
 def test_the_losses_are_of_images_beside_their_noise():
@@ -97,7 +99,7 @@ def test_the_losses_are_of_images_beside_their_noise():
     torch.testing.assert_close(theirs["adversarial"], softplus(-real).mean() + softplus(fake).mean())
     mine = method.generator_loss(batch_of(phase="generator"), rollout)
     torch.testing.assert_close(mine["adversarial"], 0.25 * softplus(-fake).mean())
-    distance = method.distance(batch_of(), rollout.x, rollout.y).mean()
+    distance = method.distance(batch_of(), rollout).mean()
     torch.testing.assert_close(mine["distance"], 0.5 * distance)
     shuffled = method_of(shuffled=True).rollout(batch_of())
     torch.testing.assert_close(shuffled.views.given.x_t, z.roll(1, 0))
@@ -118,6 +120,31 @@ def test_pairs_are_of_the_class_of_the_row():
         assert place // 3 == label
     with pytest.raises(ValueError, match="num_pairs=9.*10 classes"):
         method_of(_Middle().float(), data=data, num_pairs=9, num_steps=1)
+
+
+@pytest.mark.slow
+def test_pairs_of_a_text_pipeline_keep_their_captions(tiny):
+    """The teacher's images follow from noise and caption again, and both networks are given that caption."""
+    (teacher, _), data = load_pipeline(tiny("sd15")), Captioned()
+    net = ConvDiscriminator(in_channels=4, size=8, widths=(8, 8), groups=4, time=True, neighbour=True)
+    discriminator = PlainDiscriminator(net=net, given=["t", "x_t"])
+    method = Diffusion2GAN(teacher, discriminator, num_pairs=6, num_steps=2, augment="")
+    method.prepare(data, seed=3)
+    kept = texts_of(method.captions)
+    assert set(kept) <= set(data.captions())
+    assert len(set(kept)) > 1
+    sampler = teacher.process.scheduler("unipc", teacher.prediction)
+    again = teacher.generate(sampler, 2, latents=method.noises.data, condition=kept)
+    torch.testing.assert_close(method.images.data, again)
+    batch = teacher.embed(Batch.of(*data[range(4)], Draws(0)))
+    rollout = method.rollout(batch)
+    z = rollout.views.given.x_t
+    places = [(method.noises == one).flatten(1).all(1).nonzero().item() for one in z]
+    told = teacher.condition([kept[place] for place in places], z)
+    sigma = teacher.process.sigma(rollout.views.given.t).view(-1, 1, 1, 1)
+    torch.testing.assert_close(rollout.x, teacher(sigma * z, rollout.views.given.t, told).x0)
+    assert (rollout.x - teacher(sigma * z, rollout.views.given.t, batch.condition).x0).abs().max() > 1e-4
+    assert torch.isfinite(method.distance(batch, rollout)).all()
 
 
 class _Middle(ClassNet):

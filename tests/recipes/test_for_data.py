@@ -7,7 +7,7 @@ from PIL import Image
 
 from sparring.backbones import EfficientNetLite
 from sparring.cli.main import main
-from sparring.recipes.for_data import named, of_data, of_pixels
+from sparring.recipes.for_data import diffused_shape, named, of_data, of_pixels
 
 pytestmark = pytest.mark.slow
 
@@ -152,3 +152,8 @@ def test_pipelines_of_latents_and_captions_are_not_of_pixels(bases, tiny):
     assert of_pixels(bases / "colour")
     assert not of_pixels(tiny("sd15"))
     assert not of_pixels(tiny("dit"))
+
+
+def test_networks_of_a_gan_are_as_large_as_what_is_diffused(bases, tiny):
+    assert diffused_shape(bases / "colour", (3, 16, 16)) == (3, 16, 16)
+    assert diffused_shape(tiny("sd15"), (3, 32, 16)) == (4, 16, 8)

@@ -32,13 +32,8 @@ def own_samples(
         draws: of the latents and the conditions; their seed is that of stochastic schedulers.
         told: [n] classes or n captions.
     """
-    if told is None and (denoiser.text is not None or denoiser.takes_labels):
-        denoiser.check_condition(data)
-        of = None if len(data) <= n else n  # labels of a stream cost as much as its images
-        real = data.captions(of) if denoiser.text is not None else data.labels(of)
-        assert real is not None
-        index = draws.integers(len(real), (n,)).cpu()
-        told = [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(draws.device)
+    if told is None:
+        told = own_conditions(denoiser, data, n, draws)
     latents = draws.normal((n, *denoiser.latent_shape(data.image_shape)))
     size = rows_at_once(latents, denoiser.factor**2)
     states = -(-n // size) * (denoiser.plan(num_steps, scheduler)[1] + 1)
@@ -52,3 +47,15 @@ def own_samples(
         watch=Told(f"drawing {counted(n, 'sample')} of the trained denoiser", states),
     )
     return images.clamp(-1, 1) if denoiser.space is None else images, told
+
+
+def own_conditions(denoiser: Denoiser, data: ImageData, n: int, draws: Draws) -> Tensor | list[str] | None:
+    """n classes or captions of the data, drawn with replacement; None if the denoiser takes neither."""
+    if denoiser.text is None and not denoiser.takes_labels:
+        return None
+    denoiser.check_condition(data)
+    of = None if len(data) <= n else n  # labels of a stream cost as much as its images
+    real = data.captions(of) if denoiser.text is not None else data.labels(of)
+    assert real is not None
+    index = draws.integers(len(real), (n,)).cpu()
+    return [real[i] for i in index.tolist()] if isinstance(real, list) else real[index].to(draws.device)

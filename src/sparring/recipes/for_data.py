@@ -68,12 +68,14 @@ def setting_for(data: Any, init: str | None, needs: set[str]) -> tuple[dict[str,
         made["parts"]["backbone"] = backbone_settings(shape, classes)
         chosen.append(f"backbone: {backbone_in_words(made['parts']['backbone'])}")
     if needs & {*GAN_PARTS, *GAN_VALUES}:
+        shape = shape if init is None else diffused_shape(Path(init), shape)
         made["parts"] |= gan_settings(shape, classes)
         for part in [part for part in GAN_PARTS if part in needs]:
             of_part = made["parts"][part]["init_args"]["net"]
             conditional = of_part["init_args"].get("num_classes") is not None
             words = network_in_words(built(of_part), shape, classes if conditional else None)
             chosen.append(f"{part.split('_')[1]}: {words}")
+    shape = data.image_shape
     if max(shape[1:]) <= SMALL and (init is None or of_pixels(Path(init))):
         made["trainer"] = scale(max(shape[1:]), shape[0], init is not None)
     return made, chosen
@@ -120,6 +122,17 @@ def of_pixels(folder: Path) -> bool:
     except ValueError:  # whoever opens the pipeline says so
         return False
     return all(parts.get(name) in (None, [None, None]) for name in ("vae", "text_encoder"))
+
+
+def diffused_shape(folder: Path, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(c, h, w) of what a run or pipeline folder diffuses for images (C, H, W): latents, if it has an AutoencoderKL."""
+    files = [folder / "pipeline" / "vae" / "config.json", folder / "vae" / "config.json"]
+    found = next((file for file in files if file.is_file()), None)
+    known = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
+    if known.get("_class_name") != "AutoencoderKL":
+        return image_shape
+    factor = 2 ** (len(known["block_out_channels"]) - 1)
+    return known["latent_channels"], image_shape[1] // factor, image_shape[2] // factor
 
 
 def open_data(section: dict[str, Any] | None, flags: list[str]) -> Any:

@@ -76,8 +76,8 @@ class Consistency(ConsistencyModel):
         penalty: Penalty | list[Penalty] | None = None,
         times: Times | None = None,
     ):
-        if stages < 1 or huber <= 0:
-            raise ValueError(f"`stages={stages}` must be at least 1, and `huber={huber}` above 0")
+        if not 1 <= stages <= 20 or huber <= 0:
+            raise ValueError(f"`stages={stages}` must lie between 1 and 20, and `huber={huber}` above 0")
         opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
         super().__init__(generator, discriminator, distil=distil, guidance=guidance, times=times, **opponent)  # type: ignore[arg-type]
         self.stages, self.huber = stages, huber

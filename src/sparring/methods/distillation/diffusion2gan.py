@@ -16,7 +16,7 @@ The paper: the bank, one call, a perceptual distance in the space of the diffusi
 discriminator that is conditioned on the noise; its weights and its layers are not known here. Ours: F is the middle of
 the frozen teacher at the cleanest level it knows, its channels of length 1 at each place (the paper's is trained on
 human judgements); augmentations are shift and cutout; D is a small network that sees z as further channels; weights 1
-and 0.1, R1 0.1 in each 16th step; classes in place of captions; the size of the bank, and rates.
+and 0.1, R1 0.1 in each 16th step; the size of the bank, and rates.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from sparring.data import Batch
 from sparring.discriminators import DiffAugment, Discriminator, Given, Views, generator_loss
-from sparring.generators import Denoiser
+from sparring.generators import Condition, Denoiser
 from sparring.generators.middle import middle_block, middle_map
 from sparring.methods.method import Losses, check_weights
 from sparring.methods.on_pairs import OnPairs
@@ -38,10 +38,12 @@ from sparring.rollout import student_levels
 
 @dataclass
 class PairRollout:
-    """The student's images x [B, c, h, w] with their graph, the teacher's y, and what the discriminator sees."""
+    """The student's images x [B, c, h, w] with their graph, the teacher's y, what both are of, and what the
+    discriminator sees."""
 
     x: Tensor
     y: Tensor
+    condition: Condition
     views: Views = field(default_factory=Views)
 
 
@@ -51,7 +53,7 @@ class Diffusion2GAN(OnPairs):
     Args:
         generator: a trained denoiser; its state at the start is the teacher.
         discriminator: of an image and `Given.x_t`, the noise that belongs to it, at `Given.t` 1.
-        num_pairs: pairs in the bank, in equal parts of all classes.
+        num_pairs: pairs in the bank, in equal parts of all classes, or of captions of the data.
         scheduler: the deterministic sampler that makes them.
         num_steps: its steps.
         distance_weight: weight of the distance to the teacher's image.
@@ -63,7 +65,7 @@ class Diffusion2GAN(OnPairs):
 
     Raises:
         ValueError: no pairs, or fewer than classes; a sampler that adds noise; a negative weight or none at all; a
-            denoiser of captions, of a source or of a latent z.
+            denoiser of a source or of a latent z.
     """
 
     generator: Denoiser
@@ -100,13 +102,13 @@ class Diffusion2GAN(OnPairs):
         self.penalties = [R1(weight=0.1, every=16)] if penalty is None else penalties_of(penalty)
 
     def rollout(self, batch: Batch) -> PairRollout:
-        z, y = self.pairs(batch)
+        z, y, told = self.pairs(batch)
         t = self.level.to(z.device).expand(len(z))
-        x = self.generator(per_image(self.generator.process.sigma(t), z) * z, t, batch.condition).x0
+        x = self.generator(per_image(self.generator.process.sigma(t), z) * z, t, told).x0
         if self.discriminator is None:
-            return PairRollout(x, y)
-        given = Given(labels=batch.labels, t=t, x_t=z.roll(1, 0) if self.shuffled else z, condition=batch.condition)
-        return PairRollout(x, y, self.discriminator.views(y, x, given, batch.draws))
+            return PairRollout(x, y, told)
+        given = Given(labels=batch.labels, t=t, x_t=z.roll(1, 0) if self.shuffled else z, condition=told)
+        return PairRollout(x, y, told, self.discriminator.views(y, x, given, batch.draws))
 
     def discriminator_loss(self, batch: Batch, rollout: PairRollout) -> Losses:
         assert self.discriminator is not None
@@ -115,19 +117,19 @@ class Diffusion2GAN(OnPairs):
     def generator_loss(self, batch: Batch, rollout: PairRollout) -> Losses:
         losses: Losses = {}
         if self.distance_weight > 0:
-            losses["distance"] = self.distance_weight * self.distance(batch, rollout.x, rollout.y).mean()
+            losses["distance"] = self.distance_weight * self.distance(batch, rollout).mean()
         if self.discriminator is not None:
             adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
             losses["adversarial"] = self.adversarial_weight * adversarial
         self.log(pair_error=(rollout.x - rollout.y).square().mean())
         return losses
 
-    def distance(self, batch: Batch, x: Tensor, y: Tensor) -> Tensor:
+    def distance(self, batch: Batch, rollout: PairRollout) -> Tensor:
         """[B] mean absolute difference plus that of the teacher's middle, both after the same random augmentation."""
-        x, y = self.augment(torch.cat([x, y], 1), batch.draws).chunk(2, 1)
+        x, y = self.augment(torch.cat([rollout.x, rollout.y], 1), batch.draws).chunk(2, 1)
         clean = self.teacher.process.snap(torch.zeros(len(x), dtype=self.level.dtype, device=x.device))
-        seen = middle_map(self.teacher, x, clean, batch.condition)
+        seen = middle_map(self.teacher, x, clean, rollout.condition)
         with torch.no_grad():
-            target = middle_map(self.teacher, y, clean, batch.condition)
+            target = middle_map(self.teacher, y, clean, rollout.condition)
         perceptual = (normalize(seen, dim=1) - normalize(target, dim=1)).square().sum(1).flatten(1).mean(1)
         return (x - y).abs().flatten(1).mean(1) + perceptual

@@ -74,8 +74,10 @@ class GET(OnPairs):
             name = type(generator.net).__name__
             raise ValueError(f"GET trains an EquilibriumTransformer, and the generator is a {name}")
         teacher = opened(denoiser)
-        if teacher.space is not None:
-            raise ValueError("`denoiser`: GET makes pixels, and this one diffuses latents")
+        if teacher.space is not None or teacher.text is not None:
+            raise ValueError(
+                "`denoiser`: GET makes pixels, of classes or of nothing: give one without latents and captions"
+            )
         if teacher.takes_labels != generator.takes_labels:
             told, other = ("denoiser", "generator") if teacher.takes_labels else ("generator", "denoiser")
             raise ValueError(
@@ -88,7 +90,7 @@ class GET(OnPairs):
         self.shuffled = shuffled
 
     def rollout(self, batch: Batch) -> SolvedPairs:
-        z, y = self.pairs(batch)
+        z, y, _ = self.pairs(batch)
         net, labels = self.net[0], batch.labels if self.generator.takes_labels else None
         self.generator.images_seen += len(z)
         solved = net.solve(z.flatten(1), labels)

@@ -84,8 +84,8 @@ class IMM(Opposed):
         objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        if group < 1 or halvings < 1:
-            raise ValueError(f"`group={group}` and `halvings={halvings}` must be at least 1")
+        if group < 1 or not 1 <= halvings <= 20:
+            raise ValueError(f"`group={group}` must be at least 1, and `halvings={halvings}` lie between 1 and 20")
         if generator.time_slot is None:
             raise ValueError("IMM needs `denoiser.second_time` true")
         opponent = dict(adversarial_weight=adversarial_weight, objective=objective, penalty=penalty)
