@@ -7,6 +7,7 @@
 Both load the folder once before. The pipeline hands out numpy arrays (its fastest form), sparring a tensor. The last
 column shows that they did the same work: the largest difference between the images of one batch from equal latents.
 The second table is of guidance, which calls a class-conditional network twice a step, over the same network without.
+The third is of keys from a coarser grid (ToDo), in a network whose attention sees every pixel, over the plain sampler.
 """
 
 import tempfile
@@ -16,12 +17,14 @@ from statistics import median
 from typing import Any
 
 import torch
-from diffusers import DDPMPipeline
+from diffusers import DDPMPipeline, UNet2DModel
 from timing import arguments, in_turns, machine, note, publish, ratio, table
 from trainers import GREY32, random_images, trainer_of
 
 from sparring.generators import Denoiser
+from sparring.process import VP
 from sparring.samplers import Sampler, Samples
+from sparring.samplers.speed.todo import ToDo
 
 RUNS: tuple[tuple[str, int], ...] = (("ddim", 10), ("ddim", 50), ("dpm", 10), ("ddpm", 50))
 
@@ -58,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         flags = (f"--trainer.batch_size={args.batch}",)
         classes = trainer_of("diffusion", Path(folder), None, flags, "digits-classes").method.generator
         guided = [guidance(classes, Path(folder) / "classes", runs[0][1], args)]
+        note("coarser keys …")
+        coarse = [keys(Path(folder) / f"keys-{size}", size, args) for size in ((8,) if args.smoke else (16, 32, 64))]
     header = ["network, scheduler, steps", "images", "batch", "sparring, images per second", "diffusers"]
     plain = table([*header, "seconds, ours over theirs", "difference"], rows)
     header = [
@@ -67,7 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         "seconds over seconds without",
         "the one over the other",
     ]
-    publish("sampling_speed", [plain, table(header, guided)], args, started_on)
+    tokens = table(["tokens of attention", "images", "seconds over plain, factor 2", "factor 4"], coarse)
+    publish("sampling_speed", [plain, table(header, guided), tokens], args, started_on)
 
 
 def compare(
@@ -113,6 +119,28 @@ def guidance(denoiser: Denoiser, place: Path, steps: int, args: Namespace) -> li
     name = f"{sampler.shape[1]}x{sampler.shape[2]}, ddim, {steps}, guided"
     ratios = [ratio(times, "guided", "plain"), ratio(over_calls, "guided", "plain")]
     return [name, args.n, f"{calls:.1f}", *ratios]
+
+
+def keys(place: Path, size: int, args: Namespace) -> list[object]:
+    """The row of ToDo's samples over plain ones: 4 images, 2 steps of DDIM, attention on `size` x `size` tokens."""
+    net = UNet2DModel(
+        sample_size=size,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        norm_num_groups=8,
+        down_block_types=("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+    )
+    Denoiser(net, VP(), "v").save(place, "ddim")
+    sampler = Sampler(place)
+    subjects = {
+        str(factor): lambda _, using=using: sampler(4, 2, using=using)
+        for factor, using in ((1, []), (2, [ToDo(factor=2)]), (4, [ToDo(factor=4)]))
+    }
+    times = in_turns(subjects, args.repeats, args.clock)
+    return [f"{size}x{size}", 4, ratio(times, "2", "1"), ratio(times, "4", "1")]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ ROWS = {
     ],
     "gan_step": ["wgan", "r3gan", "diffusion_gan", "ddgan", "projected_gan"],
     "structure_cost": ["plain", "plain and its floor", "SADM, frozen", "SADM, adversarial", "8", "16"],
-    "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2", "8x8, ddim, 2, guided"],
+    "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2", "8x8, ddim, 2, guided", "8x8"],
     "adt_memory": ["2", "4"],
     "derivatives": [
         *("forward pass", "forward and backward", "jvp, forward", "jvp, reverse", "jvp, difference"),
