@@ -276,3 +276,8 @@ def test_few_seeds_say_so() -> None:
         paired_verdict([0.1, 0.2], [0.9])
     with pytest.raises(ValueError, match="not finite"):
         paired_verdict([float("nan")] * 3, [0.9] * 3)
+
+
+def test_two_seeds_that_disagree_are_no_gain():
+    assert paired_verdict([1.0, 5.0], [4.0, 4.0], spread=0.1).verdict == "no gain"
+    assert paired_verdict([1.0, 1.2], [4.0, 4.0], spread=0.1).verdict == "gain"

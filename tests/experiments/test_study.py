@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 
 from sparring.cli.main import main
 from sparring.data import Digits, StoredImages
+from sparring.evaluation import Comparison
 from sparring.experiments import measuring
-from sparring.experiments.collect import text_of
+from sparring.experiments.collect import areas, text_of
 from sparring.experiments.measuring import part
 from sparring.experiments.results import StudyResults
 from sparring.experiments.runner import Clock
@@ -34,7 +35,8 @@ from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
 from sparring.process import RectifiedFlow
 from sparring.recipes.with_systems import class_of
-from sparring.runs import summarise
+from sparring.runs import RunSummary, summarise
+from sparring.runs.results import Result
 from sparring.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -437,7 +439,7 @@ def test_parts_share_no_row_and_are_always_the_same():
     assert sorted(torch.cat([few.labels(), rest.labels()]).tolist()) == list(range(20))
     assert few.labels().tolist() == part(data, [0, 0.2], "validation").labels().tolist()
     assert torch.equal(few.images()[:, 0, 0, 0].long(), few.labels())
-    assert (few.name, few.num_classes) == ("numbers:validation", 20)
+    assert (few.name, few.num_classes) == ("numbers:validation 0 to 0.2", 20)
 
 
 def test_words_in_flags_are_replaced_as_parts_of_a_path():
@@ -545,16 +547,39 @@ def test_the_area_under_a_curve_is_that_of_the_distances_at_its_points(tmp_path)
     table = setting.table("area")
     assert (table.columns, [row[0] for row in table.rows]) == (["arm", "ddim 2"], ["baseline", "slow"])
     found = {arm: [distances(out / "tiny" / f"seed{seed}" / arm, "ddim", 2)[0] for seed in (0, 1)] for arm in names}
-    quarter, half, whole = (found[f"baseline{at}"] for at in (" at 0.25", " at 0.5", ""))
-    areas = [(0.25 * (a + b) / 2 + 0.5 * (b + c) / 2) / 0.75 for a, b, c in zip(quarter, half, whole, strict=True)]
-    assert table.rows[0][1] == text_of(areas)
-    assert table.rows[1][1] == text_of([(a + b) / 2 for a, b in zip(found["slow at 0.5"], found["slow"], strict=True)])
+    for row, arm in enumerate(("baseline", "slow")):  # from a half on, where both were measured
+        expected = [(a + b) / 2 for a, b in zip(found[f"{arm} at 0.5"], found[arm], strict=True)]
+        assert table.rows[row][1] == text_of(expected)
     assert found["slow, narrow"] != found["slow"] != found["slow at 0.5"]
     run = out / "tiny" / "seed0"
     steps = summarise(run / "slow").step
     kept = load_file(run / "slow" / "checkpoints" / f"{steps // 2:06d}" / "ema.safetensors")
-    sampled = load_denoiser(run / "slow at 0.5" / "average").net.state_dict()
+    (average,) = (run / "slow at 0.5").glob("average-at-0.5-*")
+    sampled = load_denoiser(average).net.state_dict()
     assert all(torch.equal(sampled[name.removeprefix("net.")], tensor) for name, tensor in kept.items())
+    costs = {row[0]: int(row[2]) for row in setting.table("distance").rows}
+    assert costs["slow at 0.5"] * 2 == costs["slow"] == costs["slow, narrow"] > 0
+
+
+def test_the_area_is_the_trapezoids_over_their_width():
+    points = {0.25: [4.0, 8.0], 0.5: [2.0, 4.0], 1.0: [1.0, 3.0]}
+    runs = [
+        RunSummary(
+            name=f"{name}{seed}",
+            folder=Path(),
+            arm=name,
+            method="Diffusion",
+            seed=seed,
+            results=(
+                Result(nfe=2, scheduler="ddim", frechet=values[seed], seed=0, features="x", n=8, split="holdout"),
+            ),
+        )
+        for name, values in {"a at 0.25": points[0.25], "a at 0.5": points[0.5], "a": points[1.0]}.items()
+        for seed in (0, 1)
+    ]
+    (table,) = areas(Comparison.of(runs), {"a": [0.5, 0.25]}, "holdout")
+    expected = [(0.25 * (4 + 2) / 2 + 0.5 * (2 + 1) / 2) / 0.75, (0.25 * (8 + 4) / 2 + 0.5 * (4 + 3) / 2) / 0.75]
+    assert table.rows == [["a", text_of(expected)]]
 
 
 def test_images_and_starts_of_runs_that_were_made_anew_are_refused(tmp_path, capsys):
@@ -654,7 +679,7 @@ def test_a_slip_in_a_chain_is_one_line(changes, message, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        ({"of": "nobody"}, "`of=nobody` is no arm that is trained"),
+        ({"of": "nobody"}, "`of=nobody` is no arm before it that is trained"),
         ({"of": "plain", "recipe": "adt"}, "and not both"),
         ({"of": "plain", "sampling": {"guide": 3}}, "`sampling` may hold guidance, guidance_interval, with"),
         ({"of": "plain", "sampling": {"with": ["projected"]}}, "`sampling.with` must be a list such as"),
@@ -670,3 +695,84 @@ def test_calls_that_no_sampler_makes_are_refused_before_anything_is_trained(tmp_
     assert main(["study", file, "--out", str(tmp_path / "out")]) == 2
     assert "use scheduler 'unipc' or 'dpm'" in error(capsys)
     assert not list(tmp_path.glob("out/tiny/seed0/*/checkpoints/*"))
+
+
+def test_results_follow_the_images_that_are_measured_against(tmp_path):
+    out = tmp_path / "runs"
+
+    def distance(rows):
+        images = {"path": "digits:validation", "rows": rows}
+        place = {"tiny": STUDY["settings"]["tiny"] | {"validation": images}}
+        arms = {"plain": {"recipe": "diffusion"}}
+        changes = dict(settings=place, split="validation", seeds=[0], samplers={"ddim": [2]}, arms=arms)
+        assert main(["study", written(tmp_path, **changes), "--out", str(out)]) == 0
+        return distances(out / "tiny" / "seed0" / "plain", "ddim", 2)
+
+    first, second = distance([0, 0.5]), distance([0.5, 1])
+    assert (len(first), len(second)) == (1, 1)
+    assert first != second
+    assert distance([0, 0.5]) == first
+
+
+def test_images_of_the_sources_of_one_split_are_not_measured_against_those_of_another(tmp_path):
+    place = {"digits-x2": {"scratch": QUICK, "tune": QUICK, "validation": {"path": "digits:validation"}}}
+    arms = {"baseline": {"recipe": "diffusion", "start": "scratch", "steps": 0.01}}
+    changes = dict(settings=place, seeds=[0], samplers={"ddim": [1]}, arms=arms)
+    for split in ("validation", "holdout"):
+        assert main(["study", written(tmp_path, split=split, **changes), "--out", str(tmp_path / "runs")]) == 0
+    kept = sorted(file.name for file in tmp_path.glob("runs/digits-x2/seed0/baseline/images/*.npy"))
+    assert kept == ["ddim-1-n32-holdout.npy", "ddim-1-n32-validation.npy"]
+
+
+def test_a_study_with_a_run_that_was_stopped_is_not_written(done, tmp_path, capsys):
+    out = tmp_path / "runs"
+    shutil.copytree(done / "runs", out)
+    capsys.readouterr()
+    last = max((out / "tiny" / "seed1" / "adt" / "checkpoints").iterdir())
+    shutil.rmtree(last)
+    command = ["study", written(tmp_path), "--out", str(out), "--print", "--write", str(tmp_path)]
+    assert main(command) == 2
+    assert "there is tiny, adt: seeds 0 only" in error(capsys)
+
+
+def test_guides_of_other_arms_are_needed_and_come_before(tmp_path, capsys):
+    guided = {"of": "plain", "sampling": {"with": [{"name": "autoguidance", "weak": "ARMS/weak/pipeline"}]}}
+    arms = STUDY["arms"] | {"weak": {"recipe": "diffusion"}, "guided": guided}
+    study = read_study(written(tmp_path, arms=arms))
+    assert study.with_needed(["guided"]) == ["baseline", "plain", "weak", "guided"]
+    assert study.partners("guided") == ["weak"]
+    for late in (STUDY["arms"] | {"guided": guided, "weak": arms["weak"]}, STUDY["arms"] | {"guided": guided}):
+        with pytest.raises(ValueError, match="ARMS/weak, which is no arm before it"):
+            read_study(written(tmp_path, arms=late))
+
+
+def test_points_of_a_curve_need_few_checkpoints(tmp_path, capsys):
+    for share in (0.001, 0.3331):
+        arms = {"plain": {"recipe": "diffusion", "steps": 1000.0, "curve": [share]}}
+        assert main(["study", written(tmp_path, arms=arms), "--out", str(tmp_path / "runs")]) == 2
+        assert "have no few checkpoints in common" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"tiny": {"data": {"path": "digits", "rows": [0, 0.5]}}}}, "is for images that are measured"),
+        ({"settings": {"tiny": {"holdout": {"rows": [0, 0.5]}}}}, "`path` is missing"),
+        ({"settings": {"tiny": {"holdout": {"path": 3}}}}, "`path=3`"),
+        ({"settings": {"tiny": {"holdout": {"path": "digits", "rows": ["0", "1"]}}}}, "two shares"),
+        ({"settings": {"tiny": {"scratch": {"trainer.steps": "5"}}}}, "`trainer.steps=5`"),
+        ({"samplers": None}, "`samplers` must give"),
+        ({"n": 5}, "6 or more"),
+        ({"arms": {"x": {"of": ["plain"]}}}, "must be the name of an arm"),
+        ({"arms": {"x": {"recipe": "diffusion", "steps": 0.0001}}}, "a number of updates"),
+        ({"arms": {"x": {"recipe": "diffusion", "steps": float("inf")}}}, "a factor above 0"),
+        ({"arms": {"": {"recipe": "diffusion"}}}, "or be empty"),
+        ({"arms": {"x": {"of": "baseline", "average": None}}}, "`average` needs `of`"),
+        ({"arms": {"x": {"of": "baseline", "average": {"std": None}}}}, "`average` must be"),
+        ({"arms": {"x": {"of": "baseline", "sampling": {"with": [{"name": 3}]}}}}, "`sampling.with`"),
+    ],
+)
+def test_further_slips_are_one_line_before_anything_is_trained(changes, message, tmp_path, capsys):
+    assert main(["study", written(tmp_path, **changes), "--out", str(tmp_path / "runs")]) == 2
+    assert message in error(capsys)
+    assert not list(tmp_path.glob("runs/tiny/seed0/*/checkpoints/*"))

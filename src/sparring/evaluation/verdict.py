@@ -46,8 +46,8 @@ def paired_verdict(
     """Method against control, seed by seed.
 
     From three seeds on, the interval is Student's over the paired differences. One or two seeds say nothing about the
-    spread over seeds: then the half-width is `spread`, and the note says so. If zero lies inside the interval, or
-    there is none, the verdict is "no gain".
+    spread over seeds: then the half-width is `spread`, or half of what lies between two differences if that is more,
+    and the note says so. If zero lies inside the interval, or there is none, the verdict is "no gain".
 
     Args:
         method_values: One distance per seed.
@@ -77,7 +77,8 @@ def paired_verdict(
         error = math.hypot(statistics.stdev(differences) / math.sqrt(n), shared_spread / normal)
         note = f"{n} seeds"
     else:
-        quantile, error = normal, math.inf if spread is None else spread / normal
+        between = (max(differences) - min(differences)) / 2
+        quantile, error = normal, math.inf if spread is None else max(spread, between) / normal
         note = f"{seeds_in_words(n)}: {'no spread known' if spread is None else 'spread of the samples only'}"
     half = quantile * error
     if error == 0:

@@ -14,7 +14,7 @@ from sparring.evaluation.comparison import Metric
 from sparring.experiments.results import SettingResults, StudyResults, Table
 from sparring.experiments.study import BASELINE
 from sparring.experiments.study_runs import StudyRuns
-from sparring.runs import RunSummary, is_run, summarise
+from sparring.runs import RunSummary, summarise
 from sparring.runs.folder import provenance
 from sparring.runs.results import Result, Setting
 
@@ -48,11 +48,15 @@ def collect(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str], co
 
 
 def missing(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str]) -> list[str]:
-    """What a study lacks, a line each: arms of some seeds only, whose numbers are means over fewer than the others'."""
+    """What a study lacks, a line each: arms of some seeds only, whose numbers are means over fewer than the others'.
+
+    A run counts if it is trained to its end and measured everywhere.
+    """
     found = []
     for setting in study_runs.study.settings:
         for arm in arms:
-            there = [seed for seed in seeds if is_run(study_runs.folder(setting, seed, arm))]
+            trained = [seed for seed in seeds if study_runs.is_trained(setting, seed, arm)]
+            there = [seed for seed in trained if study_runs.is_measured(setting, seed, arm)]
             if len(there) < len(seeds):
                 what = f"seeds {', '.join(map(str, there))} only" if there else "not there yet"
                 found.append(f"{setting}, {arm}: {what}")
@@ -67,12 +71,24 @@ def of_space(
     for seed in seeds:
         for arm in arms:
             folder = study_runs.folder(setting, seed, arm)
-            if is_run(folder) and not study_runs.makes_no_images(setting, arm):
+            if study_runs.is_trained(setting, seed, arm) and not study_runs.makes_no_images(setting, arm):
                 study_runs.check_same(setting, seed, arm)
                 summary = summarise(folder)
+                if study_runs.only_samples(setting, arm):
+                    summary = with_costs(summary, study_runs, setting, seed, arm)
                 kept = tuple(one for one in summary.results if study_runs.belongs(one, arm) and is_in(one, features))
                 found.append(replace(summary, arm=arm, seed=seed, results=kept))
     return found
+
+
+def with_costs(summary: RunSummary, study_runs: StudyRuns, setting: str, seed: int, arm: str) -> RunSummary:
+    """An arm that only samples another, with what the training of that one has cost up to where it is sampled."""
+    chosen, trained = study_runs.study.arms[arm], study_runs.study.settings[setting].of or setting
+    of = summarise(study_runs.folder(trained, seed, chosen.of or arm))
+    share = chosen.average.get("at", 1.0)
+    step, calls = (None if number is None else round(share * number) for number in (of.step, of.network_calls))
+    costs: dict[str, Any] = dict(step=step, network_calls=calls, network_calls_before=of.network_calls_before)
+    return replace(summary, seconds_per_step=of.seconds_per_step, **costs)
 
 
 def is_in(result: Result, features: str) -> bool:
@@ -124,7 +140,7 @@ def distances(comparison: Comparison, split: str) -> Table:
 
 
 def areas(comparison: Comparison, curves: dict[str, list[float]], split: str) -> list[Table]:
-    """Mean distance over a training, from the first point of an arm's curve to its end: the area under that curve.
+    """Mean distance over a training, from the first point that all curves have to its end: the area under the curve.
 
     By the trapezoid rule, over the width; mean and standard deviation over seeds. No table without curves.
 
@@ -134,16 +150,18 @@ def areas(comparison: Comparison, curves: dict[str, list[float]], split: str) ->
         split: of the real images.
     """
     every, by_name = comparison.settings(), {arm.name: arm for arm in comparison.arms}
-    rows = []
-    for name, points in curves.items():
-        names = {share: f"{name} at {share:g}" for share in sorted(points)} | {1.0: name}
+    rows: list[list[str]] = []
+    common = set.intersection(*map(set, curves.values()))
+    first = min(common, default=1.0)
+    for name, points in curves.items() if common else ():
+        names = {share: f"{name} at {share:g}" for share in sorted(points) if share >= first} | {1.0: name}
         if all(one in by_name for one in names.values()):
             cells = []
             for setting in every:
                 found = {share: by_name[one].results(setting) for share, one in names.items()}
                 seeds = [seed for seed in found[1.0] if all(seed in results for results in found.values())]
                 curve = [[found[share][seed].frechet for share in names] for seed in seeds]
-                width = 1.0 - min(names)
+                width = 1.0 - first
                 cells.append(text_of([float(trapezoid(heights, list(names))) / width for heights in curve]))
             rows.append([name, *cells])
     columns = ["arm", *map(str, every)]

@@ -23,7 +23,7 @@ from sparring.metrics import Reference
 from sparring.networks.device import default_device
 from sparring.runs.classes import make
 from sparring.runs.pictures import POINTS, to_uint8
-from sparring.runs.results import keep_result, measures_of, read_results
+from sparring.runs.results import keep_result, measures_of, read_results, write_results
 from sparring.samplers import Sampler
 
 
@@ -51,30 +51,35 @@ class Measuring:
         if self.runs.makes_no_images(setting, arm):
             return 0
         real, made = self.real(setting), 0
+        every = read_results(run)
+        known = [one for one in every if not self.runs.belongs(one, arm) or one.reference == real.reference.name]
+        if len(known) < len(every):  # against images that the study had before
+            write_results(run, known)
         sampler: Sampler | None = None
         settings: dict[str, Any] = {}
         for scheduler, nfe in [(name, n) for name, calls in self.runs.study.samplers_of(arm).items() for n in calls]:
-            there = {(one.features, one.scheduler, one.nfe) for one in read_results(run) if self.runs.belongs(one, arm)}
+            there = {(one.features, one.scheduler, one.nfe) for one in known if self.runs.belongs(one, arm)}
             missing = [one for one in self.references(setting) if (one.name, scheduler, nfe) not in there]
             if not missing:
                 continue
             settings = settings or self.runs.sampling(setting, seed, arm)
-            file = run / "images" / f"{scheduler}-{nfe}-n{self.runs.study.n}.npy"
+            of_sources = "" if real.reference.source_shape is None else f"-{self.runs.study.split}"
+            file = run / "images" / f"{scheduler}-{nfe}-n{self.runs.study.n}{of_sources}.npy"
             if not file.is_file():
                 sampler = sampler or Sampler(self.runs.source(setting, seed, arm), allow=self.runs.allow)
                 how = self.runs.drawn_from(setting, seed, arm)
                 self.draw(sampler, scheduler, nfe, settings, real.reference, file, how)
             images = in_range(torch.from_numpy(np.load(file)))
             beside = file.with_suffix(".json")
-            known = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
-            asked = None if known["classes"] is None else in_turn(known["classes"], len(images))
+            drawn = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
+            asked = None if drawn["classes"] is None else in_turn(drawn["classes"], len(images))
             found = [one.measures(images) for one in settings["using"]]
             wanted = {name: float(values.mean()) for one in found for name, values in one.items()}
             for space in missing:
                 result = replace(
                     space.evaluate(images, labels=asked, pairs=0),
                     nfe=nfe,
-                    calls=known["calls"],
+                    calls=drawn["calls"],
                     scheduler=scheduler,
                     seed=0,
                     split=self.runs.study.split,
@@ -191,4 +196,5 @@ def part(data: ImageData, shares: Sequence[float], name: str) -> ImageData:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[first:last].tolist()
     images, labels = data[order]
     labels = labels if isinstance(labels, Tensor) else None
-    return StoredImages(images, labels, name=f"{data.name}:{name}", num_classes=data.num_classes)
+    named = f"{data.name}:{name} {shares[0]:g} to {shares[1]:g}"
+    return StoredImages(images, labels, name=named, num_classes=data.num_classes)

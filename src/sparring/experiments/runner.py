@@ -27,6 +27,8 @@ def run_study(runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str], say: C
         runs.config(setting, arm)
         runs.check_same(setting, seed, arm)
     clock, measuring = Clock(), Measuring(runs)
+    for setting in dict.fromkeys(setting for setting, _, arm in tasks if not runs.makes_no_images(setting, arm)):
+        measuring.real(setting)
     for number, (setting, seed, arm) in enumerate(tasks, start=1):
         started = time.monotonic()
         runs.check_same(setting, seed, arm)  # again: what it starts from may have been trained by now

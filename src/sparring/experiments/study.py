@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
@@ -13,6 +14,8 @@ import yaml
 BASELINE = "baseline"
 ONE_CALL = "one call"
 """The sampler of generators that have none."""
+FEWEST = 6
+"""Images of a number: one more than the neighbours that recall and coverage look at."""
 Flags = dict[str, Any]
 """Settings of `sparring fit` by name, such as {"trainer.steps": 500}."""
 Samplers = dict[str, list[int]]
@@ -116,16 +119,20 @@ class ArmOfStudy(Section):
         if not isinstance(self.sampling, dict) or not set(self.sampling) <= known:
             raise ValueError(f"`sampling` may hold {', '.join(sorted(known))}, and is {self.sampling!r}")
         systems = self.sampling.get("with", [])
-        if not isinstance(systems, list) or not all(isinstance(one, dict) and "name" in one for one in systems):
+        if not isinstance(systems, list) or not all(
+            isinstance(one, dict) and isinstance(one.get("name"), str) for one in systems
+        ):
             raise ValueError(f"`sampling.with` must be a list such as [{{name: autoguidance}}], and is {systems!r}")
-        if self.average and (self.of is None or not isinstance(self.average, dict) or len(self.average) != 1):
+        if self.of is not None and not isinstance(self.of, str):
+            raise ValueError(f"`of={self.of}` must be the name of an arm")
+        if self.average != {} and (self.of is None or not isinstance(self.average, dict) or len(self.average) != 1):
             raise ValueError(f"`average` needs `of`, and must be {{at: SHARE}} or {{std: WIDTH}}: {self.average!r}")
-        if self.average.keys() - {"at", "std"}:
+        if self.average.keys() - {"at", "std"} or not all(isinstance(one, float) for one in self.average.values()):
             raise ValueError(f"`average` must be {{at: SHARE}} or {{std: WIDTH}}, and is {self.average!r}")
         points = [*self.curve, self.average.get("at", 0.5)] if isinstance(self.curve, list) else [0]
         if not all(isinstance(share, float) and 0 < share < 1 for share in points) or (self.curve and self.of):
             raise ValueError(f"`curve` and `average.at` must be shares of the steps, such as 0.25: {points}")
-        if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or self.steps <= 0:
+        if not isinstance(self.steps, int | float) or isinstance(self.steps, bool) or not 0 < self.steps < math.inf:
             raise ValueError(f"`steps={self.steps}` must be a factor above 0")
         if self.data not in ("setting", "baseline"):
             raise ValueError(f"`data={self.data}` must be setting or baseline")
@@ -152,10 +159,15 @@ class DataOfStudy(Section):
     rows: list[float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.settings, dict):
-            raise ValueError(f"`settings={self.settings}` must be a mapping")
+        if not isinstance(self.settings, dict) or not all(isinstance(name, str) for name in self.settings):
+            raise ValueError(f"`settings={self.settings}` must be a mapping of names")
+        if self.path is not None and not isinstance(self.path, str):
+            raise ValueError(f"`path={self.path}` must be a word for a data set")
         if self.rows is not None and not (
-            isinstance(self.rows, list) and len(self.rows) == 2 and 0 <= self.rows[0] < self.rows[1] <= 1
+            isinstance(self.rows, list)
+            and len(self.rows) == 2
+            and all(isinstance(share, int | float) for share in self.rows)
+            and 0 <= self.rows[0] < self.rows[1] <= 1
         ):
             raise ValueError(f"`rows={self.rows}` must be two shares, such as [0, 0.2]")
 
@@ -194,7 +206,12 @@ class SettingOfStudy(Section):
         for name in ("data", "baseline_data", "validation", "holdout"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, DataOfStudy.read(name, value))
+                images = DataOfStudy.read(name, value)
+                object.__setattr__(self, name, images)
+                if images.rows is not None and name in ("data", "baseline_data"):
+                    raise ValueError(f"{name}: `rows={images.rows}` is for images that are measured against")
+                if images.path is None and name in ("validation", "holdout"):
+                    raise ValueError(f"{name}: `path` is missing: which images?")
         trained = (self.on, self.data, self.baseline_data, self.scratch or None, self.tune or None)
         if self.of is not None and trained != (None,) * 5:
             raise ValueError(f"`of={self.of}`: nothing is trained here, so it may only say what is measured against")
@@ -245,6 +262,7 @@ class Study(Section):
                 raise ValueError(f"`{part}` must be a mapping of names")
             read = {str(name): kind.read(f"{part}.{name}", {} if one is None else one) for name, one in value.items()}
             object.__setattr__(self, part, read)
+        _check_samplers(self.samplers)
         if BASELINE not in self.arms and ONE_CALL in self.samplers:
             raise ValueError(
                 f"`samplers` has {ONE_CALL!r}, and the baseline would be plain diffusion, which has none such: add an "
@@ -262,21 +280,23 @@ class Study(Section):
             before.append(name)
         names = list(self.arms)
         for name, arm in self.arms.items():
-            trained = [one for one in names[: names.index(name)] if self.arms[one].of is None]
+            before = names[: names.index(name)]
+            trained = [one for one in before if self.arms[one].of is None]
             if arm.start not in (BASELINE, "scratch", *trained):
                 raise ValueError(f"arms.{name}: `start={arm.start}` must be baseline, scratch or an arm before it")
-            if arm.of is not None and (arm.of not in self.arms or self.arms[arm.of].of is not None):
-                raise ValueError(f"arms.{name}: `of={arm.of}` is no arm that is trained")
+            if arm.of is not None and arm.of not in trained:
+                raise ValueError(f"arms.{name}: `of={arm.of}` is no arm before it that is trained")
+            if lost := [one for one in self.partners(name) if one not in trained]:
+                raise ValueError(f"arms.{name}: `sampling` names ARMS/{lost[0]}, which is no arm before it")
             for other in arm.control_of if arm.control_of != "all" else ():
                 if other not in self.arms:
                     raise ValueError(f"arms.{name}: `control_of` names {other!r}, and there are {', '.join(self.arms)}")
-        if "/" in "".join([*self.arms, *self.settings]):
-            raise ValueError("names of arms and settings are those of folders, and cannot hold a slash")
-        _check_samplers(self.samplers)
+        if "/" in "".join([*self.arms, *self.settings]) or "" in self.arms or "" in self.settings:
+            raise ValueError("names of arms and settings are those of folders, and cannot hold a slash or be empty")
         _check_features(self.features)
         check_seeds(self.seeds)
-        if type(self.n) is not int or self.n < 2:
-            raise ValueError(f"`n={self.n}` must be a number of images")
+        if type(self.n) is not int or self.n < FEWEST:
+            raise ValueError(f"`n={self.n}` must be a number of images, {FEWEST} or more")
         if self.split not in ("validation", "holdout"):
             raise ValueError(f"`split={self.split}` must be validation or holdout")
 
@@ -285,8 +305,18 @@ class Study(Section):
         needed: set[str | None] = set(chosen)
         for name in reversed(self.arms):
             if name in needed:
-                needed |= {self.arms[name].start, self.arms[name].of}
-        return [name for name, arm in self.arms.items() if name in needed or ("at" in arm.average and arm.of in needed)]
+                needed |= {self.arms[name].start, self.arms[name].of, *self.partners(name)}
+        return [name for name, arm in self.arms.items() if name in needed or (self.is_point(name) and arm.of in needed)]
+
+    def partners(self, arm: str) -> list[str]:
+        """Other arms whose runs take part in the sampling of this one: each ARMS/NAME of its systems."""
+        values = [value for system in self.arms[arm].sampling.get("with", []) for value in system.values()]
+        parts = [str(one).split("/") for value in values for one in (value if isinstance(value, list) else [value])]
+        return list(dict.fromkeys(part[1] for part in parts if part[0] == "ARMS" and len(part) > 1))
+
+    def is_point(self, arm: str) -> bool:
+        """Whether an arm is a point of another's curve."""
+        return any(arm == f"{name} at {share:g}" for name, one in self.arms.items() for share in one.curve)
 
     def files(self) -> list[str]:
         """What the study needs in the folder that DATA stands for."""
@@ -304,7 +334,7 @@ class Study(Section):
 
     def controls_of(self, arm: str) -> list[str]:
         """The arms that are a control of this one; a point of a curve has none."""
-        if "at" in self.arms[arm].average:
+        if self.is_point(arm):
             return []
         return [
             name

@@ -6,6 +6,7 @@ beside itself for other seeds, and shares runs with other studies that have an a
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass, field
 from functools import cache
 from math import gcd
@@ -25,11 +26,13 @@ from sparring.runs import is_run
 from sparring.runs.checkpoint import digest, steps_in
 from sparring.runs.classes import find
 from sparring.runs.folder import CONFIG
-from sparring.runs.results import Result
+from sparring.runs.results import Result, read_results
 
 NOTHING: dict[str, Any] = {"trainer": {"steps": 0}}
 """What is trained of an arm that only samples another."""
 NO_RUN = ""
+MOST_POINTS = 100
+"""Checkpoints of a run that is measured along its training."""
 
 
 @dataclass
@@ -77,6 +80,22 @@ class StudyRuns:
         """Whether a result was measured as the study does: its split, number of images and samplers."""
         same = (result.n, result.split, result.seed) == (self.study.n, self.study.split, 0)
         return same and result.nfe in self.study.samplers_of(arm).get(str(result.scheduler), [])
+
+    def is_trained(self, setting: str, seed: int, arm: str) -> bool:
+        """Whether the run of an arm is there, and at its end."""
+        run = self.folder(setting, seed, arm)
+        return is_run(run) and (self.only_samples(setting, arm) or last_step(run) >= self.steps(setting, arm))
+
+    def is_measured(self, setting: str, seed: int, arm: str) -> bool:
+        """Whether an arm was sampled with each of its samplers, and measured in each feature space."""
+        results = read_results(self.folder(setting, seed, arm))
+        there = [(one.scheduler, one.nfe, one.features or "") for one in results if self.belongs(one, arm)]
+        return self.makes_no_images(setting, arm) or all(
+            any((scheduler, nfe) == (one, calls) and features.startswith(name) for scheduler, nfe, features in there)
+            for one, every in self.study.samplers_of(arm).items()
+            for calls in every
+            for name in self.study.features_on(setting)
+        )
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -132,11 +151,19 @@ class StudyRuns:
                 content["data"] = recipe.data_section(self.filled(images.path), content)
             flags = as_flags({f"data.{name}": value for name, value in images.settings.items()}, {})
         own = (place.tune if tuned else place.scratch) | chosen.flags
-        steps = round(own.pop("trainer.steps", content["trainer"]["steps"]) * chosen.steps)
+        asked = own.pop("trainer.steps", content["trainer"]["steps"])
+        if type(asked) is not int or round(asked * chosen.steps) < 1:
+            raise ValueError(f"`trainer.steps={asked}` times `steps={chosen.steps:g}` must be a number of updates")
+        steps = round(asked * chosen.steps)
         fixed = {"trainer.tracker": None, "trainer.steps": steps, "trainer.seed": seed}
         if chosen.curve:
-            every = gcd(steps, *(round(share * steps) for share in chosen.curve))
-            fixed |= {"trainer.checkpoint_every": every, "trainer.keep_checkpoints": steps // every}
+            points = [round(share * steps) for share in chosen.curve]
+            every = gcd(steps, *points)
+            if not 0 < min(points) <= max(points) < steps or steps > MOST_POINTS * every:
+                raise ValueError(
+                    f"`curve={chosen.curve}`: of {steps} steps these shares have no few checkpoints in common"
+                )
+            fixed |= {"trainer.checkpoint_every": every, "trainer.keep_checkpoints": steps}  # that of a stop, too
         flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
         init = str(self.folder(setting, seed, chosen.start).absolute()) if tuned else None
         return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
@@ -215,18 +242,20 @@ class StudyRuns:
         run = self.folder(trained, seed, chosen.of or arm)
         if not chosen.average:
             return run
-        out = self.folder(setting, seed, arm) / "average"
+        ((word, value),) = chosen.average.items()
+        out = self.folder(setting, seed, arm) / f"average-{word}-{value:g}-{weights_of(run)}"
         if not out.is_dir():
-            share = chosen.average.get("at")
-            step = None if share is None else round(share * self.steps(trained, chosen.of or arm))
-            write_average(run, out, std=chosen.average.get("std"), step=step, allow=self.allow)
+            step = round(value * self.steps(trained, chosen.of or arm)) if word == "at" else None
+            draft = out.with_name("average-draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            write_average(run, draft, std=value if word == "std" else None, step=step, allow=self.allow)
+            draft.rename(out)
         return out
 
     def drawn_from(self, setting: str, seed: int, arm: str) -> dict[str, Any]:
         """How an arm is sampled, and the weights of each run that takes part in it."""
         chosen, trained = self.study.arms[arm], self.study.settings[setting].of or setting
-        systems = str(chosen.sampling.get("with", ""))
-        names = [chosen.of or arm, *(name for name in self.study.arms if f"ARMS/{name}'" in systems)]
+        names = [chosen.of or arm, *self.study.partners(arm)]
         return {
             "sampling": self.sampled_as(arm),
             "weights": {name: weights_of(self.folder(trained, seed, name)) for name in names},

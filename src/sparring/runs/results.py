@@ -210,12 +210,17 @@ def is_run(path: str | Path) -> bool:
 
 def keep_result(folder: Path, result: Result) -> None:
     """Adds a result to the folder's results.json, with the run's step, in place of one with the same `KEY`."""
-    path = folder / RESULTS
     present = step_of(folder)
     result = replace(result, step=present if result.step is None else result.step)
     kept = [old for old in read_results(folder) if key_of(old, present) != key_of(result, present)]
+    write_results(folder, [*kept, result])
+
+
+def write_results(folder: Path, results: Iterable[Result]) -> None:
+    """Puts these results in place of all that the folder has."""
+    path = folder / RESULTS
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps([one.to_json() for one in (*kept, result)], indent=1))
+    draft.write_text(json.dumps([one.to_json() for one in results], indent=1))
     draft.replace(path)
 
 
