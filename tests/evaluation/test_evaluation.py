@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from diffusers import UNet2DModel
 
 from sparring.data import Digits
 from sparring.evaluation import Comparison, Evaluator, RealImages, verdicts
+from sparring.generators import Denoiser
+from sparring.process import VP
 from sparring.report import write_run_report
 from sparring.runs import Result, summarise
 from sparring.runs.results import keep_result, read_results
+from sparring.samplers import Sampler
 
 RESULT = Result(nfe=5, scheduler="ddim", seed=0, n=100, n_reference=500, features="pixels", frechet=1.0)
 
@@ -128,3 +132,27 @@ def test_results_name_what_they_were_measured_with(tmp_path, monkeypatch):
     save_images(Digits("validation").images(20), tmp_path / "images")
     result = Evaluator(RealImages.of("digits", None, tmp_path), "pixels").folder(tmp_path / "images")
     assert (result.reference, result.train) == ("digits:holdout", "digits")
+
+
+def test_classes_are_those_of_the_reference_and_judged_by_who_has_seen_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "cache"))
+    sizes = dict(sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4, 8))
+    blocks = dict(down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4)
+    net = UNet2DModel(**sizes, **blocks, add_attention=False, num_class_embeds=11)
+    generator = Denoiser(net, VP(), "v")
+    seen = []
+    monkeypatch.setattr(Sampler, "stream", watched(Sampler.stream, seen))
+    for trained, judged in ([5, 6], True), ([0, 1], False):
+        real = RealImages(Digits("holdout", only=[5, 6]), Digits(only=trained))
+        evaluator = Evaluator(real, "classifier")
+        result = evaluator.sampler(Sampler(generator), n=20, steps=1, scheduler="ddim", seed=0)
+        assert (result.class_accuracy is not None) == judged
+    assert seen == [[5, 6], [5, 6]]
+
+
+def watched(stream, seen):
+    def with_notes(self, *args, labels=None, **settings):
+        seen.append(labels)
+        return stream(self, *args, labels=labels, **settings)
+
+    return with_notes

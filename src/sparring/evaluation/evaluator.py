@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparring.data import ImageData
 from sparring.evaluation.features import cache_folder, default_features, feature_network
 from sparring.evaluation.pairs import sources_of, with_pairs
 from sparring.evaluation.points import with_points
@@ -107,16 +108,16 @@ class Evaluator:
             )
         labels = None
         if sampler.generator.takes_labels and real.num_classes is not None:  # the network may have one more: "none"
-            labels = list(range(min(real.num_classes, sampler.generator.num_classes or real.num_classes)))
+            labels = classes_of(real, min(real.num_classes, sampler.generator.num_classes or real.num_classes))
         classes = next((one.num_classes for one in settings.get("using", ()) if one.num_classes is not None), None)
         if labels is None and classes is not None:  # of a guide, for a model without classes
-            labels = list(range(classes))
+            labels = classes_of(real, classes)
         asked = None if labels is None else torch.tensor([labels[i % len(labels)] for i in range(n)])
         own = {"seed": seed, "labels": labels, "prompts": prompts, "sources": sources, "progress": watch}
         stream = sampler.stream(n, steps, scheduler=scheduler, **own, **settings)
         with Passing(stream, settings.get("using", ())) as samples:
             result = replace(
-                self.reference.evaluate(samples, labels=asked),
+                self.reference.evaluate(samples, labels=asked if asked is None or self.real.judges(asked) else None),
                 nfe=stream.nfe,
                 scheduler=stream.name,
                 guidance=stream.sampling.guidance,
@@ -193,3 +194,10 @@ class Passing:
             found.append(torch.frombuffer(bytearray(self.file.read(size)), dtype=kind).view(self.shape))
         images = torch.stack(found)
         return images if kind == torch.float32 else images.float() / 127.5 - 1
+
+
+def classes_of(real: ImageData, below: int) -> list[int]:
+    """The classes below a number that images are of; all of them, if their labels are not known, or are of pixels."""
+    labels = real.labels() if real.num_classes is not None else None
+    held = list(range(below)) if labels is None or labels.ndim > 1 else labels.unique().tolist()
+    return [one for one in held if one < below] or list(range(below))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from sparring.data import ImageData, from_spec, named
 from sparring.metrics.extract import ImageBatches
 from sparring.runs import RunFolder, is_run
@@ -42,6 +44,11 @@ class RealImages:
 
     reference: ImageData
     train: ImageData | None
+
+    def judges(self, classes: Tensor) -> bool:
+        """Whether the training images are of these classes [n], so that a classifier of them knows what it sees."""
+        labels = None if self.train is None else self.train.labels()
+        return labels is None or set(classes.unique().tolist()) <= set(labels.unique().tolist())
 
     @classmethod
     def of(

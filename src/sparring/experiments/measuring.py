@@ -73,6 +73,7 @@ class Measuring:
             beside = file.with_suffix(".json")
             drawn = json.loads(beside.read_text()) if beside.is_file() else {"calls": None, "classes": None}
             asked = None if drawn["classes"] is None else in_turn(drawn["classes"], len(images))
+            asked = asked if asked is None or real.judges(asked) else None
             found = [one.measures(images) for one in settings["using"]]
             wanted = {name: float(values.mean()) for one in found for name, values in one.items()}
             for space in missing:
