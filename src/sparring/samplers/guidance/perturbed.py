@@ -1,6 +1,6 @@
 """Perturbed outputs: how errors of a network come out in its samples, as PFGM++ asks (Xu et al., arXiv 2302.04265).
 
-Status: unproven.
+Status: no gain of PFGM++ by it: errors of the network cost EDM as much on digits (docs/results/training.md).
 
 Every output of the network gets noise of a share of its own size:
 
