@@ -115,7 +115,8 @@ def test_memory_is_flat_in_the_number_of_steps_and_grows_without_the_cut(smoke):
 
 def test_both_samplers_make_the_same_images(smoke):
     rows = cells(smoke("sampling_speed")[0])
-    assert all(float(rows[name][-1]) < 1e-5 for name in ROWS["sampling_speed"] if "guided" not in name)
+    of_both = [name for name in ROWS["sampling_speed"] if name.endswith(", 2")]  # the others have no peer
+    assert all(float(rows[name][-1]) < 1e-5 for name in of_both)
 
 
 def test_the_memory_plan_is_what_a_step_needs():
