@@ -1,7 +1,7 @@
 """ADT-turbo: a few-step student keeps its steps on new images (after ADT, Shen et al., arXiv 2504.11423).
 
-Status: proven on digits: two calls of 0.64 on new digits, plain tuning 1.27, a plain LoRA 7.06, and the old ones as before
-(docs/results/turbo.md).
+Status: proven on digits: two calls of 0.64 on new digits, plain tuning 1.27, a plain LoRA 7.06, and the old ones as
+before (docs/results/turbo.md).
 
 There is no paper; this is ADT for students that were distilled (ADD, LCM, turbo networks). Plain tuning has the
 conditional mean as its optimum at high noise, so that the student's first calls turn from sharp images to blurred ones.
