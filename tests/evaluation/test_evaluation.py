@@ -147,6 +147,8 @@ def test_classes_are_those_of_the_reference_and_judged_by_who_has_seen_them(tmp_
         evaluator = Evaluator(real, "classifier")
         result = evaluator.sampler(Sampler(generator), n=20, steps=1, scheduler="ddim", seed=0)
         assert (result.class_accuracy is not None) == judged
+        assert result.floor is not None
+        assert (result.floor.source == "train") == judged
     assert seen == [[5, 6], [5, 6]]
 
 

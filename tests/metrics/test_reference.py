@@ -83,6 +83,7 @@ def test_the_floor_is_real_against_real_at_the_same_n() -> None:
     assert with_train.floor(30).frechet > floor.frechet
     halves = Reference(held, Pixels(pool=2)).floor(40)
     assert (halves.n, halves.source) == (30, "halves of the reference")
+    assert Reference(held, Pixels(pool=2), train=train, alike=False).floor(40) == halves  # train is of other classes
     assert {"frechet", "kernel", "precision", "recall"} <= set(halves.to_json())
 
 

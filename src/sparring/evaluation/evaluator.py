@@ -44,7 +44,8 @@ class Evaluator:
         name = features or default_features(real.reference, real.train)
         network = feature_network(name, real.reference, real.train, features_seed).to(default_device())
         train = None if real.train is None else ImageBatches(real.train)
-        self.reference = Reference(ImageBatches(real.reference), network, train=train, cache=cache_folder())
+        batches = ImageBatches(real.reference)
+        self.reference = Reference(batches, network, train=train, alike=real.alike, cache=cache_folder())
 
     def folder(self, path: Path, **settings: Any) -> Result:
         """Result of a folder (or parquet file) of images, whoever made them.

@@ -50,6 +50,12 @@ class RealImages:
         labels = None if self.train is None else self.train.labels()
         return labels is None or set(classes.unique().tolist()) <= set(labels.unique().tolist())
 
+    @property
+    def alike(self) -> bool:
+        """Whether the training images are of all classes of the reference, so that they make its floor."""
+        labels = self.reference.labels()
+        return labels is None or self.judges(labels)
+
     @classmethod
     def of(
         cls,

@@ -163,10 +163,10 @@ class Measuring:
                     else feature_network(self.runs.filled(word), real.reference, real.train)
                 )
                 network.name = network.name if network.name.startswith(name) else name
+                network = network.to(default_device())
                 train = None if real.train is None else real.train.images()
-                made.append(
-                    Reference(real.reference.images(), network.to(default_device()), train=train, cache=cache_folder())
-                )
+                images = real.reference.images()
+                made.append(Reference(images, network, train=train, alike=real.alike, cache=cache_folder()))
             self._references[setting] = made
         return self._references[setting]
 

@@ -32,6 +32,7 @@ class Reference:
         images: Real images [n, C, H, W] in [-1, 1] that no model was trained on, or an iterable of such batches.
         features: The feature network; any other module goes into a `Wrapped`.
         train: The images that the models were trained on: for the floor (train against reference) and for memorisation.
+        alike: Whether those are of the same classes as `images`; if not, the floor is that of halves of `images`.
         cache: Folder to keep the statistics in, found again by a fingerprint of the images, the preprocessing and the
             network; None: none. Needs images as tensors or `ImageBatches`.
         batch_size: Images per pass through the network.
@@ -43,11 +44,13 @@ class Reference:
         features: Backbone,
         *,
         train: Images | None = None,
+        alike: bool = True,
         cache: str | Path | None = None,
         batch_size: int = 256,
     ) -> None:
         self.features = features
         self.batch_size = batch_size
+        self.alike = alike
         if cache is None:
             state = self._statistics(images, train)
         else:
@@ -150,11 +153,11 @@ class Reference:
         """What n reals score: training images against the reference, or one half of the reference against the other.
 
         A random choice of n training images (all, if there are fewer: its `n` says how many); without training
-        images, the two halves of the reference, at most n of the one against the whole other.
+        images of the same classes, the two halves of the reference, at most n of the one against the whole other.
         """
         if n not in self._floors:
             shuffle = torch.Generator().manual_seed(0)
-            if self._train is not None:
+            if self._train is not None and self.alike:
                 rows = torch.randperm(len(self._train), generator=shuffle)[:n]
                 real, fake, source = self._real, self._train[rows.to(self._train.device)], "train"
                 if len(fake) <= max(_NEIGHBOURS):
