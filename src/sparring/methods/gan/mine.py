@@ -1,6 +1,6 @@
 """MINE: mutual information neural estimation, a GAN that keeps its code (Belghazi et al., arXiv 1801.04062).
 
-Status: unproven.
+Status: no gain: its GAN covers all 25 modes without it (docs/results/gans.md).
 
     I(G(z); c) >= mean T(G(z), c) - mean exp(T(G(z), c') - 1)        (T maximises it)
     L_G = L_adv - beta I(G(z); c)
