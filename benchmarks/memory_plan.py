@@ -1,17 +1,19 @@
-"""Which GPU is enough to tune Stable Diffusion 1.5, XL and 3 by ADT, computed from their configurations without memory.
+"""Which GPU is enough for ADT and DMD2 on Stable Diffusion 1.5, XL and 3, computed from their configurations.
 
-    python benchmarks/memory_plan.py             # the table of docs/scaling.md, in minutes
+    python benchmarks/memory_plan.py             # the tables of docs/scaling.md, in minutes and without their memory
     python benchmarks/memory_plan.py --measure   # the same sum for a small pipeline, against a real trainer
 
-Networks are fake tensors, which have shapes and no numbers, and pass through one step of ADT as the recipes make it:
-bf16, gradient checkpointing, k passes with a graph, the autoencoder a block at a time, DINOv2-small on what comes out;
-the most that is alive at once is noted. What lies there all the time is counted from the configurations.
+Networks are fake tensors, which have shapes and no numbers, and pass through one step as the recipes make it, in bf16
+with gradient checkpointing. ADT: k passes with a graph, the autoencoder a block at a time, DINOv2-small on what comes
+out. DMD2: one call of the student, both scores, the head on the fake score's middle, then the update of these. The most
+that is alive at once is noted. What lies there all the time is counted from the configurations.
 """
 
 import argparse
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +36,18 @@ from transformers import (
 )
 
 from sparring.backbones import DINOv2
+from sparring.data import Batch, Draws
 from sparring.discriminators import Given, SiameseDiscriminator
-from sparring.generators import TextCondition
+from sparring.discriminators.heads import Head
+from sparring.generators import Denoiser, TextCondition
 from sparring.generators.families.stable_diffusion import StableDiffusion
 from sparring.generators.families.stable_diffusion_3 import StableDiffusion3
 from sparring.generators.families.stable_diffusion_xl import StableDiffusionXL
+from sparring.generators.middle import middle_block, middle_channels
 from sparring.networks.adapters import LoRA
-from sparring.process import Latents
+from sparring.networks.frozen import copy_of_trained
+from sparring.networks.trunk import of_images
+from sparring.process import VP, Latents
 
 warnings.filterwarnings("ignore")
 HALF = 2
@@ -211,6 +218,61 @@ class Alive(TorchDispatchMode):
         self.now -= size
 
 
+def dmd2_at_rest(net: nn.Module, pipe: Pipeline, frozen: nn.Module) -> float:
+    """Bytes that lie there all the time: those of ADT without its heads, a fake score that learns, and the teacher.
+
+    Of student and fake score the trainer keeps what they were before the step, since a later update may fail.
+    """
+    player = STATE["weights"] + STATE["moments"]
+    scores = player + STATE["weights"] + 2 * player
+    return at_rest(net, pipe, frozen, nn.Identity()) + scores * count(net, trained=True)
+
+
+class Reached(Exception):  # noqa: N818
+    """The middle of the fake score has been reached."""
+
+
+def dmd2_step(net: Any, score: Any, teacher: Any, pipe: Pipeline, head: Head, batch: int) -> None:
+    """The passes of a step of DMD2 of one call on latents, in their order, each player updated once."""
+
+    def call(net: Any, x: Tensor) -> Tensor:
+        told = pipe.family.arguments(pipe.condition(batch))
+        return net(x, timestep=torch.zeros(batch), return_dict=False, **told)[0].float()
+
+    def logits(x: Tensor) -> Tensor:
+        reached: list[Tensor] = []
+
+        def stop(block: nn.Module, given: Any, output: Any) -> None:
+            reached.append(of_images(output))
+            raise Reached
+
+        handle = middle_block(score).register_forward_hook(stop)
+        with suppress(Reached):
+            call(score, x)
+        handle.remove()
+        seen = reached[0]
+        if seen.ndim == 3:  # tokens
+            side = round(seen.shape[1] ** 0.5)
+            seen = seen.transpose(1, 2).unflatten(2, (side, side))
+        return head(seen).float()
+
+    x = torch.zeros(batch, pipe.channels, pipe.side, pipe.side)
+    students, scores = ([p for p in one.parameters() if p.requires_grad] for one in (net, score))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image = call(net, x)
+        with torch.no_grad():
+            slope = call(teacher, image) - call(score, image)
+        loss = (slope * image).sum() + logits(image).sum()
+    torch.autograd.backward(loss, inputs=students)
+    image = image.detach()
+    del loss
+    for parameter in students:
+        parameter.grad = None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = call(score, image).square().sum() + logits(image).sum() + logits(x).sum()
+    torch.autograd.backward(loss, inputs=[*scores, *head.parameters()])
+
+
 def faked(module: nn.Module) -> Any:
     """A module of the meta device with fake weights on the CPU instead, to be called within a FakeTensorMode."""
     for part in module.modules():
@@ -242,17 +304,44 @@ def plan(pipe: Pipeline, lora: bool, batch: int, k: int) -> tuple[float, float]:
     return rest / GIB, alive.most / GIB
 
 
-def table() -> None:
+def dmd2_plan(pipe: Pipeline, lora: bool, batch: int) -> tuple[float, float]:
+    """GiB at rest, and GiB more at the highest point of a step of DMD2."""
+    with torch.device("meta"):
+        net: Any = pipe.net()
+        net.enable_gradient_checkpointing()
+        if lora:
+            LoRA(rank=32).apply(net.to(torch.bfloat16))
+        rest = dmd2_at_rest(net, pipe, vae(pipe.channels).to(torch.bfloat16))
+        head = Head(channels=middle_channels(net), width=64, out_channels=1)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        net, head = faked(net), faked(head)
+        score, teacher = copy_of_trained(net), copy_of_trained(net).requires_grad_(False)
+        with Alive() as alive:
+            dmd2_step(net, score, teacher, pipe, head, batch)
+    return rest / GIB, alive.most / GIB
+
+
+TUNINGS = ((True, "LoRA, rank 32"), (False, "full"))
+
+
+def tables() -> None:
     """Prints the tables of docs/scaling.md."""
     print(f"| tuning | k | images at once | {' | '.join(PIPELINES)} |\n|---|--:|--:|{'---|' * len(PIPELINES)}")
-    for lora, tuning in ((True, "LoRA, rank 32"), (False, "full")):
+    for lora, tuning in TUNINGS:
         for k, batch in ((1, 1), (2, 1), (4, 1), (2, 4)):
-            cells = []
-            for pipe in PIPELINES.values():
-                rest, most = plan(pipe, lora, batch, k)
-                enough = next((gpu for gpu in GPUS if gpu > rest + most + SPARE), None)
-                cells.append(f"{rest:.1f} + {most:.1f}: {f'{enough} GB' if enough else 'shards'}")
+            cells = [cell(*plan(pipe, lora, batch, k)) for pipe in PIPELINES.values()]
             print(f"| {tuning} | {k} | {batch} | {' | '.join(cells)} |", flush=True)
+    print(f"\n| tuning | images at once | {' | '.join(PIPELINES)} |\n|---|--:|{'---|' * len(PIPELINES)}")
+    for lora, tuning in TUNINGS:
+        for batch in (1, 4):
+            cells = [cell(*dmd2_plan(pipe, lora, batch)) for pipe in PIPELINES.values()]
+            print(f"| {tuning} | {batch} | {' | '.join(cells)} |", flush=True)
+
+
+def cell(rest: float, most: float) -> str:
+    """GiB at rest and more at the highest point, and the smallest usual GPU."""
+    enough = next((gpu for gpu in GPUS if gpu > rest + most + SPARE), None)
+    return f"{rest:.1f} + {most:.1f}: {f'{enough} GB' if enough else 'shards'}"
 
 
 def small() -> nn.Module:
@@ -269,24 +358,28 @@ def small() -> nn.Module:
 SMALL = Pipeline(small, 16, (77, 64), 0, [])
 
 
-def measured(batch: int, k: int) -> float:
-    """GiB at the highest point of a real step of ADT with the small network, its start at the noisiest level."""
-    from sparring.data import Batch, Draws
-    from sparring.generators import Denoiser
-    from sparring.methods.tuning.adt import ADT
-    from sparring.process import VP
-
+def small_denoiser() -> Denoiser:
+    """The small network with adapters, in half precision, with an autoencoder and without text encoders."""
     net: Any = small()
     net.enable_gradient_checkpointing()
     LoRA(rank=32).apply(net.to(torch.bfloat16))
+    return Denoiser(net, VP(), "eps", Latents(vae().to(torch.bfloat16)), StableDiffusion.__new__(StableDiffusion))
+
+
+def small_batch(n: int) -> Batch:
+    """Images with their latents and conditions."""
+    images, x_0 = torch.zeros(n, 3, 8 * SMALL.side, 8 * SMALL.side), torch.zeros(n, 4, SMALL.side, SMALL.side)
+    return Batch(images, draws=Draws(0, step=1, phase="plan"), x_0=x_0, condition=SMALL.condition(n))
+
+
+def measured(batch: int, k: int) -> float:
+    """GiB at the highest point of a real step of ADT with the small network, its start at the noisiest level."""
+    from sparring.methods.tuning.adt import ADT
+
     judge = SiameseDiscriminator(backbone=dinov2())
-    space = Latents(vae().to(torch.bfloat16))
-    denoiser = Denoiser(net, VP(), "eps", space, StableDiffusion.__new__(StableDiffusion))  # without its encoders
-    method = ADT(denoiser, judge, num_steps=8, num_grad_steps=k, start="noise", warmup_steps=0, ramp_steps=0)
-    x_0, draws = torch.zeros(batch, 4, SMALL.side, SMALL.side), Draws(0, step=1, phase="plan")
-    images = torch.zeros(batch, 3, 8 * SMALL.side, 8 * SMALL.side)
-    given = Batch(images, draws=draws, x_0=x_0, condition=SMALL.condition(batch))
+    method = ADT(small_denoiser(), judge, num_steps=8, num_grad_steps=k, start="noise", warmup_steps=0, ramp_steps=0)
     method.step = 1
+    given = small_batch(batch)
     with Alive() as alive:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             fake = method.rollout(given)
@@ -295,7 +388,7 @@ def measured(batch: int, k: int) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = dict(method.generator_loss(given, fake))
         del fake
-        trained = [p for p in net.parameters() if p.requires_grad]
+        trained = [p for p in method.generator.parameters() if p.requires_grad]
         for name in list(losses):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 value = losses.pop(name)
@@ -305,12 +398,34 @@ def measured(batch: int, k: int) -> float:
     return alive.most / GIB
 
 
+def dmd2_measured(batch: int) -> float:
+    """GiB at the highest point of a real step of DMD2 with the small network."""
+    from sparring.methods.distillation.dmd2 import DMD2
+
+    method, given = DMD2(small_denoiser()), small_batch(batch)
+    players = [[p for p in one.parameters() if p.requires_grad] for one in (method.generator, method.discriminator)]
+    with Alive() as alive:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            fake = method.rollout(given)
+            loss = sum(method.generator_loss(given, fake).values())
+        loss.backward(inputs=players[0])
+        for parameter in players[0]:
+            parameter.grad = None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = sum(method.discriminator_loss(given, fake).values())
+        loss.backward(inputs=players[1])
+    return alive.most / GIB
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="a small network's sum against a real step")
     if parser.parse_args().measure:
         for batch, k in ((1, 1), (1, 4), (4, 1), (4, 4)):
             computed = plan(SMALL, True, batch, k)[1]
-            print(f"batch {batch}, k = {k}: {computed:.3f} GiB computed, {measured(batch, k):.3f} measured")
+            print(f"ADT, batch {batch}, k = {k}: {computed:.3f} GiB computed, {measured(batch, k):.3f} measured")
+        for batch in (1, 4):
+            computed = dmd2_plan(SMALL, True, batch)[1]
+            print(f"DMD2, batch {batch}: {computed:.3f} GiB computed, {dmd2_measured(batch):.3f} measured")
     else:
-        table()
+        tables()

@@ -125,6 +125,7 @@ def test_the_memory_plan_is_what_a_step_needs():
     rest, most = plan.plan(plan.SMALL, True, 1, 2)
     assert 0 < rest < 1
     assert most == pytest.approx(plan.measured(1, 2), rel=0.1)
+    assert plan.dmd2_plan(plan.SMALL, True, 2)[1] == pytest.approx(plan.dmd2_measured(2), rel=0.1)
 
 
 def test_the_table_of_memory_has_every_family_and_the_numbers_of_the_script():

@@ -11,6 +11,7 @@ from sparring.generators import Denoiser, load_pipeline
 from sparring.generators.middle import as_map, middle_channels, middle_map
 from sparring.networks import MLP
 from sparring.networks.tap import Tap
+from sparring.networks.trunk import trunk
 from sparring.process import VP
 
 KINDS = [*FAMILIES, "sd15", "sdxl", "sd3"]
@@ -49,3 +50,29 @@ def test_what_changes_in_a_corner_of_the_image_changes_that_corner_of_the_middle
     assert as_map(kept[0], denoiser, x).shape[1] == tap.channels
     heads = DenoiserHeads(denoiser, width=8)
     assert heads(x, Given(t=t, condition=condition), Draws(0)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_leaves_the_gradient_of_the_middle_as_it_is(tiny, kind):
+    """The pass stops at the middle block, for some networks inside of what is computed again."""
+    denoiser = load_pipeline(tiny(kind))[0]
+    denoiser.net.eval().requires_grad_(True)
+    image_shape = (3, SIZES.get(kind, 16), SIZES.get(kind, 16))
+    denoiser.check_shape(image_shape)
+    shape = denoiser.latent_shape(image_shape)
+    condition = denoiser.conditioning.blank(image_shape[1:], shape, torch.device("cpu"))
+    t, slopes, passes = torch.tensor([0.3]), [], []
+    first = (trunk(denoiser.net) or [denoiser.net.down_blocks[0].resnets[0]])[0]
+    first.register_forward_pre_hook(lambda *_: passes.append(1))
+    for checkpointing in (False, True):
+        if checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        denoiser.net.zero_grad()
+        passes.clear()
+        middle_map(denoiser, x, t, condition).square().sum().backward()
+        assert (len(passes) > 1) == checkpointing
+        slopes.append([x.grad, *(p.grad for p in denoiser.net.parameters() if p.grad is not None)])
+    assert len(slopes[0]) == len(slopes[1]) > 1
+    for plain, again in zip(*slopes, strict=True):
+        torch.testing.assert_close(plain, again)

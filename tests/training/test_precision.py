@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from small_runs import METHODS, OF_DENOISERS, TUNING, TinyNet, assert_same_checkpoint, method, trainer
 from torch import nn
 
@@ -145,8 +146,6 @@ def test_a_scaler_that_has_seen_no_gradient_does_not_step(tmp_path):
 
 
 def unet():
-    from diffusers import UNet2DModel
-
     torch.manual_seed(0)
     return UNet2DModel(
         sample_size=8,
@@ -165,14 +164,15 @@ def unet():
 def test_gradient_checkpointing_changes_nothing_but_the_number_of_forward_passes(tmp_path, name):
     runs, calls = [], []
     for keep in (True, False):
-        net = unet()
-        run = trainer(tmp_path / str(keep), method=method(name, net), steps=2, gradient_checkpointing=not keep)
-        calls.append([])
-        seen = calls[-1]
-        net.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        run = trainer(tmp_path / str(keep), method=method(name, unet()), steps=2, gradient_checkpointing=not keep)
+        copies = [part for part in run.method.modules() if isinstance(part, UNet2DModel)]
+        calls.append([[] for _ in copies])
+        for net, seen in zip(copies, calls[-1], strict=True):
+            net.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        trained = [i for i, net in enumerate(copies) if any(p.requires_grad for p in net.parameters())]
         runs.append(run.fit())
     assert_same_checkpoint(*runs, 2)
-    assert len(calls[1]) > len(calls[0])
+    assert all(len(calls[1][i]) > len(calls[0][i]) for i in trained)  # of the generator, and of a fake score
 
 
 def test_gradient_checkpointing_of_a_network_without_it_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import torch
 
+from sparring.generators import Denoiser
 from sparring.methods.method import Method
 from sparring.networks.quantized import Quantized
 from sparring.process import LearnedTimes
@@ -13,7 +14,8 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
 
     Args:
         method: what is trained.
-        gradient_checkpointing: the generator's network computes its activations again in the backward pass.
+        gradient_checkpointing: the generator's network, and copies of it that other players or losses go through,
+            compute their activations again in the backward pass.
         compile: the networks of all generators go through `torch.compile`.
 
     Raises:
@@ -27,6 +29,9 @@ def prepare_networks(method: Method, *, gradient_checkpointing: bool, compile: b
                 part.gather = processes.gather_rows
     if gradient_checkpointing:
         method.generator.enable_gradient_checkpointing()
+        for part in method.modules():
+            if isinstance(part, Denoiser):
+                part.enable_gradient_checkpointing()
     if compile:
         for generator in method.generators():
             for network in generator.networks():
