@@ -129,7 +129,21 @@ def test_ancestral_sampling_of_few_steps_takes_the_variance_of_the_network():
         torch.nn.init.constant_(denoiser.net.variance.bias, bias)
         made.append(denoiser.generate(scheduler, 4, latents=latents, generator=torch.Generator().manual_seed(0)))
     assert not torch.equal(*made)
+    with pytest.raises(ValueError, match="`steps=1`: ancestral steps with a learned variance need 2 or more"):
+        denoiser.plan(1, "ddpm")
     assert Denoiser(TwoHeads(), LINEAR, "v").stepper("ddpm").config.variance_type == "fixed_small"
+
+
+@pytest.mark.parametrize("steps", [2, 4, 16])
+def test_the_step_to_a_finished_image_adds_no_noise_whatever_the_variance(steps):
+    denoiser = ImprovedDDPM(Denoiser(TwoHeads(), LINEAR, "x0")).generator
+    for parameter in denoiser.net.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(denoiser.net.mean.bias, 0.3)
+    torch.nn.init.constant_(denoiser.net.variance.bias, 3.0)  # beyond the larger of its limits
+    latents = Draws(0).normal((4, 1, 8, 8))
+    made = denoiser.generate(denoiser.stepper("ddpm"), steps, latents=latents, generator=torch.Generator())
+    torch.testing.assert_close(made, torch.full_like(made, 0.3))
 
 
 def test_what_cannot_work_is_said():

@@ -71,26 +71,37 @@ def test_a_head_that_knows_nothing_has_the_entropy_of_the_classes():
     assert made.generator_loss(given, made.rollout(given))["label"].item() == pytest.approx(math.log(10))
 
 
-def knowing(generator):
+def knowing(generator, sure=20):
     """Labels are read by the pattern that correlates most, and images are what is left without it."""
 
     def parts(x, time):
-        logits = 20 * torch.einsum("bchw,kchw->bk", x, generator.net.patterns) / 64
+        logits = sure * torch.einsum("bchw,kchw->bk", x, generator.net.patterns) / 64
         return x - 0.2 * generator.net.patterns[logits.argmax(1)], logits
 
     generator.net.parts = parts
 
 
+def test_a_label_that_is_not_sure_has_its_expected_pattern_taken_off():
+    """With nothing learned of labels the sampler puts the mean pattern into its images."""
+    generator = method().generator
+    generator.net.parts = lambda x, time: (x, torch.zeros(len(x), 10))
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    put_in = generator.net(images, 0.0)
+    torch.testing.assert_close(put_in - images, 0.2 * generator.net.patterns.mean(0).expand(5, -1, -1, -1))
+    torch.testing.assert_close(generator.decode(put_in), images)
+
+
 def test_the_pattern_is_read_and_taken_off_a_finished_sample():
     generator = method().generator
-    knowing(generator)
+    knowing(generator, 2e4)
     images = 0.1 * torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(50) % 10
     z_0 = generator.with_labels(images, labels)
     assert torch.equal(generator.labels_of(z_0), labels)
     torch.testing.assert_close(generator.decode(z_0), images)
     image, logits = generator.net.parts(z_0, 0.0)
-    torch.testing.assert_close(generator.net.expected(image, 1e4 * logits), z_0)
+    torch.testing.assert_close(generator.net.expected(image, logits), z_0)
+    knowing(generator)
     seen = generator.classified(generator.with_labels(images, labels), torch.zeros_like(images))
     assert (seen == labels).float().mean() > 0.9
 

@@ -27,6 +27,7 @@ class Number(nn.Module):
         super().__init__()
         self.value = nn.Parameter(torch.zeros(3, dtype=torch.float64))
         self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("copy", torch.tensor(0.0))
 
 
 def walk(steps, seed=0):
@@ -67,19 +68,20 @@ def test_inner_products_of_profiles_are_their_integrals():
 @pytest.mark.parametrize("std", [0.03, 0.07, 0.15, 0.2])
 def test_an_average_from_snapshots_is_the_one_that_was_tracked(std, tmp_path):
     module, steps = Number(), 1600
-    tracked, powers = PowerEMA(module, std), PowerAverages(module, 32, steps, tmp_path / "ema")
+    tracked, powers = PowerEMA(module, std), PowerAverages(module, 32, steps, tmp_path / "ema", {"copy"})
     for step, value in enumerate(walk(steps)):
         module.value.data.copy_(value)
         module.count += 1
+        module.copy += 1
         tracked.update()
         powers.update()
         if powers.due(step + 1):
-            powers.write(step + 1, {"value", "count"})
+            powers.write(step + 1, {"value", "count", "copy"})
     found = reconstruct(tmp_path / "ema", std)
     spread = walk(steps).std(0)
     assert tracked.module.value.abs().min() > 0
     assert ((found["value"] - tracked.module.value).abs() < 0.02 * spread).all()
-    assert found["count"] == steps
+    assert found["count"] == found["copy"] == steps
     assert sum(weights_for([50, 50, 100, 100], [*STDS, *STDS], std)) == pytest.approx(1)
 
 
@@ -100,7 +102,7 @@ def test_a_profile_that_the_snapshots_cannot_give_is_refused(tmp_path):
     module, powers = Number(), PowerAverages(Number(), 2, 10, tmp_path / "ema")
     for step in (5, 10):
         powers.write(step, set(module.state_dict()))
-    assert reconstruct(tmp_path / "ema", 0.15).keys() == {"value", "count"}
+    assert reconstruct(tmp_path / "ema", 0.15).keys() == {"value", "count", "copy"}
     with pytest.raises(ValueError, match="`std=0.25`: the mix of 2 snapshots is 73% away from that profile"):
         reconstruct(tmp_path / "ema", 0.25)
 

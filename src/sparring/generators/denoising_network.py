@@ -317,11 +317,15 @@ class DenoisingNetwork(nn.Module):
     def _scheduler(self, name: str) -> Any:
         made = self.process.scheduler(name, self.prediction)
         if name == "ddpm" and self.learned_variance:
-            made.register_to_config(variance_type="learned_range")
+            # evenly spaced from the last time to the first, as in the paper's code: from there no noise is added,
+            # which a learned variance would not see to at a later time
+            made.register_to_config(variance_type="learned_range", timestep_spacing="linspace")
             made.variance_type = "learned_range"
         return made
 
     def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
         stepper = self.stepper(scheduler)
+        if steps == 1 and takes_variance(stepper) and stepper.config["timestep_spacing"] == "linspace":
+            raise ValueError("`steps=1`: ancestral steps with a learned variance need 2 or more; take scheduler ddim")
         set_timesteps(stepper, steps)
         return scheduler or scheduler_name(stepper), len(stepper.timesteps)

@@ -62,7 +62,8 @@ class JointDenoiser(Denoiser):
         return self.heads(z_0, torch.full((len(z_0),), FAINTEST, device=z_0.device))[1].argmax(1)
 
     def decode(self, x_0: Tensor) -> Tensor:
-        return x_0 - self.net.config["amount"] * self.net.patterns.to(x_0)[self.labels_of(x_0)]
+        _, logits = self.heads(x_0, torch.full((len(x_0),), FAINTEST, device=x_0.device))
+        return x_0 - self.net.expected(torch.zeros_like(x_0), logits)
 
     def classified(self, images: Tensor, eps: Tensor) -> Tensor:
         """[B] labels of images by their mean logits over eight levels, with noise eps and the mean of all patterns."""

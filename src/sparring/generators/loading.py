@@ -67,7 +67,7 @@ def load_generator(folder: str | Path, allow: Sequence[str] = ()) -> Generator:
         else:
             dropout, own_source = settings["condition_dropout"], settings.get("prior")
             denoiser = Denoiser(net, process, prediction, condition_dropout=dropout, own_source=own_source)
-        denoiser.own_scheduler = scheduler
+        denoiser.own_scheduler, denoiser.learned_variance = scheduler, takes_variance(scheduler)
         tell(denoiser, folder)
         if settings["image_shape"] is not None:
             denoiser.check_shape(tuple(settings["image_shape"]))

@@ -14,6 +14,7 @@ from sparring.runs.checkpoint import save_tensors
 from sparring.training.ema import EMA, state_tensors
 
 STDS = (0.05, 0.10)  # that are tracked, as in EDM2
+COPIED = "copied"  # what no average mixes, in a snapshot
 FARTHEST = 0.3  # of a mix from the profile that is wanted, over its size (our choice)
 LARGEST = 0.28  # std; at 1 / sqrt(12) = 0.289 all weights of the run count alike
 
@@ -69,6 +70,7 @@ class PowerAverages:
         if snapshots < 0:
             raise ValueError(f"`ema_snapshots={snapshots}` must be 0 (none) or more")
         self.averages = [PowerEMA(module, std, copied) for std in STDS] if snapshots else []
+        self.copied = copied
         self.share = snapshots / steps
         self.folder = folder
 
@@ -90,7 +92,9 @@ class PowerAverages:
     def write(self, step: int, changing: set[str]) -> None:
         """Writes a snapshot."""
         self.folder.mkdir(exist_ok=True)
-        tensors = {f"{a}/{k}": v for a, state in self.state(changing).items() for k, v in state.items()}
+        averages = self.state(changing)
+        tensors = {f"{a}/{k}": v for a, state in averages.items() for k, v in state.items() if k not in self.copied}
+        tensors |= {f"{COPIED}/{k}": v for state in averages.values() for k, v in state.items() if k in self.copied}
         draft = self.folder / f".{step:07d}.safetensors"
         save_tensors(draft, tensors)
         draft.replace(self.folder / f"{step:07d}.safetensors")
@@ -168,4 +172,5 @@ def reconstruct(folder: Path, std: float) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"the snapshots in {folder} could not be read ({' '.join(str(error).split())})") from None
     last = {name: tensors[f"ema_{STDS[0]:.3f}/{name}"] for name in made}
-    return {name: made[name].to(one.dtype) if one.is_floating_point() else one for name, one in last.items()}
+    mixed = {name: made[name].to(one.dtype) if one.is_floating_point() else one for name, one in last.items()}
+    return mixed | {key.removeprefix(f"{COPIED}/"): one for key, one in tensors.items() if key.startswith(f"{COPIED}/")}

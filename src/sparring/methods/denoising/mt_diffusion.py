@@ -7,7 +7,7 @@ Status: unproven.
 Both modalities are brought into one space, noised there together, denoised by one network and read by a head for each.
 Fake: the one-step prediction; there is no discriminator. Paper, from its abstract and reviews: the common space, one
 backbone, heads, a loss with a term for each. Ours: E_y are fixed patterns of +1 and -1, a = 0.2, c = 0.1, the head in
-the middle of a U-Net, and the pattern of the most likely label is taken off a finished sample.
+the middle of a U-Net, and the expected pattern is taken off a finished sample.
 """
 
 from dataclasses import dataclass, replace

@@ -118,8 +118,9 @@ class SelfGuided(Diffusion):
         count, _, _ = source_of(self.generator).shape
         if self.level == "box":
             inside = in_boxes(self.segments(data, 2, seed))
-            return torch.where(inside, self.assigned[:, None, None], count)
-        maps = self.segments(data, count, seed)
+            maps = torch.where(inside, self.assigned[:, None, None], count)
+        else:
+            maps = self.segments(data, count, seed)
         if self.clusters == "random":
             maps = maps[Draws(seed, phase="clusters").uniform((len(data),)).argsort()]
         return maps

@@ -168,7 +168,13 @@ class InvDiffDelta(Method):
 
 
 def start_at_zero(net: nn.Module) -> None:
-    """Sets the last layer of a network to zero, so that its output is zero and its gradient is not."""
-    last = [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)][-1]
-    for parameter in last.parameters():
+    """Sets the last layer of a network of diffusers to zero, so that its output is zero and its gradient is not.
+
+    Raises:
+        ValueError: another network, whose last layer is not known.
+    """
+    last = [part for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    if not last or not type(net).__module__.startswith("diffusers."):
+        raise ValueError(f"`generator.net`: the last layer of {type(net).__name__} is not known; take a UNet2DModel")
+    for parameter in last[-1].parameters():
         nn.init.zeros_(parameter)

@@ -123,6 +123,8 @@ def histogram_bits(seen: Tensor, images: Tensor, step: float) -> float:
     """Mean bits per number when each has the frequencies of its values in rows seen [N, ...], one added to each."""
     number = round(2 / step) + 1
     level = lambda x: ((x.flatten(1) + 1) / step).round().long().clamp(0, number - 1)  # noqa: E731
-    counts = torch.nn.functional.one_hot(level(seen), number).sum(0).double() + 1
+    values = level(seen).T
+    counts = torch.ones(len(values), number, dtype=torch.float64, device=values.device)
+    counts.scatter_add_(1, values, counts.new_ones(values.shape))
     frequency = (counts / counts.sum(1, keepdim=True)).log2()
     return float(-frequency.gather(1, level(images).T).mean())
