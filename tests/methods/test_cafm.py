@@ -10,7 +10,7 @@ from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given,
 from sparring.generators import Denoiser
 from sparring.methods.tuning.cafm import CAFM
 from sparring.networks import MLP
-from sparring.process import EDM, VP, RectifiedFlow
+from sparring.process import EDM, VP, AdaptiveTimes, RectifiedFlow
 
 EXACT = torch.zeros(2, 2)
 ROTATED = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -216,3 +216,28 @@ def test_what_it_refuses():
     method = CAFM(denoiser(), plain)
     with pytest.raises(ValueError, match="does not depend on `t`"):
         method.discriminator_loss(batch_of(), method.rollout(batch_of()))
+    with pytest.raises(ValueError, match="AdaptiveTimes"):
+        CAFM(denoiser(), plain, times=AdaptiveTimes()).rollout(batch_of())
+
+
+def test_the_two_ends_of_an_interval_have_the_same_dropout():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 64), nn.Dropout(0.5), nn.Linear(64, 1)).double()
+
+    class Dropping(Discriminator):
+        def features(self, x, given, draws):
+            return [x]
+
+        def logits(self, features, given):
+            return net(torch.cat([features[0].flatten(1), given.t[:, None]], dim=1))[:, 0]
+
+    slopes = []
+    for derivative in ("reverse", "interval"):
+        method = CAFM(
+            Denoiser(Velocity(EXACT), RectifiedFlow(), "flow"), Dropping(), derivative=derivative, interval=0.01
+        )
+        given = Batch(torch.randn(8, 2, 1, 1, generator=torch.Generator().manual_seed(0)).double(), draws=Draws(0))
+        torch.manual_seed(1)
+        rollout = method.rollout(given)
+        slopes.append(method.slopes(given, rollout, rollout.real)[1][0])
+    torch.testing.assert_close(*slopes, rtol=0.05, atol=0.05)

@@ -83,6 +83,20 @@ def test_only_rows_of_a_class_see_each_other():
     assert gradient[0] < 0 < gradient[1]
 
 
+def test_fakes_that_lie_together_far_from_their_classes_go_to_their_own():
+    """Where all coefficients are tiny, nothing of the other class is left in them."""
+    centre = torch.tensor([[4.0, 0.0], [-4.0, 0.0]]).double()
+    labels = torch.arange(16) % 2
+    fake, real = 0.01 * points(1, 16, 2), centre[labels][None] + 0.3 * points(1, 16, 2, seed=1)
+    apart = (labels[:, None] != labels.repeat(2)[None])[None]
+    moved, _, _ = drift(fake, real, apart=apart)
+    assert (moved[0, :, 0].sign() == centre[labels][:, 0].sign()).all()
+    for one in (0, 1):
+        mine = labels == one
+        alone = drift(fake[:, mine], real[:, mine])[0][0]
+        assert torch.cosine_similarity(moved[0, mine].mean(0), alone.mean(0), dim=0) > 0.99
+
+
 def test_a_network_of_classes_drifts_within_them_and_one_of_captions_is_refused():
     method = Drifting(denoiser(ClassNet()), group=6)
     batch = batch_of(labels=True)

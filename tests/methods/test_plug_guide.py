@@ -9,7 +9,7 @@ from sparring.generators import Denoiser, Guide
 from sparring.methods.guides.plug_guide import PlugGuide
 from sparring.networks import MLP, DecoderGuide
 from sparring.networks.decoder_guide import DecoderMaps
-from sparring.process import VP
+from sparring.process import VP, RectifiedFlow
 from sparring.samplers.guidance.plugged import Plugged
 
 
@@ -134,6 +134,8 @@ def test_what_is_refused():
         PlugGuide(guide(), unet(classes=None))
     with pytest.raises(ValueError, match=r"block_out_channels=\[4, 8\].*\[4, 8, 8\]"):
         PlugGuide(guide(widths=(4, 8)), unet())
+    with pytest.raises(ValueError, match="generator.process`: VP noises in another way than the `denoiser`"):
+        PlugGuide(guide(), Denoiser(unet().net, RectifiedFlow(), "flow"))
     with pytest.raises(ValueError, match="scale=-1"):
         Plugged(guide(), scale=-1.0)
     with pytest.raises(ValueError, match="takes neither classes nor captions"):

@@ -7,7 +7,7 @@ from torch import nn
 
 from sparring.data import Batch, Draws
 from sparring.methods.tuning.self_perceptual import SelfPerceptual
-from sparring.process import VP
+from sparring.process import VP, AdaptiveTimes
 
 
 class Halves(nn.Module):
@@ -118,6 +118,8 @@ def test_what_cannot_be_is_refused_in_one_line():
     ):
         with pytest.raises(ValueError, match=f"`{list(settings)[0]}="):
             method(**settings)
+    with pytest.raises(ValueError, match="AdaptiveTimes"):
+        method(times=AdaptiveTimes()).rollout(batch_of())
 
 
 def test_a_network_without_a_middle_asks_for_a_layer():

@@ -149,6 +149,9 @@ def test_what_cannot_be_is_one_line():
         Pix2PixTurbo(turbo(widths=(8, 16)), plain, start())
     with pytest.raises(ValueError, match="predicts flow with a RectifiedFlow process; the start must predict"):
         Pix2PixTurbo(turbo(), plain, start("flow", process=RectifiedFlow()))
+    for other in (VP(num_timesteps=100), VP(last_time=0.5)):
+        with pytest.raises(ValueError, match="`denoiser`: its last level must be pure noise at the network's time 999"):
+            Pix2PixTurbo(turbo(), plain, start(process=other))
     with pytest.raises(ValueError, match="`perceptual_weight=-1` must be 0 or more"):
         Pix2PixTurbo(turbo(), plain, None, perceptual_weight=-1)
     with pytest.raises(ValueError, match="weights of cycle and discriminator are 0"):

@@ -240,6 +240,23 @@ def test_the_approximate_penalty_leaves_autocast():
         ApproximateR1(weight=1.0, std=0.0)
 
 
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_both_passes_of_the_approximate_penalty_have_the_same_dropout(antithetic):
+    """Else the difference of the masks is divided by the small step."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Dropout(0.5), torch.nn.Linear(32, 1)).double()
+
+    class Net:
+        def logits(self, features, given):
+            return net(features[0])
+
+    side = Scores(torch.zeros(2000, 1), [many(2000)])
+    found = ApproximateR1(weight=1.0, std=1e-3, antithetic=antithetic)(Net(), side, side, None, Draws(0)).item()
+    (first, _, last), masks = net, (torch.rand(2000, 32, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+    slopes = (2 * masks * last.weight) @ first.weight
+    assert found == pytest.approx(slopes.square().sum(1).mean().item() / 2, rel=0.2)
+
+
 def test_drift_and_centring():
     real, fake = Scores(torch.tensor([2.0, -1.0])), Scores(torch.tensor([-3.0, 1.0]))
     assert Drift()(None, real, fake, None, Draws(0)) == 2.5

@@ -14,11 +14,11 @@ from sparring.generators.families.stable_diffusion_xl import StableDiffusionXL
 from sparring.generators.lineage import fingerprint, lineage
 from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
-from sparring.process import EDM, VP, Kind, Latents, Process, RectifiedFlow, StudentT
+from sparring.process import EDM, VP, Kind, Latents, Process, RectifiedFlow, StudentT, same_noise
 from sparring.recipes import recipe
 from sparring.recipes.compose import compose
 from sparring.samplers import Sampler
-from sparring.samplers.denoisers import check_beside, same_noise
+from sparring.samplers.denoisers import check_beside
 from sparring.samplers.gradients import check_classes
 from sparring.samplers.guidance.classifier import ClassifierGuidance
 from sparring.samplers.guidance.discriminator import DiscriminatorGuidance

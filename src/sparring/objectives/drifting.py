@@ -45,6 +45,8 @@ def drift(
     for radius in radii:
         near = -scaled / radius
         kernel = (near.softmax(2) * near.softmax(1)).sqrt().clamp(min=1e-6)
+        if apart is not None:
+            kernel = kernel.masked_fill(apart, 0.0)
         fakes, reals = kernel[:, :, :n], kernel[:, :, n:]
         with torch.autocast(fake.device.type, enabled=False):  # a small difference of large sums
             pulled = (reals * fakes.sum(2, keepdim=True)) @ real

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparring.data import Draws
+from sparring.networks.modes import same_dropout
 from sparring.networks.precision import at_least_float32
 from sparring.objectives.adversarial import Scores
 
@@ -121,8 +122,8 @@ class ApproximateR1(Penalty):
     `weight` is the gamma of `R1`; the form lambda (D(x + s n) - D(x))^2 of APT (Lin et al., arXiv 2501.08316) has
     gamma = 2 lambda s^2. Its expectation is exact for a linear D, and `s^2 / 8 (tr(Q)^2 + 2 tr(Q^2))` too large for
     `D = x'Qx / 2`.
-    Both passes carry gradient and run outside of autocast; they see features that are noised or augmented alike, for
-    the difference to a pass without would measure the noise.
+    Both passes carry gradient and run outside of autocast; they see features that are noised or augmented alike, and
+    have the same dropout, for the difference to a pass without would measure the noise.
 
     Args:
         weight: gamma.
@@ -152,7 +153,8 @@ class ApproximateR1(Penalty):
 
         def logits(sign: int) -> Tensor:
             moved = [x + sign * step for x, step in zip(at, steps, strict=True)]
-            return at_least_float32(discriminator.logits(moved, given)).reshape(len(at[0]), -1).sum(1)
+            with same_dropout(at[0]):
+                return at_least_float32(discriminator.logits(moved, given)).reshape(len(at[0]), -1).sum(1)
 
         with torch.autocast(at[0].device.type, enabled=False):
             if self.antithetic:

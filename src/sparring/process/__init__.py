@@ -3,7 +3,7 @@ much (`weighting`), and in which space it happens (`space`)."""
 
 from sparring.process.gaussian import EDM, VP, FlowBySize, RectifiedFlow, from_scheduler
 from sparring.process.noise import Assignment, Coupling, Gaussian, Independent, Kernel, Nearest, StudentT
-from sparring.process.process import Process, Times, per_image
+from sparring.process.process import Process, Times, per_image, same_noise
 from sparring.process.schedulers import (
     Kind,
     initial_sample,
@@ -77,6 +77,7 @@ __all__ = [
     "from_scheduler",
     "initial_sample",
     "per_image",
+    "same_noise",
     "scheduler_input",
     "scheduler_name",
     "set_model_times",

@@ -217,3 +217,10 @@ def positive(name: str, value: float) -> float:
     if value <= 0:
         raise ValueError(f"{name}={value} must be above 0")
     return value
+
+
+def same_noise(one: Process, other: Process) -> bool:
+    """Whether images and noise have the same scales at the same times in two processes."""
+    times = torch.linspace(0.01, 1, 23, dtype=torch.float64)
+    ours, theirs = (torch.stack([process.log_snr(times), process.alpha(times)]) for process in (one, other))
+    return torch.allclose(ours, theirs)

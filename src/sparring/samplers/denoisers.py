@@ -3,15 +3,7 @@
 import torch
 
 from sparring.generators import Denoiser, DenoisingNetwork
-from sparring.process import Latents, Process
-
-TIMES = torch.linspace(0.01, 1, 23, dtype=torch.float64)
-
-
-def same_noise(one: Process, other: Process) -> bool:
-    """Whether images and noise have the same scales at the same times."""
-    ours, theirs = (torch.stack([process.log_snr(TIMES), process.alpha(TIMES)]) for process in (one, other))
-    return torch.allclose(ours, theirs)
+from sparring.process import Latents, same_noise
 
 
 def same_space(one: Latents | None, other: Latents | None) -> bool:
@@ -50,8 +42,9 @@ def check_beside(other: Denoiser, denoiser: DenoisingNetwork, name: str, own_cla
     Raises:
         ValueError: they have other images, noise, latents or conditions, so that their predictions cannot be mixed.
     """
-    ours, theirs = (one.process.model_time(TIMES) for one in (denoiser, other))
-    shown = [one.process.model_input(torch.ones_like(TIMES), TIMES) for one in (denoiser, other)]
+    times = torch.linspace(0.01, 1, 23, dtype=torch.float64)
+    ours, theirs = (one.process.model_time(times) for one in (denoiser, other))
+    shown = [one.process.model_input(torch.ones_like(times), times) for one in (denoiser, other)]
     laws = [(type(one.process.kernel), vars(one.process.kernel)) for one in (denoiser, other)]
     for what, equal in {
         "images": other.image_shape == denoiser.image_shape,

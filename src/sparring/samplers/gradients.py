@@ -10,8 +10,8 @@ from sparring.generators import Condition, DenoisingNetwork, Guide, Prediction, 
 from sparring.generators.level import Level
 from sparring.generators.prediction import SMALLEST
 from sparring.generators.predictor import Interval, Intervention, Predictor, check_interval, within
-from sparring.process import per_image
-from sparring.samplers.denoisers import classes_of, same_noise
+from sparring.process import per_image, same_noise
+from sparring.samplers.denoisers import classes_of
 from sparring.samplers.trained import check_trained_by
 
 ACTS_IN = (0.05, 20.0)

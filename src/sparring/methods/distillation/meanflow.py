@@ -106,7 +106,8 @@ class MeanFlow(Opposed):
         v = noised.eps - noised.x_0
 
         def mean_velocity(x: Tensor, time: Tensor, length: Tensor) -> Tensor:
-            return denoiser.network(x, time, condition, None, length)
+            with same_dropout(x):  # in every pass
+                return denoiser.network(x, time, condition, None, length)
 
         at = noised.x_t, process.model_time(t), t - r
         along = v, process.rate(process.model_time, t), torch.ones_like(t)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.waiting import counted, told
 from sparring.generators import Condition, Denoiser
-from sparring.generators.loading import opened
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.method import Losses, Method
 from sparring.objectives.groups import group_means, groups_by_loss, row_factors
 from sparring.process import Times
 from sparring.rollout import noise
@@ -76,7 +76,7 @@ class InvDiffDelta(Method):
                 "more"
             )
         super().__init__(generator)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or self.denoiser.captioned:
             raise ValueError("`denoiser`: delta is added in pixels, and this one diffuses latents or takes captions")
         if self.denoiser.prediction != generator.prediction:

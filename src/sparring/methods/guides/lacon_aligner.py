@@ -20,8 +20,8 @@ from torch.nn.functional import mse_loss
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import opened
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.method import Losses, Method
 from sparring.networks.block_taps import BlockTaps, in_one_map
 from sparring.process import Times, Uniform
 from sparring.rollout import noise
@@ -52,7 +52,7 @@ class LaConAligner(Method):
         self, generator: Guide, denoiser: str | Denoiser, *, threshold: float = 0.0, times: Times | None = None
     ):
         super().__init__(generator)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or self.denoiser.takes_labels:
             raise ValueError("`denoiser`: its features are read in pixels and without classes, and this one has others")
         self.taps = BlockTaps(self.denoiser.net)

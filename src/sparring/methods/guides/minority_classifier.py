@@ -18,9 +18,8 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Condition, Denoiser, Guide
-from sparring.generators.loading import opened
+from sparring.methods.guides.guided import denoiser_of
 from sparring.methods.guides.noisy_classifier import NoisyClassifier
-from sparring.methods.method import frozen_copy
 from sparring.process import Times
 
 SCORED = 10_000  # images whose scores make the bins, at most
@@ -49,7 +48,7 @@ class MinorityClassifier(NoisyClassifier):
         if noises < 1 or not 0 < level <= 1:
             raise ValueError(f"`noises={noises}` must be at least 1, and `level={level}` lie in (0, 1]")
         super().__init__(generator, times=times)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or self.denoiser.captioned:
             raise ValueError("`denoiser`: guides see pixels, and this one diffuses latents or takes captions")
         self.level = level

@@ -18,8 +18,8 @@ from torch.nn.functional import softplus
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import opened
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.method import Losses, Method
 from sparring.methods.own_samples import own_samples
 from sparring.process import Times
 from sparring.rollout import noise
@@ -60,7 +60,7 @@ class NoisyDiscriminator(Method):
         if num_fakes < 1:
             raise ValueError(f"`num_fakes={num_fakes}` must be at least 1")
         super().__init__(generator)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None:
             raise ValueError("`denoiser`: guides see pixels, and this one diffuses latents")
         self.num_fakes = num_fakes

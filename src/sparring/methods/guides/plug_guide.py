@@ -21,8 +21,8 @@ from torch.nn.functional import mse_loss
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import opened
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.method import Losses, Method
 from sparring.networks.decoder_guide import DecoderMaps
 from sparring.process import Times, per_image
 from sparring.rollout import noise
@@ -65,7 +65,7 @@ class PlugGuide(Method):
         if not 0 <= low <= high or low == high == 1:
             raise ValueError(f"`low={low}`, `high={high}`: scales of guidance are 0 or more, low first; 1 is none")
         super().__init__(generator)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or not (self.denoiser.takes_labels and self.denoiser.takes_guidance):
             raise ValueError(
                 "`denoiser`: guidance of pixels by classes is distilled, and this one takes none: start from a run on "

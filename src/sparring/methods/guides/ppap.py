@@ -24,8 +24,8 @@ from sparring.backbones import images_to_learn
 from sparring.backbones.experts import Experts
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Guide
-from sparring.generators.loading import opened
-from sparring.methods.method import Losses, Method, frozen_copy
+from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.method import Losses, Method
 from sparring.methods.own_samples import own_samples
 from sparring.process import Times, Uniform
 from sparring.rollout import noise
@@ -76,7 +76,7 @@ class PPAP(Method):
                 "has not seen: take a denoiser of VP or RectifiedFlow"
             )
         super().__init__(generator)
-        self.denoiser = frozen_copy(opened(denoiser))
+        self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None:
             raise ValueError("`denoiser`: guides see pixels, and this one diffuses latents")
         self.temperature = temperature

@@ -19,6 +19,7 @@ pixels); no captions and no random variant.
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparring.data import Batch
@@ -28,6 +29,7 @@ from sparring.generators import Denoiser, LatentGenerator
 from sparring.generators.loading import opened
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks import TurboUNet
+from sparring.networks.turbo_unet import LAST
 from sparring.objectives import NonSaturating, Objective, Penalty, feature_distance, penalties_of
 from sparring.process import VP
 
@@ -46,7 +48,8 @@ def begin(generator: LatentGenerator, denoiser: str | Denoiser | None) -> None:
     At the noisiest time x_0 = -v / sigma of a network that predicts v, as alpha is 0 there; None leaves it random.
 
     Raises:
-        ValueError: another network; a start that does not predict x0 or v with a VP process in pixels.
+        ValueError: another network; a start that does not predict x0 or v with a VP process in pixels, or whose last
+            level is not the network's time 999 or still shows the image.
     """
     if not isinstance(generator.net, TurboUNet):
         raise ValueError(f"`generator.net={type(generator.net).__name__}`: only a TurboUNet is made of a denoiser")
@@ -58,6 +61,9 @@ def begin(generator: LatentGenerator, denoiser: str | Denoiser | None) -> None:
             f"`denoiser`: it predicts {start.prediction} with a {type(start.process).__name__} process"
             f"{'' if start.space is None else ' in latents'}; the start must predict x0 or v with VP in pixels"
         )
+    last = torch.ones(1)
+    if float(start.process.model_time(last)) != LAST or float(start.process.alpha(last)) > 0.02:
+        raise ValueError(f"`denoiser`: its last level must be pure noise at the network's time {LAST:g}; it is another")
     generator.net.take(start.net, 1.0 if start.prediction == "x0" else -1.0)
 
 

@@ -29,8 +29,9 @@ from sparring.discriminators import DenoiserDiscriminator, Discriminator, Given,
 from sparring.generators import Condition, Denoiser
 from sparring.methods.method import Losses, Method, check_not_negative
 from sparring.networks.derivatives import Tangent, directional
+from sparring.networks.modes import same_dropout
 from sparring.process import Times
-from sparring.rollout import Noised, noise_at
+from sparring.rollout import Noised, noise
 from sparring.runs.choice import check_choice
 
 
@@ -85,9 +86,10 @@ class CAFM(Method):
         self.times = times or generator.process.default_times()
 
     def rollout(self, batch: Batch) -> CAFMRollout:
-        noised = noise_at(self.generator.process, batch, self.times)
+        process = self.generator.process
+        noised = noise(process, batch, self.times(process, batch.draws, len(batch)))
         condition = self.generator.condition_with_dropout(batch)
-        made, velocity = self.generator(noised.x_t, noised.t, condition), self.generator.process.velocity
+        made, velocity = self.generator(noised.x_t, noised.t, condition), process.velocity
         real = velocity(noised.x_0, noised.eps, noised.t)
         return CAFMRollout(noised, real, velocity(made.x0, made.eps, noised.t), condition)
 
@@ -113,7 +115,8 @@ class CAFM(Method):
         noised = rollout.noised
 
         def potential(x: Tensor, t: Tensor) -> Tensor:
-            return self.discriminator(x, Given(labels=batch.labels, t=t, condition=rollout.condition), batch.draws)
+            with same_dropout(x):  # in every pass
+                return self.discriminator(x, Given(labels=batch.labels, t=t, condition=rollout.condition), batch.draws)
 
         along: list[Tangent] = [(w, torch.ones_like(noised.t) if self.move_time else None) for w in velocities]
         return directional(

@@ -27,7 +27,7 @@ from sparring.generators.middle import middle_block, output_of
 from sparring.methods.method import Losses, Method, check_weights, frozen_copy
 from sparring.networks.precision import at_least_float32
 from sparring.process import Times, Weighting
-from sparring.rollout import OneStep, denoising_error, one_step
+from sparring.rollout import OneStep, denoising_error, noise
 from sparring.runs.choice import check_choice
 
 
@@ -99,7 +99,10 @@ class SelfPerceptual(Method):
             ) from None
 
     def rollout(self, batch: Batch) -> OneStep:
-        return one_step(self.generator, batch, self.times)
+        process = self.generator.process
+        noised = noise(process, batch, self.times(process, batch.draws, len(batch)))
+        condition = self.generator.condition_with_dropout(batch)
+        return OneStep(noised, self.generator(noised.x_t, noised.t, condition))
 
     def generator_loss(self, batch: Batch, rollout: OneStep) -> Losses:
         losses: Losses = {}
