@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparring.data import Digits, Draws, GaussianGrid, GaussianMixture, WithOutliers
+from sparring.data import Digits, Draws, GaussianGrid, GaussianMixture, HubData, WithOutliers
 from sparring.discriminators import PlainDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods import DDGAN
@@ -38,6 +38,18 @@ def test_the_share_among_samples_is_that_of_a_known_mix():
     samples = torch.cat([Digits("validation").images(90), -Digits("validation").images(30, seed=1)])
     assert outlier_share(samples, clean, foreign) == pytest.approx(0.25, abs=0.02)
     assert outlier_share(samples, foreign, clean) == pytest.approx(0.75, abs=0.02)
+
+
+def test_unsharp_images_are_not_foreign_for_that(shared):
+    """Clothes are smooth, and so are means of two digits, which lie nearer to clothes in pixels."""
+    clothes = HubData(str(shared / "data" / "fashion_mnist-test.parquet"), size=8)
+    clean, foreign = Digits().images(500), clothes.images(500)
+    held_out = Digits("holdout").images(500)
+    of_two = (held_out + held_out.roll(1, 0)) / 2
+    near = [torch.cdist(of_two.flatten(1), real.flatten(1)).amin(1) for real in (clean, foreign)]
+    assert (near[1] < near[0]).double().mean() > 0.3
+    assert outlier_share(of_two, clean, foreign) < 0.05
+    assert outlier_share(clothes.images(300, seed=7), clean, foreign) > 0.95
 
 
 def test_a_denoising_gan_measures_it_only_on_such_data():

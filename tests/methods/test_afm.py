@@ -5,7 +5,7 @@ import torch
 from method_parts import batch_of, denoiser, siamese
 from torch import nn
 
-from sparring.data import Batch, Draws
+from sparring.data import Batch, Draws, StoredImages
 from sparring.discriminators import Given, PlainDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods.gan.afm import AFM
@@ -206,3 +206,11 @@ def test_what_it_refuses():
         AFM(denoiser(process=VP(kernel=StudentT()), kind="v"), _Seen())
     with pytest.raises(ValueError, match="compares fakes"):
         AFM(denoiser(), siamese())
+
+
+@pytest.mark.parametrize(("a", "expected"), [(0.5, 1.0), (-1.0, None)])
+def test_the_measure_is_one_for_the_cheapest_pairing_and_larger_for_a_mirrored_one(a, expected):
+    method = line(a)
+    found = method.measures(method.generator, StoredImages(torch.zeros(40, 1, 1, 1)), Draws(0, phase="measures"))
+    ratio = found["transport_ratio"]
+    assert ratio == pytest.approx(1.0) if expected else ratio > 10

@@ -146,6 +146,12 @@ def test_the_measures_tell_steady_clips_from_others():
     found = method.measures(method.generator, data, Draws(0, phase="measures"))
     assert found["unsteadiness_of_data"] == 0
     assert found["unsteadiness"] > 1
+    assert found["speed_of_data"] > 0.5 * found["unsteadiness_of_data"]
+    still = data.images(64)[:, :1].expand(-1, F, -1, -1)
+    method.generator.grid = lambda *args, **settings: still
+    of_still = method.measures(method.generator, data, Draws(0, phase="measures"))
+    assert (of_still["unsteadiness"], of_still["speed"]) == (0, 0)
+    assert of_still["frames"] < 0.3 * found["frames"]  # their frames are those of the data
     single = DriftingDigits(num_frames=2, num_samples=4, size=8)
     assert method.measures(method.generator, single, Draws(0, phase="measures")) == {}
 

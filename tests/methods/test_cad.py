@@ -113,3 +113,13 @@ def test_what_cannot_work_is_refused(settings, words):
 def test_without_views_there_is_no_step():
     with pytest.raises(ValueError, match="no views yet"):
         cad(prepared=False).rollout(batch_of())
+
+
+def test_views_of_the_data_itself_are_near_and_others_far():
+    method, data = cad(), StoredImages(torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    method.generator.latents = lambda batch: None
+    found = []
+    for images in (data.images(64), torch.full((64, 1, 4, 4), -1.0)):
+        method.generator.forward = lambda z, images=images: images
+        found.append(method.measures(method.generator, data, Draws(0, phase="measures"))["view_distance"])
+    assert found[0] < 0.2 * found[1]

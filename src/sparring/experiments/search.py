@@ -85,8 +85,8 @@ def evolve(score: Callable[[Genotype], Score], evaluations: int, random: torch.G
     scored = random_search(score, min(PARENTS, evaluations), random)
     population = survivors(scored)
     while len(scored) < evaluations:
-        for number in range(min(PARENTS, evaluations - len(scored))):
-            child = new_child(population, scored, number, random)
+        for _ in range(min(PARENTS, evaluations - len(scored))):
+            child = new_child(population, scored, len(scored), random)
             scored[child] = score(child)
         population = survivors({one: scored[one] for one in scored})
     return scored

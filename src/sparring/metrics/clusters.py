@@ -91,4 +91,5 @@ def clusters_found(assign: Callable[[Tensor], Tensor], data: ImageData, shares: 
     mine, clusters = agreement(assign(images), labels, shares), k_means(images, len(shares))
     theirs = agreement(clusters, labels, torch.bincount(clusters, minlength=len(shares)) / n)
     found = {"clustering_accuracy": mine.accuracy, "rand": mine.rand, "share_error": mine.proportion_error}
-    return found | {"kmeans_accuracy": theirs.accuracy, "kmeans_rand": theirs.rand}
+    kmeans = {"kmeans_accuracy": theirs.accuracy, "kmeans_rand": theirs.rand}
+    return found | kmeans | {"kmeans_share_error": theirs.proportion_error}

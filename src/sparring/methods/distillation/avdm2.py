@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from sparring.data import Batch, Draws, ImageData
-from sparring.data.drifting import unsteadiness
+from sparring.data.drifting import displacements, unsteadiness
 from sparring.discriminators import DenoiserHeads, Given, Views, generator_loss
 from sparring.generators import Denoiser, Generator
 from sparring.generators.loading import load_denoiser
 from sparring.methods.frame_model import fit_frames, noised_frames, of_frames, some_frames
 from sparring.methods.method import Losses, Method, check_not_negative, check_weights, frozen_copy
+from sparring.metrics.toys import sliced_wasserstein
 from sparring.networks.frozen import copy_of_trained
 from sparring.objectives import NonSaturating, Objective
 from sparring.objectives.scores import distribution_matching
@@ -198,9 +199,17 @@ class AVDM2(Method):
         return losses
 
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
-        """How unsteadily 64 clips move: variance of the displacement from frame to frame; real ones beside."""
+        """How unsteadily 64 clips move, how fast, and how good their frames are; the first two of real ones beside.
+
+        `unsteadiness` is the variance of the displacement from frame to frame, `speed` its mean size in pixels, and
+        `frames` the sliced Wasserstein distance of single frames.
+        """
         if data.image_shape[0] // self.frame_channels < 3 or self.frame_channels != 1:
             return {}
         made = generator.grid(data, MEASURED, draws.seed, scheduler=self.sampler, steps=self.sample_steps)
-        both = {"unsteadiness": made, "unsteadiness_of_data": data.images(min(MEASURED, len(data)))}
-        return {name: float(unsteadiness(clips).mean()) for name, clips in both.items()}
+        real = data.images(min(MEASURED, len(data))).to(made)
+        found = {"frames": sliced_wasserstein(*(clips.flatten(0, 1) for clips in (made, real)))}
+        for clips, of in ((made, ""), (real, "_of_data")):
+            found[f"unsteadiness{of}"] = float(unsteadiness(clips).mean())
+            found[f"speed{of}"] = float(displacements(clips).abs().double().mean())
+        return found

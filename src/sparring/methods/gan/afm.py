@@ -21,9 +21,10 @@ scale. Rates and sizes are ours; depth, guidance by a classifier and reloading a
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from sparring.data import Batch
+from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import (
     DenoiserDiscriminator,
     Discriminator,
@@ -33,8 +34,8 @@ from sparring.discriminators import (
     check_told,
     generator_loss,
 )
-from sparring.generators import Denoiser
-from sparring.methods.method import Losses, Method, check_not_negative
+from sparring.generators import Denoiser, Generator
+from sparring.methods.method import Losses, Method, check_not_negative, held_out
 from sparring.objectives import ApproximateR1, ApproximateR2, Centring, Objective, Penalty, Relativistic, cosine
 from sparring.objectives.penalties import penalties_of
 from sparring.rollout import check_begins_in_noise
@@ -144,3 +145,17 @@ class AFM(Method):
             square = self.discriminator.gather(torch.stack(self.seen)).mean()
             self.square.copy_(torch.where(self.square > 0, torch.lerp(square, self.square, self.decay), square))
             self.seen = []
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`transport_ratio`: squared distance of noises and their images over that of their cheapest pairing.
+
+        At least 1; of up to 256 images, by the exact assignment.
+        """
+        assert isinstance(generator, Denoiser)
+        batch = generator.embed(held_out(data, draws, 256))
+        noise = draws.normal(tuple(batch.x_0.shape)).to(batch.x_0)
+        steps = dict(condition=batch.condition, latents=noise)
+        made = generator.generate(generator.stepper(self.sampler), self.sample_steps, **steps)
+        costs = torch.cdist(noise.flatten(1).double(), made.flatten(1).double()).square().cpu()
+        cheapest = costs[linear_sum_assignment(costs.numpy())].mean()
+        return {"transport_ratio": float(costs.diagonal().mean() / cheapest)}

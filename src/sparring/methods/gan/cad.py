@@ -25,9 +25,11 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.discriminators import Discriminator, Views
-from sparring.generators import LatentGenerator
+from sparring.generators import Generator, LatentGenerator
 from sparring.methods.gan.gan import GAN
+from sparring.methods.method import held_out
 from sparring.methods.view_model import ViewModel
+from sparring.metrics.toys import sliced_wasserstein
 from sparring.objectives import R1, Objective, Penalty
 
 ASKED = 4  # noise levels at which it is asked how a sample fits its pose
@@ -127,3 +129,12 @@ class CAD(GAN):
         real = self.reals[poses, batch.draws.integers(self.reals.shape[1], (len(batch),))].to(batch.images)
         fake = self.model.seen(self.generator(self.generator.latents(batch)), poses)
         return self.discriminator.views(real, fake, self.model.given(poses), batch.draws)
+
+    def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
+        """`view_distance`: sliced Wasserstein distance of views of fakes and of held-out images, a mean over poses."""
+        assert isinstance(generator, LatentGenerator)
+        batch = held_out(data, draws)
+        made, n = generator(generator.latents(batch)), self.model.num_poses
+        poses = [torch.full((len(batch),), pose, device=draws.device) for pose in range(n)]
+        seen = ((self.model.seen(images, pose) for images in (made, batch.images)) for pose in poses)
+        return {"view_distance": sum(sliced_wasserstein(*both) for both in seen) / n}

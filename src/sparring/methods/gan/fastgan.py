@@ -2,8 +2,8 @@
 
 Status: unproven.
 
-    L_D = mean relu(m - D(x)) + mean relu(m + D(G(z))) + weight sum_k mean |decoder_k(maps(x)) - T_k(x)|,    m ~ U(0.8,
-    1] L_G = -mean D(G(z)),        z ~ N(0, 1)
+    L_D = mean relu(m - D(x)) + mean relu(m + D(G(z))) + weight sum_k mean |decoder_k(maps(x)) - T_k(x)|
+    L_G = -mean D(G(z)),        z ~ N(0, 1),        m ~ U(0.8, 1]
 
 With few images a discriminator learns these by heart from a few details. Decoders that have to make the images again
 from its maps force it to see all of them: T_k is the whole image, or a random quadrant. Only real images are

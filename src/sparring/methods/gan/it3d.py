@@ -149,8 +149,9 @@ class IT3D(Method):
 
     def generator_loss(self, batch: Batch, rollout: ObjectViews) -> Losses:
         losses: Losses = {}
-        if self.sds_weight > 0:
-            losses["sds"] = self.sds_weight * self.distilled(batch, rollout)
+        weight = self.sds_weight if self.refining else self.sds_weight or 1.0  # the coarse object is always distilled
+        if weight > 0:
+            losses["sds"] = weight * self.distilled(batch, rollout)
         if self.adversarial_weight > 0:
             adversarial = generator_loss(self.discriminator, rollout.views, self.objective)
             losses["adversarial"] = self.weight * adversarial
