@@ -1,6 +1,7 @@
 """RGM: restoration based generative model (Choi et al., arXiv 2303.05456).
 
-Status: unproven.
+Status: proven on the ring in four calls: 0.97 good points where plain training has 0.30, as without its data term
+(docs/results/gans.md).
 
 Images are degraded in T steps, x_t = A_t x_0 + sigma_t eps, and restored by a MAP estimate whose prior is a GAN:
 

@@ -1,6 +1,6 @@
 """PTGAN: parallelly tempered generative adversarial networks (Sohn and Song, arXiv 2411.11786).
 
-Status: unproven.
+Status: no gain: all 25 modes as its controls have, and fewer good points (docs/results/gans.md).
 
 Mixtures of two independent images lie less far apart than images do. Generator and discriminator learn the family of
 all mixtures, and are conditioned on how mixed they are:
