@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d, pad
 
 from sparring.data import Digits, Draws, GaussianGrid, GaussianMixture, HubData, WithOutliers
 from sparring.discriminators import PlainDiscriminator
@@ -49,6 +50,8 @@ def test_unsharp_images_are_not_foreign_for_that(shared):
     near = [torch.cdist(of_two.flatten(1), real.flatten(1)).amin(1) for real in (clean, foreign)]
     assert (near[1] < near[0]).double().mean() > 0.3
     assert outlier_share(of_two, clean, foreign) < 0.05
+    blurred = avg_pool2d(pad(held_out, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    assert outlier_share(blurred, clean, foreign) < 0.3
     assert outlier_share(clothes.images(300, seed=7), clean, foreign) > 0.95
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sparring.data import Batch, Draws, ImageData
 from sparring.data.waiting import counted, told
 from sparring.generators import Condition, Denoiser
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.method import Losses, Method
 from sparring.objectives.groups import group_means, groups_by_loss, row_factors
 from sparring.process import Times

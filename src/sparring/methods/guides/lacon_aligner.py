@@ -20,7 +20,7 @@ from torch.nn.functional import mse_loss
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Guide
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.method import Losses, Method
 from sparring.networks.block_taps import BlockTaps, in_one_map
 from sparring.process import Times, Uniform

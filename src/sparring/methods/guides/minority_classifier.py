@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Condition, Denoiser, Guide
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.guides.noisy_classifier import NoisyClassifier
 from sparring.process import Times
 

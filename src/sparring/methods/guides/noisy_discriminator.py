@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Guide
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.method import Losses, Method
 from sparring.methods.own_samples import own_samples
 from sparring.process import Times

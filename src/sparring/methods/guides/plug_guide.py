@@ -21,7 +21,7 @@ from torch.nn.functional import mse_loss
 
 from sparring.data import Batch
 from sparring.generators import Denoiser, Guide
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.method import Losses, Method
 from sparring.networks.decoder_guide import DecoderMaps
 from sparring.process import Times, per_image

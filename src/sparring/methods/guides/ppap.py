@@ -24,7 +24,7 @@ from sparring.backbones import images_to_learn
 from sparring.backbones.experts import Experts
 from sparring.data import Batch, Draws, ImageData
 from sparring.generators import Denoiser, Guide
-from sparring.methods.guides.guided import denoiser_of
+from sparring.methods.guided import denoiser_of
 from sparring.methods.method import Losses, Method
 from sparring.methods.own_samples import own_samples
 from sparring.process import Times, Uniform
