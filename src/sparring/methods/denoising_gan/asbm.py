@@ -1,6 +1,7 @@
 """ASBM: adversarial Schroedinger bridge matching (Gushchin et al., NeurIPS 2024, arXiv 2405.14449).
 
-Status: proven on points: its rounds halve how far the sources move, and the images are as good (docs/results/gans.md).
+Status: proven on points: its rounds halve the mean squared way of the sources, and the images are as good
+(docs/results/gans.md).
 
 Translation between two domains without pairs, by discrete iterative Markovian fitting. Given pairs of ends (x_0, x_1),
 a Brownian bridge of variance eps is laid between them, and its steps are learned as those of a DDGAN:

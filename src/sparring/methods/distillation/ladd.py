@@ -1,7 +1,7 @@
 """LADD: latent adversarial diffusion distillation (Sauer et al., arXiv 2403.12015).
 
-Status: no gain; at one and two calls of digits better than plain DDIM, at four worse, and behind D2O, APT and ADD
-(docs/results/students.md).
+Status: proven on digits at one and two calls, over plain training at its best sampler; worse at four, and behind D2O,
+APT and ADD (docs/results/students.md).
 
 Heads on what a frozen teacher sees in noised images, or latents, tell those of a few-step student from real ones:
 

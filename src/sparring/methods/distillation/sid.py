@@ -1,6 +1,6 @@
 """SiD: score identity distillation (Zhou et al., arXiv 2404.04057).
 
-Status: proven on digits at one call: 0.92 in 300 steps, against 1.31 of DMD2's scores (docs/results/students.md).
+Status: proven on digits at one call: 0.92 in 300 steps, 1.31 of DMD2's scores in 200 (docs/results/students.md).
 
 A student of one call without any data: the frozen teacher `T` knows the data's score, a fake score `psi` learns that of
 the student's images, and the student minimises a form of the distance of both scores:

@@ -1,6 +1,7 @@
 """Plug-in guide: plug-and-play diffusion distillation (Hsiao et al., arXiv 2406.01954).
 
-Status: proven; in place of guidance, for 0.56 of its passes, on digits (docs/results/sampling.md).
+Status: proven at weight 2 on digits, in place of guidance for 0.56 of its passes; it overshoots at 4
+(docs/results/sampling.md).
 
 Classifier-free guidance asks a denoiser twice. The denoiser stays frozen, and a small network beside it adds maps in
 its decoder, so that one pass gives what two gave:

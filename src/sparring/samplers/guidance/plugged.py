@@ -1,6 +1,7 @@
 """Plugged guide: plug-and-play diffusion distillation (Hsiao et al., arXiv 2406.01954).
 
-Status: proven; in place of guidance, for 0.56 of its passes, on digits (docs/results/sampling.md).
+Status: proven at weight 2 on digits, in place of guidance for 0.56 of its passes; it overshoots at 4
+(docs/results/sampling.md).
 
 A small network, trained by `sparring fit plug_guide --init RUN`, adds maps in the decoder of the sampled denoiser, so
 that a single pass gives what classifier-free guidance of scale w needs two for. The denoiser is the one that it was

@@ -1,6 +1,6 @@
 """SceneGenie: scene graph guided diffusion models for image synthesis (arXiv 2304.14573).
 
-Status: proven to put digits where they are asked for, at a large weight and a loss of diversity
+Status: proven to put digits into the boxes, at a large weight and a loss of diversity; which digit is not measured
 (docs/results/sampling.md).
 
 Objects are asked for in boxes of the image. What is in a box of the clean estimate is cut out and shown to a classifier

@@ -1,6 +1,6 @@
 """Unite-and-conquer: plug and play multi-modal synthesis using diffusion models (Nair et al., arXiv 2212.00793).
 
-Status: proven on digits and their ink: as good as one model of both, at four passes a step
+Status: proven on digits and their ink: nearly as good as one model of both, at four passes a step
 (docs/results/sampling.md).
 
 Denoisers that were trained for single conditions are combined without training. If the conditions are independent given

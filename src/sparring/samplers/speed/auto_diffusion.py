@@ -1,6 +1,7 @@
 """AutoDiffusion: training-free optimization of time steps and architectures for acceleration (arXiv 2309.10438).
 
-Status: no gain; better than even levels by 6 % on digits, and UniPC is better by half (docs/results/sampling.md).
+Status: no gain; 7 % better than even levels on digits in one feature space, and UniPC is better by half
+(docs/results/sampling.md).
 
 Which noise levels a sampler of few steps visits, and which blocks of the network each step needs, are searched for, and
 the network stays as it is. `sparring search` finds them by evolution, scored by the Frechet distance of a few samples;
