@@ -90,6 +90,14 @@ def test_logits_of_each_place_with_a_slope_for_images_and_weights(kind):
     torch.testing.assert_close(rows, logits[2:3], rtol=1e-4, atol=1e-5)
 
 
+def test_a_head_in_float32_reads_a_base_in_half_precision_without_autocast():
+    denoiser, images, given = of("unet")
+    head = MiddleHead(denoiser, width=8)
+    expected = head(images, given, Draws(0))
+    denoiser.net.to(torch.bfloat16)
+    torch.testing.assert_close(head(images, given, Draws(0)), expected, rtol=0.1, atol=0.1)
+
+
 def test_without_a_head_the_logits_are_the_mean_over_channels_within_10():
     denoiser, images, given = of("unet")
     head = MiddleHead(denoiser, width=0)

@@ -81,5 +81,5 @@ class Head(nn.Module):
         return nn.Sequential(SpectralConv2d(c_in, c_out, kernel_size), group_norm(c_out), nn.LeakyReLU(0.2))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
+        x = self.first(x.to(self.last.weight.dtype))  # maps of a base in half precision
         return self.last((x + self.second(x)) / math.sqrt(2))
