@@ -1,6 +1,7 @@
 """IMM: inductive moment matching, one call or a few from scratch (Zhou et al., arXiv 2503.07565).
 
-Status: unproven.
+Status: proven on digits from scratch at two calls (0.75), as without its groups; at four 0.58, where UniPC has 0.81
+(docs/results/students.md).
 
 The network takes the end of a step: f(x, s, t) is the DDIM step from t to s by its prediction of the clean image. A
 group of M images shares s < r < t. Its steps from t are compared, as a set, with its own steps from a little cleaner r:

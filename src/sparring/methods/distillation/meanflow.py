@@ -1,6 +1,7 @@
 """MeanFlow: the mean velocity between two times, for one call or a few (Geng et al., arXiv 2505.13447).
 
-Status: unproven.
+Status: proven on digits from scratch at one and two calls (1.44, 0.87), by its second time; at four UniPC is as good
+(docs/results/students.md).
 
 On the straight path x_t = (1 - t) x_0 + t eps, with v = eps - x_0, the network takes two times r <= t and gives the
 mean velocity u between them, so that x_r = x_t - (t - r) u. What u is follows from its derivative along the path:
