@@ -1,6 +1,6 @@
 """TREAD: token routing, for cheaper training of diffusion transformers (Krause et al., arXiv 2501.04765).
 
-Status: unproven.
+Status: no gain: worse than fewer blocks of equal arithmetic, on digits of 16 tokens (docs/results/training.md).
 
 In training a random share of each image's tokens passes blocks i to j of a DiT by, and comes back behind them with the
 value that it had before. So these blocks cost less, and the loss is the plain one, on all tokens:
