@@ -1,7 +1,7 @@
 """Drifting: a generator of one call, whose images a kernel moves towards real ones (Deng et al., arXiv 2602.04770).
 
-Status: proven on digits from scratch at one call: 0.68 in 1000 steps, where plain training of equal calls has 0.48 at
-its best (docs/results/students.md).
+Status: proven on digits from scratch at one call: 0.65 in 2000 steps, where plain training has 0.45 at its best
+(docs/results/students.md).
 
 The network makes images from pure noise in one call. In the features phi of a frozen backbone each generated point
 drifts towards real neighbours and away from the other generated ones. It is regressed on where it would go:
