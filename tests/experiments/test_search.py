@@ -70,3 +70,23 @@ def test_the_experiment_runs_and_goes_on(tmp_path, monkeypatch, capsys):
     assert list(scores) == ["000", "001"]
     assert scores["000"]["alone"][2] == 626  # 2 * 16 + 16 + 2 * (16 * 16 + 16) + 16 * 2 + 2
     assert {path.name for path in tmp_path.iterdir()} == {"shared", "alone-000", "alone-001", "search.json"}
+
+
+def test_half_of_the_children_are_mutants(monkeypatch):
+    """Nine of each over six generations of three."""
+    made = []
+    for name in ("mutant", "crossed"):
+        real = getattr(search, name)
+        monkeypatch.setattr(search, name, lambda *told, name=name, real=real: made.append(name) or real(*told))
+    known = {}
+
+    def child_of(population, scored, number, random):
+        made.clear()
+        child = real_child(population, scored, number, random)
+        known.setdefault(made[0], []).append(child)
+        return child
+
+    real_child = search.new_child
+    monkeypatch.setattr(search, "new_child", child_of)
+    search.evolve(score, search.PARENTS + 18, random())
+    assert (len(known["mutant"]), len(known["crossed"])) == (9, 9)

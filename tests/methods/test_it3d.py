@@ -158,3 +158,18 @@ def test_training_makes_the_object_that_the_views_are_of():
 def test_what_cannot_work_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         it3d(**settings)
+
+
+def test_without_score_distillation_the_coarse_object_is_distilled_all_the_same():
+    method = it3d(sds_weight=0.0)
+    terms = []
+    for method.step in (0, 99):
+        terms.append(method.generator_loss(batch_of(phase="generator"), method.rollout(batch_of())).keys())
+    assert ["sds" in one for one in terms] == [True, False]
+    torch.testing.assert_close(*(it3d_loss(weight) for weight in (0.0, 1.0)))
+
+
+def it3d_loss(sds_weight):
+    method = it3d(sds_weight=sds_weight)
+    method.step = 0
+    return method.generator_loss(batch_of(phase="generator"), method.rollout(batch_of()))["sds"]

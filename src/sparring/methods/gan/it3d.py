@@ -60,7 +60,7 @@ class IT3D(Method):
         coarse: share of the run after which the object is taken as the coarse one and the discriminator begins.
         strength: noise level to which coarse views are noised for an edit, in (0, 1].
         edit_steps: calls of an edit.
-        sds_weight: of score distillation; 0 leaves the discriminator.
+        sds_weight: of score distillation; 0 leaves the discriminator once the coarse object stands.
         adversarial_weight: w; 0 leaves score distillation.
         poses: what the discriminator is given: the "own" pose, or one that is "shuffled" over the rows: a control.
         objective: adversarial loss; non-saturating when None.
