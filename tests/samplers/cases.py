@@ -147,8 +147,8 @@ OF_LATENTS = {"hubness", "rare"}
 OF_NETWORKS = {"auto_diffusion", "early_exit", "lacon", "plugged", "stages", "todo"}
 """Systems that change how a network of some kind is called, tested with such networks in files of their own."""
 
-OF_SIZES = {"diffuse_high"}
-"""Systems whose images are larger than those of the network, tested in files of their own."""
+OF_SIZES = {"diffuse_high", "moved"}
+"""Systems whose images are of another size or place than those of the network, tested in files of their own."""
 
 CASES = {
     "autoguidance": Case(autoguidance, {"weight": 1.0}, {"weight": 2.0}),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import Dataset
 
 from sparring.data.order import Indices, Order, Shuffled
@@ -244,10 +245,11 @@ class Digits(StoredImages):
         classes: the digits that are kept, which are then numbered from 0; None: all.
         ratio: of their numbers of images, such as [9, 1]; as many are kept as it allows. None: all.
         only: numbers of the classes whose images are kept, with these numbers and as many classes as before; None: all.
+        pad: a frame of black pixels of that width is put around each digit.
 
     Raises:
         ValueError: an unknown split, a limit below 1, classes that are not different digits, a ratio that does not fit
-            them, or `only` others.
+            them, `only` others, or a negative frame.
     """
 
     parts = {"train": slice(0, 1000), "validation": slice(1000, 1297), "holdout": slice(1297, 1797), "all": slice(1797)}
@@ -260,6 +262,7 @@ class Digits(StoredImages):
         classes: list[int] | None = None,
         ratio: list[int] | None = None,
         only: list[int] | None = None,
+        pad: int = 0,
     ) -> None:
         kept = list(range(10)) if classes is None else classes
         if not kept or len(set(kept)) < len(kept) or not set(kept) <= set(range(10)):
@@ -270,6 +273,8 @@ class Digits(StoredImages):
             raise ValueError(f"`only={only}` must be some of the class numbers 0 to {len(kept) - 1}")
         if limit is not None and limit < 1:
             raise ValueError(f"`limit={limit}` must be at least 1; leave it out for all")
+        if pad < 0:
+            raise ValueError(f"`pad={pad}` must not be negative")
         if split not in self.parts:
             raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
         images, labels = _all_digits()
@@ -279,18 +284,18 @@ class Digits(StoredImages):
         if only is not None:
             chosen = chosen[torch.isin(number[labels[chosen]], torch.tensor(only))]
         super().__init__(
-            images[chosen],
+            F.pad(images[chosen], (pad, pad, pad, pad), value=-1.0),
             number[labels[chosen]],
             name="digits" if split == "train" else f"digits:{split}",
             num_classes=len(kept),
             class_names=[str(digit) for digit in kept],
         )
-        self.split, self.classes, self.ratio, self.only = split, classes, ratio, only
+        self.split, self.classes, self.ratio, self.only, self.pad = split, classes, ratio, only, pad
 
     def holdout(self) -> "Digits | None":
         if self.split != "train":
             return None
-        return Digits("holdout", classes=self.classes, ratio=self.ratio, only=self.only)
+        return Digits("holdout", classes=self.classes, ratio=self.ratio, only=self.only, pad=self.pad)
 
 
 @cache
