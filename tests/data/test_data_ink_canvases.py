@@ -29,6 +29,16 @@ def test_one_kind_of_ink_may_be_kept_and_labelled_by_the_digit():
         InkDigits(ink="bold")
 
 
+def test_thick_digits_may_be_rare_in_every_part():
+    rare = InkDigits(ratio=[9, 1])
+    for part in (rare, rare.holdout()):
+        thin, thick = part.labels().bincount().tolist()
+        assert thin == 9 * thick
+        assert thin > 0.24 * len(Digits("train" if part is rare else "holdout"))
+    with pytest.raises(ValueError, match=r"`ratio=\[9, 1\]` must give a number"):
+        InkDigits(ratio=[9, 1], ink="thin")
+
+
 def test_a_canvas_holds_two_digits_that_do_not_overlap():
     data = DigitCanvases(num_samples=200)
     canvases = (data.images() + 1) / 2

@@ -146,14 +146,26 @@ def test_images_of_a_larger_loss_get_a_larger_factor_and_random_groups_hardly_an
     images = torch.cat([X.repeat(10, 1, 1, 1) * 0.1, X.repeat(10, 1, 1, 1) * 3]).float()
     data = StoredImages(images)
     factors = []
-    for at_random in (False, True):
-        made = InvDiffDelta(denoiser(1).float(), denoiser(0).float(), groups=2, noises=4, at_random=at_random)
+    for grouping in ("losses", "random"):
+        made = InvDiffDelta(denoiser(1).float(), denoiser(0).float(), groups=2, noises=4, grouping=grouping)
         made.size_for(data)
         made.prepare(data)
         factors.append(made.factors)
         assert made.factors.mean().item() == pytest.approx(1.0, abs=1e-5)
     assert factors[0][60:].mean() > 1.5 * factors[0][:60].mean()
     assert (factors[1][60:].mean() - factors[1][:60].mean()).abs() < 0.3
+
+
+def test_groups_that_are_known_are_the_labels():
+    """Nine images of a small loss and one of a large: means of groups count alike, so the one counts nine times."""
+    images, labels = torch.cat([X.repeat(3, 1, 1, 1)[:9] * 0.1, X[:1] * 3]).float(), torch.tensor([0] * 9 + [1])
+    made = InvDiffDelta(denoiser(1).float(), denoiser(0).float(), grouping="labels", variance_weight=0.0, noises=4)
+    data = StoredImages(images, labels, num_classes=2)
+    made.size_for(data)
+    made.prepare(data)
+    torch.testing.assert_close(made.factors, torch.tensor([5 / 9] * 9 + [5.0]))
+    with pytest.raises(ValueError, match="has no labels"):
+        made.size_for(StoredImages(images))
 
 
 def test_a_delta_of_zero_and_a_weight_of_zero_are_the_plain_sampler_bit_for_bit():

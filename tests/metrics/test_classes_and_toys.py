@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
-from sparring.metrics.classes import class_coverage, class_histogram, inception_score
+from sparring.metrics.classes import class_coverage, class_histogram, inception_score, rarest_class
 from sparring.metrics.toys import good_share, modes_covered, sliced_wasserstein, wasserstein
 
 
@@ -21,6 +21,14 @@ def test_histogram_and_coverage() -> None:
     assert class_coverage(fake, real) == 0.75  # class 2 is there half as often: just covered
     assert class_coverage(fake, real, share=0.6) == 0.5
     assert class_coverage(fake, torch.tensor([1, 1, 0, 0])) == 1
+
+
+def test_the_share_of_the_rarest_class_if_it_is_rare() -> None:
+    fake = torch.tensor([6, 3, 1])
+    assert rarest_class(fake, torch.tensor([50, 41, 9])) == pytest.approx(0.1)
+    assert rarest_class(fake, torch.tensor([50, 9, 41])) == pytest.approx(0.3)
+    assert rarest_class(fake, torch.tensor([40, 43, 17])) is None  # more than half of 33.3
+    assert rarest_class(fake, torch.tensor([40, 44, 16])) == pytest.approx(0.1)
 
 
 def test_inception_score_between_one_and_the_number_of_classes() -> None:

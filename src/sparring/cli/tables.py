@@ -36,6 +36,7 @@ def print_result(name: str, result: Result) -> None:
         "density": (result.density, floor.density, "higher"),
         "coverage": (result.coverage, floor.coverage, "higher"),
         "rare_share": (result.rare_share, floor.rare_share, ""),
+        "rarest_class": (result.rarest_class, None, ""),
         "class_accuracy": (result.class_accuracy, None, "higher"),
         "sliced_wasserstein": (result.sliced_wasserstein, floor.sliced_wasserstein, "lower"),
         "modes_covered": (result.modes_covered, floor.modes_covered, "higher"),

@@ -278,7 +278,7 @@ class Digits(StoredImages):
         if split not in self.parts:
             raise ValueError(f"`split={split}` is not a split of digits: {', '.join(self.parts)}")
         images, labels = _all_digits()
-        chosen = _in_ratio(_stratified_order(labels)[self.parts[split]][:limit], labels, kept, ratio)
+        chosen = in_ratio(_stratified_order(labels)[self.parts[split]][:limit], labels, kept, ratio)
         number = torch.full((10,), -1)
         number[kept] = torch.arange(len(kept))
         if only is not None:
@@ -307,7 +307,7 @@ def _all_digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images / 8 - 1).float().reshape(-1, 1, 8, 8), torch.from_numpy(labels).long()
 
 
-def _in_ratio(rows: Tensor, labels: Tensor, classes: list[int], ratio: list[int] | None) -> Tensor:
+def in_ratio(rows: Tensor, labels: Tensor, classes: list[int], ratio: list[int] | None) -> Tensor:
     """Those of the rows with one of the classes, in their order; with a ratio, the first of each."""
     of_class = [rows[labels[rows] == digit] for digit in classes]
     if ratio is not None:

@@ -26,6 +26,7 @@ Metric = Literal[
     "coverage",
     "rare_share",
     "class_coverage",
+    "rarest_class",
     "class_accuracy",
     "calls",
     "sliced_wasserstein",

@@ -21,7 +21,7 @@ from sparring.runs.results import Result, Setting
 METRICS = (
     "calls",
     *("frechet", "kernel", "precision", "recall", "density", "coverage", "rare_share", "memorisation"),
-    "class_accuracy",
+    *("class_accuracy", "rarest_class"),
     *("sliced_wasserstein", "modes_covered", "good_share"),  # of points
     "psnr",  # of images made from a source
 )
@@ -179,12 +179,13 @@ def shares(comparison: Comparison, split: str) -> Table:
 
 
 def further(comparison: Comparison, split: str) -> list[Table]:
-    """Class accuracy, passes, shares of rare images and good points, nearness to training images, modes and PSNR.
+    """Class accuracy, shares of the rarest class, rare images and good points, passes, nearness, modes and PSNR.
 
     Mean and standard deviation over seeds.
     """
     wanted: list[tuple[str, Metric, int | None]] = [
         ("accuracy", "class_accuracy", None),
+        ("rarest", "rarest_class", None),
         ("calls", "calls", 1),
         ("rare", "rare_share", None),
         ("nearness", "memorisation", None),

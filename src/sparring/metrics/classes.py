@@ -24,6 +24,20 @@ def class_coverage(fake: Tensor, real: Tensor, *, share: float = 0.5) -> float:
     return float((ratio >= share).double().mean())
 
 
+def rarest_class(fake: Tensor, real: Tensor) -> float | None:
+    """Share of the fakes that are of the class with the fewest reals; None if that class is not rare. default (ours).
+
+    Rare is a class that the reals hold less than half as often as their classes on average.
+
+    Args:
+        fake: Counts [K] of the fakes, from `class_histogram`.
+        real: Counts [K] of the reals.
+    """
+    rarest = int(real.argmin())
+    rare = 2 * len(real) * int(real[rarest]) < int(real.sum())
+    return float(fake[rarest] / fake.sum()) if rare else None
+
+
 def class_accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of the rows of logits [n, K] whose largest entry is the class that was asked for, labels [n]."""
     return float((logits.argmax(1).cpu() == labels.cpu()).double().mean())

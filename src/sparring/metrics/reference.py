@@ -111,7 +111,7 @@ class Reference:
             floor: the same distances and shares of reals at the same n, its own n, and where they come from;
             with logits and labels: class_accuracy;
             with logits: features_accuracy, class_histogram and class_histogram_reference (counts), class_coverage,
-                inception_score;
+                rarest_class, inception_score;
             with training images: memorisation, train_share, train_share_expected, closest_pairs
                 (see `neighbours.memorisation`).
         """
@@ -128,6 +128,7 @@ class Reference:
         if logits is not None and self._logits is not None:
             histogram, expected = classes.class_histogram(logits), classes.class_histogram(self._logits)
             measured["class_coverage"] = classes.class_coverage(histogram, expected)
+            measured["rarest_class"] = classes.rarest_class(histogram, expected)
             if labels is not None:
                 measured["class_accuracy"] = classes.class_accuracy(logits, labels)
             more["class_histogram"] = histogram.tolist()

@@ -47,6 +47,7 @@ COLUMNS = (
     Column("coverage", "Coverage", 1, FIDELITY),
     Column("rare_share", "Rare", 0, FIDELITY),
     Column("class_coverage", "Classes", 1, FIDELITY),
+    Column("rarest_class", "Rarest\N{NO-BREAK SPACE}class", 0, FIDELITY),
     Column("class_accuracy", "Accuracy", 1, FIDELITY),
     Column("modes_covered", "Modes", 1, FIDELITY),
     Column("good_share", "Good", 1, FIDELITY),

@@ -121,6 +121,7 @@ class Result(Record):
     coverage: float | None = None
     rare_share: float | None = None
     class_coverage: float | None = None
+    rarest_class: float | None = None
     class_accuracy: float | None = None
     sliced_wasserstein: float | None = None
     modes_covered: int | None = None

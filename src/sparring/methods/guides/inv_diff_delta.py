@@ -15,6 +15,7 @@ guidance, both networks go without a condition for the same share of rows, since
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class InvDiffDelta(Method):
         groups: G.
         variance_weight: lambda; 0 with one group is ordinary training of delta.
         noises: at which the loss of an image is measured before the first step.
-        at_random: groups are drawn at random, as a control.
+        grouping: images are grouped by their losses, at random (a control) or by their labels (known groups).
         times: distribution of the noise level; the process's own when None.
 
     Raises:
@@ -67,7 +68,7 @@ class InvDiffDelta(Method):
         groups: int = 8,
         variance_weight: float = 1.0,
         noises: int = 16,
-        at_random: bool = False,
+        grouping: Literal["losses", "random", "labels"] = "losses",
         times: Times | None = None,
     ):
         if min(groups, noises) < 1 or variance_weight < 0:
@@ -75,6 +76,8 @@ class InvDiffDelta(Method):
                 f"`groups={groups}` and `noises={noises}` must be at least 1, `variance_weight={variance_weight}` 0 or "
                 "more"
             )
+        if grouping not in ("losses", "random", "labels"):
+            raise ValueError(f"`grouping={grouping}` must be losses, random or labels")
         super().__init__(generator)
         self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or self.denoiser.captioned:
@@ -85,7 +88,7 @@ class InvDiffDelta(Method):
         self.groups = groups
         self.variance_weight = variance_weight
         self.noises = noises
-        self.at_random = at_random
+        self.grouping = grouping
         self.times = times or generator.process.default_times()
         self.factors = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -94,6 +97,8 @@ class InvDiffDelta(Method):
         return self.denoiser
 
     def size_for(self, data: ImageData) -> None:
+        if self.grouping == "labels" and data.num_classes is None:
+            raise ValueError(f"`grouping=labels`: {data.name} has no labels")
         delta, base = self.generator, self.denoiser
         base.check_condition(data)
         if delta.takes_labels and not base.takes_labels:
@@ -113,11 +118,13 @@ class InvDiffDelta(Method):
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         super().prepare(data, seed)
         losses = self.losses(data, Draws(seed, phase="losses", device=self.factors.device))
-        if self.at_random:
-            given = torch.randint(self.groups, losses.shape, generator=torch.Generator().manual_seed(seed))
-            weights = nn.functional.one_hot(given, self.groups).double().to(losses.device)
-        else:
+        if self.grouping == "losses":
             weights = groups_by_loss(losses, self.groups, seed=seed)
+        else:
+            drawn = torch.randint(self.groups, losses.shape, generator=torch.Generator().manual_seed(seed))
+            given = drawn if self.grouping == "random" else data.labels()
+            assert given is not None
+            weights = nn.functional.one_hot(given).double().to(losses.device)
         means = group_means(losses, weights)
         factors = row_factors(losses / means.mean(), weights, self.variance_weight).clamp(min=0)
         self.factors.data = (factors / factors.mean()).to(self.factors.dtype)
