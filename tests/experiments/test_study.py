@@ -248,6 +248,23 @@ def test_a_method_that_does_nothing_is_no_gain(tmp_path):
     assert [(one["name"], one["verdict"]) for one in results.verdicts] == [("nothing", "no gain")] * 2
 
 
+def test_a_run_that_is_older_than_a_setting_has_its_default(done, capsys):
+    file = done / "runs" / "tiny" / "seed0" / "plain" / "config.yaml"
+    command = ["study", str(done / "few.yaml"), "--out", str(done / "runs"), "--print"]
+    before = file.read_text()
+    try:
+        config = yaml.safe_load(before)
+        assert config["trainer"].pop("ema_warmup") is False
+        file.write_text(yaml.safe_dump(config))
+        assert main(command) == 0
+        config["trainer"]["ema_warmup"] = True
+        file.write_text(yaml.safe_dump(config))
+        assert main(command) == 2
+    finally:
+        file.write_text(before)
+    assert "was trained with `trainer.ema_warmup=True`, and the arm 'plain' has False" in capsys.readouterr().err
+
+
 def test_a_run_with_other_settings_is_refused_before_anything_is_trained(done, capsys):
     arms = STUDY["arms"] | {
         "adt": {"recipe": "adt", "steps": 0.75, "flags": {"method.num_steps": 3}},

@@ -200,6 +200,8 @@ class StudyRuns:
         wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, own))
         wanted["trainer"]["seed"] = seed
         found = recipe.read_config(run)
+        if any(first_difference(settings, found.get(section), section) for section, settings in wanted.items()):
+            found = recipe.up_to_date(found)
         for section, settings in wanted.items():
             if difference := first_difference(settings, found.get(section), section):
                 name, new, old = difference

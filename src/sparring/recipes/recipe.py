@@ -354,6 +354,13 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def up_to_date(config: dict[str, Any]) -> dict[str, Any]:
+    """The config.yaml of a run with every setting that there was not yet when it was trained, at its default."""
+    sections = {name: config[name] for name in SECTIONS if name in config}
+    options, parsed = parse(sections, [], config.get("init") is not None)
+    return config | resolved(options, parsed)
+
+
 def check_same(config: dict[str, Any], recipe: str, setting: str | None, data: str | None, init: str | None) -> None:
     """Refuses a recipe, `--on`, `--data` or `--init` that is not what the run with this config.yaml started with."""
     if Path(recipe).name not in (Path(str(config["recipe"])).name, "config.yaml"):
