@@ -31,6 +31,7 @@ ROWS = {
         *("sparring", "one rollout, bare loop", "two rollouts, the first without a graph"),
         "two rollouts, the first with a graph (as published)",
     ],
+    "equal_time": ["both players a step", "one player a step"],
     "gan_step": ["wgan", "r3gan", "diffusion_gan", "ddgan", "projected_gan"],
     "structure_cost": ["plain", "plain and its floor", "SADM, frozen", "SADM, adversarial", "8", "16"],
     "sampling_speed": ["8x8, ddim, 2", "8x8, dpm, 2", "32x32, ddim, 2", "32x32, dpm, 2", "8x8, ddim, 2, guided", "8x8"],
