@@ -87,10 +87,12 @@ def test_only_what_was_measured_alike_is_compared():
 
 @pytest.mark.parametrize(
     "change",
-    [{"n": 200}, {"n_reference": 9}, {"seed": 1}, {"split": "validation"}, {"reference": "other"}, {"train": "other"}],
+    [{"n": 200}, {"n_reference": 9}, {"seed": 1}, {"split": "validation"}, {"reference": "other"}, {"train": "other"}]
+    + [{"reference_looks": "1x16x16 -0.847 0.449"}],
 )
 def test_what_was_measured_otherwise_is_not_compared(change):
-    own = CLASSIFIER | {"split": "holdout", "reference": "digits:holdout", "train": "digits"}
+    looks = {"reference_looks": "1x8x8 -0.389 0.752"}
+    own = CLASSIFIER | {"split": "holdout", "reference": "digits:holdout", "train": "digits"} | looks
     plain, adt = pair()
     found = verdicts_of([with_results(plain, own), with_results(adt, own | change)])
     assert all("nothing to compare" in v.sentence and v.verdict == "not compared" for v in found)

@@ -158,3 +158,17 @@ def watched(stream, seen):
         return stream(self, *args, labels=labels, **settings)
 
     return with_notes
+
+
+def test_a_result_says_how_the_real_images_look():
+    """Digits of other classes, or in a frame, have the same name and number of images."""
+    looks = [
+        RealImages(Digits("holdout", limit=50, **settings), None).names["reference_looks"]
+        for settings in ({}, {}, {"classes": [0, 1]}, {"pad": 4})
+    ]
+    assert looks[0] == looks[1]
+    assert len(set(looks)) == 3
+    shape, mean, std = looks[3].split()
+    assert shape == "1x16x16"
+    images = Digits("holdout", limit=50, pad=4).images()
+    assert (float(mean), float(std)) == pytest.approx((images.mean(), images.std()), abs=1e-3)

@@ -27,6 +27,12 @@ def made(moved=True, **settings):
     return denoiser
 
 
+def test_codes_of_another_size_than_the_network_takes_are_named():
+    net = CodeUNet(sample_size=8, code_dim=4, block_out_channels=[8, 8], norm_num_groups=4)
+    with pytest.raises(ValueError, match="`code_dim=4` of the network, and codes have 6 numbers: set it to that"):
+        Denoiser(net, VP(), "v", own_source=VisualPrior(code=6, width=8)).check(StoredImages(IMAGES))
+
+
 def test_codes_are_told_with_noise_and_to_some_rows_not_at_all():
     prior = made(noise=0.5, dropout=0.3).own_source
     codes = prior.of_images(IMAGES)

@@ -55,6 +55,15 @@ def test_a_network_is_chosen_for_colour_images_with_classes(folders, tmp_path, c
     assert main([*arguments, "--resume"]) == 0
 
 
+def test_a_recipe_with_a_network_of_its_own_keeps_it(folders, tmp_path, capsys):
+    arguments = ["--data", str(folders / "grey"), "--data.size", "8", "--out", str(tmp_path / "run"), *SHORT]
+    assert main(["fit", "positional", *arguments]) == 0
+    assert "network: " not in capsys.readouterr().err
+    denoiser = config(tmp_path / "run")["denoiser"]
+    assert denoiser["net"]["class_path"] == "sparring.networks.BlockUNet"
+    assert not denoiser["condition_dropout"]
+
+
 @pytest.mark.parametrize("method", ["sadm", "adt", "ddo", "add"])
 @pytest.mark.parametrize("images", ["colour", "grey"])
 def test_methods_tune_own_pixels(method, images, folders, bases, tmp_path, capsys, monkeypatch):

@@ -129,6 +129,15 @@ def test_resume_from_an_earlier_step_repeats_what_followed(tmp_path):
     assert log(run) == lines
 
 
+def test_fewer_steps_than_were_made_are_refused_and_change_nothing(tmp_path):
+    run = trainer(tmp_path / "run", steps=4).fit()
+    config = (run / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="`trainer.steps=2`: the run is at step 4; give more, or an earlier"):
+        trainer(tmp_path / "run", steps=2).fit(resume=True)
+    assert (run / "config.yaml").read_text() == config
+    trainer(tmp_path / "run", steps=5).fit(resume=True)
+
+
 def test_a_second_program_is_refused_while_one_trains(tmp_path):
     """A second start and a second resume, from inside a step of the first; the first is not disturbed."""
     run = trainer(tmp_path / "run", steps=2)

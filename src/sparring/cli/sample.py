@@ -241,7 +241,7 @@ def class_numbers(words: list[str] | None, source: Path) -> list[int] | None:
     for word in words:
         if word not in names and not word.isdecimal():
             known = f"the classes of {source} are {', '.join(names)}" if names else f"{source} has no names of classes"
-            raise ValueError(f"`labels={word}`: {known}; numbers go too")
+            raise ValueError(f"`labels={word}`: {known}; numbers from 0 on go too")
     return [names.index(word) if word in names else int(word) for word in words]
 
 

@@ -25,7 +25,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, help="number of images")
     parser.add_argument("--steps", type=int, nargs="+", help="sampler steps (default: those of the run's method, 10)")
     parser.add_argument(
-        "--scheduler", nargs="+", help="ddim, dpm, unipc, euler, heun, churn, ddpm, lcm (default: the pipeline's own)"
+        "--scheduler",
+        nargs="+",
+        help="ddim, dpm, unipc, euler, heun, churn (of EDM), ddpm, lcm (default: the pipeline's own)",
     )
     parser.add_argument(
         "--guidance", type=float, nargs="+", help="scale of classifier-free guidance (default: 1, none)"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from sparring.runs.results import Result, RunSummary, Setting
 
-PROTOCOL_KEYS = ("features", "n", "n_reference", "seed", "split", "reference")
+PROTOCOL_KEYS = ("features", "n", "n_reference", "seed", "split", "reference", "reference_looks")
 """What two results must share to be compared; features in `LEARNED` also the images trained on."""
 
 LEARNED = ("classifier", "self-supervised")

@@ -40,7 +40,6 @@ class Evaluator:
 
     def __init__(self, real: RealImages, features: str | None = None, features_seed: int | None = None):
         self.real = real
-        self.names = {"reference": real.reference.name, "train": None if real.train is None else real.train.name}
         name = features or default_features(real.reference, real.train)
         network = feature_network(name, real.reference, real.train, features_seed).to(default_device())
         train = None if real.train is None else ImageBatches(real.train)
@@ -64,9 +63,7 @@ class Evaluator:
                 f"{path} holds images of {images.image_shape[2]}x{images.image_shape[1]} pixels and the reference "
                 f"{width}x{height}: make them equal with --size or --pad"
             )
-        return replace(
-            self.reference.evaluate(ImageBatches(images)), reference=self.names["reference"], train=self.names["train"]
-        )
+        return replace(self.reference.evaluate(ImageBatches(images)), **self.real.names)
 
     def sampler(
         self,
@@ -124,8 +121,7 @@ class Evaluator:
                 guidance=stream.sampling.guidance,
                 calls=stream.calls,
                 seed=seed,
-                reference=self.names["reference"],
-                train=self.names["train"],
+                **self.real.names,
                 seconds=stream.seconds,
                 images_per_second=n / stream.seconds,
                 measures={name: total / samples.passed for name, total in samples.totals.items()} or None,

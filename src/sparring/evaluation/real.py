@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def data_of_run(run: Path, allow: Sequence[str] = ()) -> ImageData:
     return data
 
 
+def looks_of(images: ImageData) -> str:
+    """Shape, and mean and deviation of the pixels of 64 images: data sets of one name that differ tell by it."""
+    rows = images[sorted({i * len(images) // 64 for i in range(64)})][0].double()
+    return f"{'x'.join(map(str, images.image_shape))} {rows.mean():.3f} {rows.std():.3f}"
+
+
 @dataclass(frozen=True)
 class RealImages:
     """Images to measure against, and, if they are known, those that were trained on."""
@@ -49,6 +56,12 @@ class RealImages:
         """Whether the training images are of these classes [n], so that a classifier of them knows what it sees."""
         labels = None if self.train is None else self.train.labels()
         return labels is None or set(classes.unique().tolist()) <= set(labels.unique().tolist())
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """What a result says of the images: their names, and how those measured against look."""
+        train = None if self.train is None else self.train.name
+        return {"reference": self.reference.name, "train": train, "reference_looks": looks_of(self.reference)}
 
     @property
     def alike(self) -> bool:

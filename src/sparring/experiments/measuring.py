@@ -84,8 +84,7 @@ class Measuring:
                     scheduler=scheduler,
                     seed=0,
                     split=self.runs.study.split,
-                    reference=real.reference.name,
-                    train=None if real.train is None else real.train.name,
+                    **real.names,
                     measures=(measures_of(run) or {}) | wanted or None,
                 )
                 if real.reference.image_shape == POINTS:

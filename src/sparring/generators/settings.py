@@ -75,8 +75,12 @@ def check_size(net: nn.Module, shape: tuple[int, int, int]) -> None:
     size, channels = config.get("sample_size"), config.get("in_channels")
     made_for = (channels, size, size) if isinstance(size, int) else (channels, *size) if size else shape
     if tuple(made_for) != tuple(shape):
+        own = f"--denoiser.net.sample_size {shape[-1]}"
+        ways = "`size` or `pad`", f"--data.size {made_for[-1]}", "`sample_size`", own
+        if made_for[0] != shape[0]:
+            both = "`in_channels` and `out_channels`"
+            ways = "`channels`", f"--data.channels {made_for[0]}", both, f"--denoiser.net.in_channels {shape[0]}"
         raise ValueError(
-            f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set "
-            "`size`, `pad`, `channels` of the data (--data.channels 1), or, of a network from scratch, its "
-            "`sample_size`, `in_channels`, `out_channels` (--denoiser.net.in_channels)"
+            f"the network is made for images of shape {tuple(made_for)} and the data has {tuple(shape)}: set {ways[0]} "
+            f"of the data ({ways[1]}) or, of a network from scratch, its {ways[2]} ({ways[3]})"
         )

@@ -42,4 +42,9 @@ class CodeUNet(ModelMixin, ConfigMixin):
 
     def forward(self, x: Tensor, time: Tensor | float | int, source: Tensor) -> Tensor:
         """The output [B, C, H, W] for x [B, C, H, W] at times (a number or [B]) and codes [B, code_dim]."""
+        if source.shape[-1] != self.read_code.in_features:
+            raise ValueError(
+                f"`code_dim={self.read_code.in_features}` of the network, and codes have {source.shape[-1]} numbers: "
+                "set it to that"
+            )
         return self.net(x, time, class_labels=self.read_code(source.to(x))).sample

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from sparring.recipes.compose import compose, names_data
+from sparring.recipes.compose import compose, names_data, names_network, read
 from sparring.recipes.recipe import one_line
 
 SMALL = 64  # pixels a side; up to here a tuning learns at the rates of the shipped settings
@@ -33,7 +33,7 @@ def suited(recipe: dict[str, Any], name: str, flags: list[str], init: str | None
     parts = {part for part in (*GAN_PARTS, *GAN_VALUES) if part in missing}
     if "backbone" in missing and not named("backbone", "encoder", flags=flags):
         parts.add("backbone")
-    if not (init is not None or "generator" in recipe or named("net", flags=flags)):
+    if not (init is not None or "generator" in recipe or named("net", flags=flags) or names_network(read(name))):
         parts.add("denoiser")
     setting, chosen = setting_for(open_data(recipe.get("data"), of_data(flags)), init, parts)
     given = {"data": recipe["data"]} if "data" in recipe else {}

@@ -442,6 +442,7 @@ def one_line(error: Exception) -> str:
     text = re.sub(r"- Expected a path but \S+ either not accessible or invalid -?", "", text)
     text = re.sub(r'Parser key "(.*?)": ', r"`\1`: ", text)
     text = re.sub(r"<class '(.*?)'>", r"\1", text)
+    text = re.sub(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)$", r"\2 is none of \1", text)
     text = re.sub(r"Problem with given class_path '(.*?)':", r"\1:", text)
     return re.sub(
         r"Expected a dot import path string: (\S+)", r"no class \1 (give its import path)", " ".join(text.split())

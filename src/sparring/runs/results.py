@@ -94,9 +94,9 @@ class Result(Record):
 
     `scheduler`, `nfe`, the `guidance`, the `seed` of the latents, `seconds` and `images_per_second` say how the images
     were drawn, `calls` how many passes through a network each of them took, guidance included (backwards counts two),
-    and `step` after which training step; `reference`, `train` and `split` name the data, `features` the feature
-    network; `n` images were measured against `n_reference` real ones; `measures` are those that the method takes of
-    itself. What the numbers mean: docs/evaluation.md.
+    and `step` after which training step; `reference`, `train` and `split` name the data, whose shape and pixels
+    `reference_looks` describes, `features` the feature network; `n` images were measured against `n_reference` real
+    ones; `measures` are those that the method takes of itself. What the numbers mean: docs/evaluation.md.
     """
 
     nfe: int | None = None
@@ -107,6 +107,7 @@ class Result(Record):
     step: int | None = None
     split: str | None = None
     reference: str | None = None
+    reference_looks: str | None = None
     train: str | None = None
     seconds: float | None = None
     images_per_second: float | None = None

@@ -351,6 +351,11 @@ class Trainer:
                 raise ValueError(f"{self.folder.frozen} is not what was written when the run started: it cannot go on")
             load_state(self, *loaded)
             self.saved = self.step
+        if self.step > self.steps:
+            raise ValueError(
+                f"`trainer.steps={self.steps}`: the run is at step {self.step}; give more, or an earlier checkpoint "
+                "with --resume_step"
+            )
         processes.check_agreement(changing_tensors(self.method))
         self.frozen_checksums = checksums(self.method)
         if self.main:

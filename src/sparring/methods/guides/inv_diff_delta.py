@@ -47,7 +47,7 @@ class InvDiffDelta(Method):
         generator: delta, a denoiser from scratch that predicts what the base does, with some `condition_dropout` if
             both take classes and one says "none".
         denoiser: run or pipeline folder of the base, or the denoiser.
-        groups: G.
+        groups: G; of labels there are as many as classes.
         variance_weight: lambda; 0 with one group is ordinary training of delta.
         noises: at which the loss of an image is measured before the first step.
         grouping: images are grouped by their losses, at random (a control) or by their labels (known groups).

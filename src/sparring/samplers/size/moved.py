@@ -43,6 +43,9 @@ class Moved(Intervention):
                 f"{self.label} moves the places that a network is given, and {type(denoiser.net).__name__} is given "
                 "none: train one with recipe positional"
             )
+        _, height, width = denoiser.image_shape
+        if abs(self.down) >= height or abs(self.right) >= width:
+            raise ValueError(f"`down={self.down}`, `right={self.right}`: the images have {height}x{width} pixels")
 
     def wrap(self, inner: Predictor, denoiser: DenoisingNetwork) -> Predictor:
         net: Any = denoiser.net
