@@ -1,6 +1,6 @@
 """Stages: diffusion on diffusion, which samples again with a code of its last sample (arXiv 2410.08531).
 
-Status: unproven.
+Status: no gain on digits over plain training of equal calls (docs/results/sampling.md).
 
 A denoiser of `sparring fit visual_priors` samples without a code, and once more from new noise with the code of that
 image, as often as there are stages:
