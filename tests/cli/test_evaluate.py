@@ -205,7 +205,7 @@ def test_a_comparison_is_written_as_csv_markdown_and_latex(runs, capsys, tmp_pat
 def test_a_setting_without_effect_is_refused(runs, capsys, flag):
     error = fails(capsys, ["evaluate", str(runs / "base"), *flag])
     assert f"`{flag[0][2:]}={flag[1]}` has no effect" in error
-    if flag[0] != "--limit":  # digits can be limited
+    if flag[0] not in ("--limit", "--pad"):  # which digits have
         assert "no such setting" in fails(capsys, ["evaluate", str(runs / "base"), "--reference", "digits", *flag])
 
 
@@ -404,7 +404,7 @@ def test_classes_are_named_by_number_or_by_the_names_of_the_data(runs, capsys, t
     assert (np.load(named)["arr_0"] == np.load(numbered)["arr_0"]).all()
     error = fails(capsys, [*sample, str(tmp_path / "x.npz"), "--labels", "dog", "cow"])
     assert "`labels=cow`: the classes of" in error
-    assert "are cat, dog; numbers go too" in error
+    assert "are cat, dog; numbers from 0 on go too" in error
     error = fails(
         capsys, ["sample", str(runs / "model"), "--n", "2", "--out", str(tmp_path / "x.npz"), "--labels", "cat"]
     )
