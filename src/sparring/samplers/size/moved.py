@@ -1,6 +1,6 @@
 """Moved places: what a network draws, drawn elsewhere on the canvas (after Choi et al., arXiv 2108.01285).
 
-Status: unproven.
+Status: no gain by its measure; moved digits are worse than unmoved ones (docs/results/sampling.md).
 
 A network that is given the places of its maps (recipe `positional`) has places that can be moved, and its images with
 them, by any number of pixels:
