@@ -1,6 +1,7 @@
 """Cheaper guidance: elucidating when and how to guide an unconditional model, cheaply (arXiv 2312.13253, unverified).
 
-Status: no gain where a classifier of noisy images is at hand; on digits (docs/results/sampling.md).
+Status: proven on Fashion-MNIST (0.42 in 77 calls, plain 0.48 in 40; features without labels do not see it); no gain on
+digits (docs/results/sampling.md).
 
 Towards a class by a classifier of *clean* images, at the clean estimate, with three switches that save calls:
 
