@@ -171,4 +171,4 @@ def test_a_result_says_how_the_real_images_look():
     shape, mean, std = looks[3].split()
     assert shape == "1x16x16"
     images = Digits("holdout", limit=50, pad=4).images()
-    assert (float(mean), float(std)) == pytest.approx((images.mean(), images.std()), abs=1e-3)
+    assert (float(mean), float(std)) == pytest.approx((float(images.mean()), float(images.std())), abs=1e-3)
