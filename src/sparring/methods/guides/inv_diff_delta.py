@@ -28,6 +28,7 @@ from sparring.methods.method import Losses, Method
 from sparring.objectives.groups import group_means, groups_by_loss, row_factors
 from sparring.process import Times
 from sparring.rollout import noise
+from sparring.runs.choice import check_choice
 
 AT_ONCE = 256
 
@@ -76,8 +77,7 @@ class InvDiffDelta(Method):
                 f"`groups={groups}` and `noises={noises}` must be at least 1, `variance_weight={variance_weight}` 0 or "
                 "more"
             )
-        if grouping not in ("losses", "random", "labels"):
-            raise ValueError(f"`grouping={grouping}` must be losses, random or labels")
+        check_choice("losses", "random", "labels", grouping=grouping)
         super().__init__(generator)
         self.denoiser = denoiser_of(generator, denoiser)
         if self.denoiser.space is not None or self.denoiser.captioned:
