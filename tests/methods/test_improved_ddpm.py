@@ -129,7 +129,7 @@ def test_ancestral_sampling_of_few_steps_takes_the_variance_of_the_network():
         torch.nn.init.constant_(denoiser.net.variance.bias, bias)
         made.append(denoiser.generate(scheduler, 4, latents=latents, generator=torch.Generator().manual_seed(0)))
     assert not torch.equal(*made)
-    with pytest.raises(ValueError, match="`steps=1`: ancestral steps with a learned variance need 2 or more"):
+    with pytest.raises(ValueError, match="`steps=1`: ancestral steps that end at the first level are 2 or more"):
         denoiser.plan(1, "ddpm")
     assert Denoiser(TwoHeads(), LINEAR, "v").stepper("ddpm").config.variance_type == "fixed_small"
 

@@ -122,7 +122,7 @@ def test_the_error_falls_at_the_order_of_the_solver(process, kind, name, steps, 
 
 
 @pytest.mark.parametrize("kind", ["x0", "v"])
-@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "heun", "unipc", "ddpm", "lcm"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm", "heun", "unipc", "ddpm", "ddpm_large", "lcm"])
 def test_the_path_does_not_depend_on_what_the_network_predicts(name, kind):
     noise = torch.randn(16, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
     _, expected, _ = sample(gaussian(VP(), "eps", MEAN, COV), "eps", name, 10, noise)
@@ -152,6 +152,16 @@ def test_ddpm_samples_have_the_covariance_of_its_recursion_which_nears_the_data(
     far, near = ((ddpm_covariance(num_steps) - COV).abs().max().item() for num_steps in (100, 1000))
     assert near < 0.006
     assert far / near == pytest.approx(10, rel=0.2)  # first order
+
+
+@pytest.mark.parametrize("num_steps", [2, 4, 10])
+def test_the_largest_variance_of_ancestral_steps_is_exact_on_normal_data_and_the_smallest_is_not(num_steps):
+    noise = torch.randn(20000, 1, 1, 3, generator=torch.Generator().manual_seed(0)).double()
+    exact = gaussian(VP(), "eps", torch.zeros(3), torch.eye(3))
+    names = ("ddpm_large", "ddpm")
+    large, small = (sample(exact, "eps", name, num_steps, noise)[1].flatten(1).T.cov() for name in names)
+    torch.testing.assert_close(large, torch.eye(3).double(), rtol=0, atol=0.03)
+    assert small.diagonal().max() < 0.9
 
 
 def test_churn_forgets_the_start_and_keeps_the_data(monkeypatch):
@@ -284,7 +294,7 @@ def test_the_others_are_read_or_refused():
 
 def test_wrong_requests_say_what_there_is():
     for process, name, kind, message in (
-        (VP(), "deis", "eps", "it has ddim, euler, heun, dpm, unipc, ddpm, lcm"),
+        (VP(), "deis", "eps", "it has ddim, euler, heun, dpm, unipc, ddpm, ddpm_large, lcm"),
         (VP(), "ddim", "flow", "it takes eps, x0, v"),
         (EDM(), "unipc", "edm", "it has euler, ddim, heun, churn, dpm"),
         (EDM(), "euler", "eps", "it takes edm"),

@@ -27,7 +27,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scheduler",
         nargs="+",
-        help="ddim, dpm, unipc, euler, heun, churn (of EDM), ddpm, lcm (default: the pipeline's own)",
+        help="ddim, dpm, unipc, euler, heun, churn (of EDM), ddpm, ddpm_large, lcm (default: the pipeline's own)",
     )
     parser.add_argument(
         "--guidance", type=float, nargs="+", help="scale of classifier-free guidance (default: 1, none)"

@@ -325,7 +325,9 @@ class DenoisingNetwork(nn.Module):
 
     def plan(self, steps: int, scheduler: str | None = None) -> tuple[str, int]:
         stepper = self.stepper(scheduler)
-        if steps == 1 and takes_variance(stepper) and stepper.config["timestep_spacing"] == "linspace":
-            raise ValueError("`steps=1`: ancestral steps with a learned variance need 2 or more; take scheduler ddim")
+        if steps == 1 and scheduler_name(stepper) == "ddpm" and stepper.config["timestep_spacing"] == "linspace":
+            raise ValueError(
+                "`steps=1`: ancestral steps that end at the first level are 2 or more; take scheduler ddim"
+            )
         set_timesteps(stepper, steps)
         return scheduler or scheduler_name(stepper), len(stepper.timesteps)

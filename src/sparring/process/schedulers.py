@@ -76,7 +76,7 @@ FLOW = ("euler", "ddim", "heun", "dpm", "unipc", "lcm")
 ON_OWN_TIMES = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
 """Those of a flow that take sigmas."""
 
-NOISY = ("ddpm", "lcm", "churn")
+NOISY = ("ddpm", "ddpm_large", "lcm", "churn")
 """Those that add Gaussian noise on their way."""
 
 
@@ -91,12 +91,13 @@ def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
 
     Args:
         name: "ddim", "euler", "heun" (2m - 1 network calls for m steps), "dpm" (DPM-Solver++ 2M), "unipc" (UniPC of
-            order 2), "ddpm" or "lcm".
+            order 2), "ddpm" (ancestral steps of the smallest variance, beta~), "ddpm_large" (of the largest, beta, from
+            the last level to the first) or "lcm".
         prediction: "eps", "x0" or "v".
         betas: `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end`, `trained_betas`,
             `rescale_betas_zero_snr`, as diffusers names them.
     """
-    _known(name, ("ddim", "euler", "heun", "dpm", "unipc", "ddpm", "lcm"), "VP")
+    _known(name, ("ddim", "euler", "heun", "dpm", "unipc", "ddpm", "ddpm_large", "lcm"), "VP")
     _predicts(name, prediction, ("eps", "x0", "v"), "VP")
     if betas["rescale_betas_zero_snr"] and prediction == "eps":
         raise ValueError("prediction='eps' cannot start from zero terminal SNR (x_0 is lost there); train 'v' or 'x0'")
@@ -118,6 +119,9 @@ def vp_scheduler(name: str, prediction: str, betas: dict[str, Any]) -> Any:
         return UniPCMultistepScheduler(**config, solver_order=2, lower_order_final=True, final_sigmas_type="zero")
     if name == "ddpm":
         return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_small")
+    if name == "ddpm_large":  # no noise is added at the first level, where the steps must end: linspace
+        config["timestep_spacing"] = "linspace"
+        return DDPMScheduler(**config, clip_sample=False, variance_type="fixed_large")
     # All N levels as LCM's "original" ones: the times of m steps are then the trailing ones, for any m up to N.
     return LCMScheduler(**config, original_inference_steps=betas["num_train_timesteps"], clip_sample=False)
 
