@@ -8,6 +8,7 @@ import pytest
 
 from sparring.evaluation import Comparison
 from sparring.experiments.collect import of_methods
+from sparring.experiments.figures import draw_curves
 from sparring.experiments.results import SettingResults, StudyResults, Table, fill_pages, filled
 from sparring.recipes.compose import compose, shipped
 from sparring.runs import RunSummary
@@ -204,3 +205,14 @@ def test_every_results_file_has_a_place_in_the_documentation():
         for words in re.findall(r"<!-- table: (.+?) -->", page.read_text())
     }
     assert named == {file.stem for file in (DOCS / "data").glob("*.json")}
+
+
+def test_an_arm_has_one_colour_in_every_panel_of_a_figure(tmp_path):
+    rows = [["first", "4.0±0.1", ""], ["second", "3.0", "2.0±0.2"]]
+    table = Table(kind="distance", columns=["arm", "ddim 5", "unipc 5"], rows=rows, features="classifier")
+    draw_curves({"digits": table}, tmp_path / "curves.svg")
+    left, right = (tmp_path / "curves.svg").read_text().split('id="axes_2"')
+    right, legend = right.split('id="legend_1"')
+    first, second = "#1f77b4", "#ff7f0e"
+    assert [colour in part for part in (left, legend) for colour in (first, second)] == [True] * 4
+    assert [colour in right for colour in (first, second)] == [False, True]

@@ -1,6 +1,6 @@
 """Improved DDPM: a learned variance, for fewer steps and better likelihoods (Nichol and Dhariwal, arXiv 2102.09672).
 
-Status: unproven.
+Status: no gain; the bound falls by 0.09 bits, samples of few steps are no better (docs/results/training.md).
 
 The network gives the variance of each reverse step beside its output, between its two limits:
 
