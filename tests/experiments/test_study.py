@@ -28,12 +28,13 @@ from sparring.experiments.collect import areas, text_of
 from sparring.experiments.measuring import part
 from sparring.experiments.results import StudyResults
 from sparring.experiments.runner import Clock
-from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study, shipped
+from sparring.experiments.study import ArmOfStudy, SettingOfStudy, Study, as_flags, read_study
 from sparring.experiments.study_runs import StudyRuns, steps_of
 from sparring.generators import Denoiser
 from sparring.generators.loading import load_denoiser
 from sparring.networks import MLP
 from sparring.process import RectifiedFlow
+from sparring.recipes.compose import shipped
 from sparring.recipes.with_systems import class_of
 from sparring.runs import RunSummary, summarise
 from sparring.runs.results import Result
@@ -336,13 +337,13 @@ def test_a_mistake_on_the_command_line_is_one_line(words, message, capsys):
 
 def test_gains_in_tuning_are_measured_with_the_best_sampler_and_with_many_calls():
     """What is left of a gain there is no error of the solver. Response curves and the smoke study claim none."""
-    studies = [read_study(name) for name in shipped() if name not in ("smoke", "sadm-curves")]
+    studies = [read_study(name) for name in shipped("studies") if name not in ("smoke", "sadm-curves")]
     tuned = [one for one in studies if {"adt", "ddo", "sadm"} & {arm.recipe for arm in one.arms.values()}]
     assert len(tuned) > 10
     assert [one.name for one in tuned if max(one.samplers.get("unipc", [0])) < 50] == []
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped("studies"))
 def test_every_arm_of_a_shipped_study_names_settings_that_exist(name, tmp_path):
     study = read_study(name)
     runs = StudyRuns(study, tmp_path, tmp_path)

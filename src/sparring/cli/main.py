@@ -14,7 +14,7 @@ DESCRIPTION = """\
 Train, tune and distil diffusion models with a discriminator in the loop.
 
   sparring systems                                       what there is: papers, status, pages
-  sparring recipes                                       methods and settings, one line each
+  sparring recipes                                       methods, settings and studies
   sparring fit diffusion --on digits --out runs/base     train a denoiser
   sparring fit adt --on digits --init runs/base          tune it against a discriminator
   sparring ema runs/base --std 0.1 --out runs/short      average a run anew

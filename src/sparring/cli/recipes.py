@@ -1,4 +1,4 @@
-"""List methods and settings, the two halves of a recipe: sparring fit METHOD --on SETTING."""
+"""List methods and settings, the two halves of a recipe (sparring fit METHOD --on SETTING), and studies."""
 
 import argparse
 
@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    kinds = {kind: shipped(kind) for kind in ("methods", "settings")}
+    kinds = {kind: shipped(kind) for kind in ("methods", "settings", "studies")}
     width = max(len(name) for names in kinds.values() for name in names)
     for kind, names in kinds.items():
         print(f"{kind}:")

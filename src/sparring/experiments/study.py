@@ -5,11 +5,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
+
+from sparring.recipes.compose import HERE, shipped
 
 BASELINE = "baseline"
 ONE_CALL = "one call"
@@ -364,15 +365,6 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"`seeds={seeds}` must be whole numbers, 0 or more")
 
 
-def shipped() -> dict[str, str]:
-    """Name and one-line description (its first comment) of every study in the package."""
-    folder = resources.files("sparring") / "recipes" / "studies"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {
-        file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files
-    }
-
-
 def read_study(name: str) -> Study:
     """The study of that name in the package, or of a YAML file.
 
@@ -384,12 +376,12 @@ def read_study(name: str) -> Study:
             raise ValueError(f"study file {name} does not exist")
         text, stem = Path(name).read_text(encoding="utf-8", errors="replace"), Path(name).stem
     else:
-        names = list(shipped())
+        names = list(shipped("studies"))
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
             raise ValueError(f"unknown study {name!r}: {hint} (a file ends in .yaml)")
-        text = (resources.files("sparring") / "recipes" / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (HERE / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
         stem = name
     try:
         content = yaml.safe_load(text)

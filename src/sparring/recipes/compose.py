@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 
 
 def shipped(kind: str) -> dict[str, str]:
-    """Name and one-line description (the first comment) of every file of a kind, "methods" or "settings"."""
+    """Name and one-line description (the first comment) of every file of a kind, "methods", "settings" or "studies"."""
     files = sorted((HERE / kind).glob("*.yaml"))
     return {file.stem: file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for file in files}
 
