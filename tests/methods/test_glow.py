@@ -44,6 +44,19 @@ def test_it_is_inverted_and_its_volume_is_that_of_the_jacobian(settings):
         torch.testing.assert_close(volume[row], torch.linalg.slogdet(jacobian)[1])
 
 
+def test_far_from_all_images_the_way_back_is_finite():
+    """Where the scale of a coupling, sigmoid(h + 2), is 0 in floating point, and that of a split is infinite."""
+    net = flow(steps=4).float()
+    for level in net.flow:
+        for step in level:
+            step.net[-1].layer.bias.data.fill_(-300.0)
+    for split in net.splits:
+        split.layer.bias.data.fill_(300.0)
+    images = net(random(64, 16).float())
+    assert images.isfinite().all()
+    assert images.abs().max() > 100
+
+
 def test_actnorm_standardises_the_first_images_at_every_step():
     torch.manual_seed(0)
     net = GlowNet(size=8, steps=2, width=8)

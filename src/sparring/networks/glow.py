@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from sparring.networks.precision import at_least_float32
 
 LOG_SCALE = 3.0  # a parameter l means a factor exp(3 l), so that scales learn faster
+FAR, STEEP = 1e4, 20.0  # on the way back: of a map, and of the logarithm of a factor; those of images are far below
 
 
 class ZeroConv(nn.Module):
@@ -60,12 +61,17 @@ class FlowStep(nn.Module):
         return torch.cat([first, (second + shift) * log_scale.exp()], 1), places * volume + log_scale.flatten(1).sum(1)
 
     def decode(self, x: Tensor) -> Tensor:
-        """The inverse."""
+        """The inverse.
+
+        It divides by scales that can be near 0 where no image has been; maps and factors are held at `FAR` and `STEEP`
+        (ours), without which one sample of digits in a hundred overflows.
+        """
         first, second = x.tensor_split([self.kept], dim=1)
         shift, log_scale = self.coupling(first)
-        x = torch.cat([first, second * (-log_scale).exp() - shift], 1)
+        x = torch.cat([first, second * (-log_scale).clamp(max=STEEP).exp() - shift], 1)
         back = torch.linalg.inv(self.mixing.double()).to(x)
-        return F.conv2d(x, back[:, :, None, None]) / self.scale - self.shift[:, None, None]
+        x = F.conv2d(x, back[:, :, None, None]) / self.scale - self.shift[:, None, None]
+        return x.clamp(-FAR, FAR)
 
     def coupling(self, first: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and logarithm of the scale, sigmoid(h + 2), for the second channels."""
@@ -167,7 +173,7 @@ class GlowNet(ModelMixin, ConfigMixin):
         for level in reversed(range(len(self.flow))):
             if level < len(self.splits):
                 mean, log_scale = self.splits[level](x).chunk(2, dim=1)
-                x = torch.cat([x, parts[level] * log_scale.exp() + mean], 1)
+                x = torch.cat([x, parts[level] * log_scale.clamp(max=STEEP).exp() + mean], 1)
             steps: Any = self.flow[level]
             for step in reversed(steps):
                 x = step.decode(x)

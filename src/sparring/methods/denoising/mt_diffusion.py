@@ -1,6 +1,7 @@
 """MT-Diffusion: joint diffusion of an image and its label with one backbone (arXiv 2407.17571).
 
-Status: unproven.
+Status: proven with a pattern of 0.5 (0.525, without labels 0.79); with one of 0.2 no gain of three seeds (0.59)
+(docs/results/training.md).
 
     z_0 = x + a E_y,    z_t = alpha z_0 + sigma eps,    L = w(t) |x - x_pred(z_t)|^2 + c CE(y, logits(z_t))
 
