@@ -162,6 +162,10 @@ def test_the_largest_variance_of_ancestral_steps_is_exact_on_normal_data_and_the
     large, small = (sample(exact, "eps", name, num_steps, noise)[1].flatten(1).T.cov() for name in names)
     torch.testing.assert_close(large, torch.eye(3).double(), rtol=0, atol=0.03)
     assert small.diagonal().max() < 0.9
+    one_image = gaussian(VP(), "eps", MEAN, 1e-12 * torch.eye(3).double())
+    _, x, calls = sample(one_image, "eps", "ddpm_large", num_steps, noise[:8])
+    assert calls == num_steps
+    torch.testing.assert_close(x.flatten(1), MEAN.expand(8, 3), rtol=0, atol=1e-4)
 
 
 def test_churn_forgets_the_start_and_keeps_the_data(monkeypatch):
