@@ -1,6 +1,6 @@
 """Glow: generative flow with invertible 1x1 convolutions (Kingma and Dhariwal, arXiv 1807.03039).
 
-Status: unproven.
+Status: proven; 2.41 bits on digits, a normal law 2.97; samples at 2.62, a GAN 8.83 (docs/results/training.md).
 
     L = -log2 p(x) / M,    log p(x) = log N(z; 0, 1) + log |det dz / dx|,    z = f(x), f inverted exactly
 
