@@ -753,6 +753,18 @@ def test_a_study_with_a_run_that_was_stopped_is_not_written(done, tmp_path, caps
     assert "there is tiny, adt: seeds 0 only" in error(capsys)
 
 
+def test_seeds_that_another_process_has_made_are_named_beside_those_of_the_tables(done, tmp_path, capsys):
+    begun = done / "runs" / "tiny" / "seed2" / "plain"
+    begun.mkdir(parents=True)
+    command = ["study", written(tmp_path), "--out", str(done / "runs"), "--print"]
+    assert main([*command, "--seeds", "1"]) == 0
+    assert f"seeds 0 are there, too; one table of all: sparring study {command[1]}" in (said := error(capsys))
+    assert "--seeds 0 1 --out" in said
+    assert main(command) == 0
+    assert "are there, too" not in error(capsys)
+    shutil.rmtree(begun.parent)
+
+
 def test_guides_of_other_arms_are_needed_and_come_before(tmp_path, capsys):
     guided = {"of": "plain", "sampling": {"with": [{"name": "autoguidance", "weak": "ARMS/weak/pipeline"}]}}
     arms = STUDY["arms"] | {"weak": {"recipe": "diffusion"}, "guided": guided}

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write is not None and not options.write.is_dir():
         raise ValueError(f"`write={options.write}` is not a folder")
     quiet()
-    from sparring.experiments.collect import collect, missing
+    from sparring.experiments.collect import collect, further_seeds, missing
     from sparring.experiments.runner import run_study
     from sparring.experiments.study_runs import StudyRuns
     from sparring.experiments.write import write_all, write_documents
@@ -82,6 +82,11 @@ def run(options: argparse.Namespace) -> int:
     print(results.markdown())
     for line in lacking:
         print(f"warning: {line}", file=sys.stderr)
+    if others := further_seeds(runs, seeds, arms):
+        every = shlex.join(
+            [*words, "--seeds", *map(str, sorted([*seeds, *others])), "--out", str(options.out), "--print"]
+        )
+        print(f"seeds {', '.join(map(str, others))} are there, too; one table of all: {every}", file=sys.stderr)
     for file in write_all(runs, results, seeds, arms):
         print(file)
     if options.write is not None:

@@ -63,6 +63,13 @@ def missing(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str]) ->
     return found
 
 
+def further_seeds(study_runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str]) -> list[int]:
+    """Seeds beside these of which every arm is trained and measured, as by another process in the same folder."""
+    settings = list(study_runs.study.settings)
+    there = {int(folder.name[4:]) for folder in (study_runs.out / settings[0]).glob("seed[0-9]*")}
+    return [seed for seed in sorted(there - set(seeds)) if not missing(study_runs, [seed], arms)]
+
+
 def of_space(
     study_runs: StudyRuns, setting: str, seeds: Sequence[int], arms: Sequence[str], features: str
 ) -> list[RunSummary]:
