@@ -753,6 +753,14 @@ def test_a_study_with_a_run_that_was_stopped_is_not_written(done, tmp_path, caps
     assert "there is tiny, adt: seeds 0 only" in error(capsys)
 
 
+def test_a_study_whose_folder_was_moved_is_printed_from_there(done, tmp_path, capsys):
+    tables = []
+    for out in (done / "runs", shutil.copytree(done / "runs", tmp_path / "elsewhere")):
+        assert main(["study", written(tmp_path), "--out", str(out), "--print"]) == 0
+        tables.append(capsys.readouterr().out.split(str(out))[0])
+    assert tables[0] == tables[1]
+
+
 def test_seeds_that_another_process_has_made_are_named_beside_those_of_the_tables(done, tmp_path, capsys):
     begun = done / "runs" / "tiny" / "seed2" / "plain"
     begun.mkdir(parents=True)

@@ -6,6 +6,7 @@ beside itself for other seeds, and shares runs with other studies that have an a
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from functools import cache
@@ -196,10 +197,9 @@ class StudyRuns:
         self.check_images(setting, seed, arm)
         if self.only_samples(setting, arm):
             return
-        first, own = (f"{self.folder(setting, number, BASELINE).parent.absolute()}/" for number in (0, seed))
-        wanted = yaml.safe_load(yaml.safe_dump(self.config(setting, arm), width=10_000).replace(first, own))
+        own = self.folder(setting, seed, BASELINE).parent.absolute()
+        wanted, found = (moved(config, own) for config in (self.config(setting, arm), recipe.read_config(run)))
         wanted["trainer"]["seed"] = seed
-        found = recipe.read_config(run)
         if any(first_difference(settings, found.get(section), section) for section, settings in wanted.items()):
             found = recipe.up_to_date(found)
         for section, settings in wanted.items():
@@ -313,6 +313,17 @@ def steps_of(generator: Generator, scheduler: str, nfe: int) -> int:
         if generator.plan(steps, scheduler)[1] == nfe:
             return steps
     raise ValueError(f"`samplers: {{{scheduler}: [{nfe}]}}`: no number of steps takes {nfe} network calls")
+
+
+def moved(value: Any, own: Path) -> Any:
+    """A configuration in which the runs of a setting and a seed lie in `own`, wherever they did when it was written."""
+    if isinstance(value, dict):
+        return {key: moved(one, own) for key, one in value.items()}
+    if isinstance(value, list):
+        return [moved(one, own) for one in value]
+    if isinstance(value, str):
+        return re.sub(rf"^.*/{re.escape(own.parent.name)}/seed\d+(?=/)", lambda _: str(own), value)
+    return value
 
 
 def first_difference(new: Any, old: Any, name: str) -> tuple[str, Any, Any] | None:
