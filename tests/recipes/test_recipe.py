@@ -439,3 +439,35 @@ def test_times_of_another_law_keep_nothing_of_the_numbers_of_the_first():
     made = recipe.resolve(compose("diffusion", "digits"), ["--method.times=LogitNormal"], None)
     times = recipe.resolved(*made)["method"]["init_args"]["times"]
     assert times["init_args"] == {"logit_mean": 0.0, "logit_std": 1.0, "shift": None}
+
+
+def test_a_tuning_deals_its_noise_out_as_the_run_that_it_starts_from(tmp_path, capsys):
+    """Also the tuning of a tuning; null switches it off, and the run is resumed as it is."""
+
+    def tuned(name, init, *flags):
+        command = ["fit", "diffusion", "--on", "tiny", "--init", str(tmp_path / init), "--out", str(tmp_path / name)]
+        assert main([*command, *flags]) == 0
+        return recipe.read_config(tmp_path / name)["denoiser"]["coupling"], capsys.readouterr().err
+
+    assert main(["fit", "flow", "--on", "tiny", "--out", str(tmp_path / "flow")]) == 0
+    first, said = tuned("tuned", "flow")
+    assert first == {"class_path": "sparring.process.Assignment", "init_args": {"group": 2}}
+    assert f"noise is dealt out as in {tmp_path / 'flow'}; --denoiser.coupling null" in said
+    assert tuned("again", "tuned")[0] == first
+    assert tuned("plain", "tuned", "--denoiser.coupling", "null")[0] is None
+    coupling, said = tuned("last", "plain")
+    assert coupling is None
+    assert "dealt out" not in said
+    assert main(["fit", "diffusion", "--resume", "--out", str(tmp_path / "tuned"), "--trainer.steps", "6"]) == 0
+    assert recipe.read_config(tmp_path / "tuned")["denoiser"]["coupling"] == first
+
+
+def test_a_coupling_of_a_class_that_nobody_allowed_is_not_taken_over():
+    start = {"denoiser": {"process": {"init_args": {"coupling": {"class_path": "os.system"}}}}}
+    taken = recipe.coupled(compose("diffusion", "tiny", tuned=True), start)
+    with pytest.raises(ValueError, match=r"os\.system"):
+        recipe.check_classes(taken, [])
+    own = {"class_path": "sparring.process.Nearest"}
+    has_one = {"denoiser": {"process": {"init_args": {"coupling": own}}}}
+    assert recipe.coupled(has_one, start) is has_one
+    assert recipe.coupled({"generator": {}}, start) == {"generator": {}}

@@ -93,6 +93,7 @@ def start(options: argparse.Namespace) -> int:
         if init is not None:
             check_there(init)
     from sparring.recipes import recipe
+    from sparring.runs import is_run
 
     recipe.check_classes(settings, options.allow)
     quiet()
@@ -108,6 +109,11 @@ def start(options: argparse.Namespace) -> int:
         settings, chosen = suited(settings, options.recipe, options.rest, init)
         if chosen and os.environ.get("RANK", "0") == "0":
             print("; ".join(chosen), file=sys.stderr)
+    if init is not None and is_run(Path(init)):
+        plain, settings = settings, recipe.coupled(settings, recipe.read_config(Path(init)))
+        recipe.check_classes(settings, options.allow)
+        if settings is not plain and os.environ.get("RANK", "0") == "0":
+            print(f"noise is dealt out as in {init}; --denoiser.coupling null deals none out", file=sys.stderr)
     header = {"recipe": options.recipe, "setting": options.on, "init": init, "allow": options.allow}
     trainer = recipe.build(settings, options.rest, out=options.out, init=init, header=header)
     if options.dry_run:

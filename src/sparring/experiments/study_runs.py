@@ -143,6 +143,8 @@ class StudyRuns:
         on, tuned = place.on or setting, chosen.start != "scratch"
         base = self.folder(setting, seed, BASELINE).absolute()
         content = compose(chosen.recipe, on, tuned=tuned)
+        if tuned:
+            content = recipe.coupled(content, self.config(setting, chosen.start))
         recipe.check_classes(content, self.allow)
         as_baseline = arm == BASELINE or chosen.data == BASELINE
         images = place.baseline_data if as_baseline and place.baseline_data else place.data

@@ -83,7 +83,9 @@ class Coupling(ABC):
     def check(self, batch_size: int) -> None:
         """Raises ValueError if `batch_size` rows at once cannot be coupled."""
         if self.group is not None and batch_size % self.group:
-            raise ValueError(f"`coupling.group={self.group}` must divide the {batch_size} images that are seen at once")
+            raise ValueError(
+                f"`coupling.group={self.group}` must divide the {batch_size} images that are seen at once (null: none)"
+            )
 
 
 class Independent(Coupling):

@@ -400,6 +400,21 @@ def section_of(recipe: dict[str, Any], init: str, allow: Sequence[str]) -> dict[
     return kept | {"path": folder, "allow": list(allow)}
 
 
+def coupled(recipe: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose noise goes to images as in the training that it starts from, unless it says how.
+
+    Args:
+        recipe: as composed.
+        start: settings of that training.
+    """
+    own = start.get("denoiser") or {}
+    coupling = own.get("coupling") or ((own.get("process") or {}).get("init_args") or {}).get("coupling")
+    chosen = (((recipe.get("denoiser") or {}).get("process") or {}).get("init_args") or {}).get("coupling")
+    if not coupling or chosen or recipe.get("start") == BESIDE or of_generator(recipe) == "generator":
+        return recipe
+    return laid_over(recipe, {"denoiser": {"process": {"init_args": {"coupling": coupling}}}})
+
+
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
     """The `data` for a word such as `digits`, a folder or a parquet file; a recipe's settings for that class stay.
 
