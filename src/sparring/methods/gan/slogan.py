@@ -1,6 +1,6 @@
 """SLOGAN: Stein latent optimization, a GAN whose mixture prior finds clusters (Hwang et al., arXiv 2106.05319).
 
-Status: unproven.
+Status: no gain on k-means (0.99); 0.96 with learned shares, 0.57 with equal ones (docs/results/gans.md).
 
     z ~ sum_k pi_k N(mu_k, S_k),        l(z) = -D(G(z)) + contrast U2C(z),        g = dl/dz,        q_k(z) = p(k | z)
     gradient at mu_k: mean q_k g,    at the logarithm of deviation k: mean q_k (z - mu_k) g
