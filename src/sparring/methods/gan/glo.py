@@ -1,6 +1,6 @@
 """GLO: optimising the latent space of generative networks (Bojanowski et al., arXiv 1707.05776).
 
-Status: unproven.
+Status: proven; 4.5 in one call, with codes at random 32, from the standard law 12, a GAN 4.9 (docs/results/gans.md).
 
     min over theta and z_1 .. z_N of  mean_i l(G(z_i), x_i),        then  z_i <- z_i / max(|z_i|, 1)
 
