@@ -93,7 +93,7 @@ def start(options: argparse.Namespace) -> int:
         if init is not None:
             check_there(init)
     from sparring.recipes import recipe
-    from sparring.runs import is_run
+    from sparring.runs import RunFolder, is_run
 
     recipe.check_classes(settings, options.allow)
     quiet()
@@ -110,7 +110,7 @@ def start(options: argparse.Namespace) -> int:
         if chosen and os.environ.get("RANK", "0") == "0":
             print("; ".join(chosen), file=sys.stderr)
     if init is not None and is_run(Path(init)):
-        plain, settings = settings, recipe.coupled(settings, recipe.read_config(Path(init)))
+        plain, settings = settings, recipe.coupled(settings, RunFolder(Path(init)).read_config())
         recipe.check_classes(settings, options.allow)
         if settings is not plain and os.environ.get("RANK", "0") == "0":
             print(f"noise is dealt out as in {init}; --denoiser.coupling null deals none out", file=sys.stderr)

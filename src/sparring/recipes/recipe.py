@@ -407,12 +407,18 @@ def coupled(recipe: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         recipe: as composed.
         start: settings of that training.
     """
-    own = start.get("denoiser") or {}
-    coupling = own.get("coupling") or ((own.get("process") or {}).get("init_args") or {}).get("coupling")
-    chosen = (((recipe.get("denoiser") or {}).get("process") or {}).get("init_args") or {}).get("coupling")
+    of_process = ("denoiser", "process", "init_args", "coupling")
+    coupling, chosen = inside(start, "denoiser", "coupling") or inside(start, *of_process), inside(recipe, *of_process)
     if not coupling or chosen or recipe.get("start") == BESIDE or of_generator(recipe) == "generator":
         return recipe
     return laid_over(recipe, {"denoiser": {"process": {"init_args": {"coupling": coupling}}}})
+
+
+def inside(node: Any, *names: str) -> Any:
+    """What stands at a dotted place of a configuration; None if there is no such place."""
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def data_section(word: str, recipe: dict[str, Any]) -> dict[str, Any]:
