@@ -1,9 +1,9 @@
-"""GSDM: the graph of Sudoku, attention that keeps to it, known cells, and what is counted as solved."""
+"""GSDM: the graphs of Sudoku and of sorting, attention that keeps to them, what is known and what counts as solved."""
 
 import pytest
 import torch
 
-from sparring.data import Digits, Draws, Sudoku
+from sparring.data import Digits, Draws, Sorting, Sudoku, sorting
 from sparring.data.sudoku import encoded, every_grid, graph, is_solved
 from sparring.generators import Denoiser
 from sparring.methods.denoising.gsdm import GSDM
@@ -111,12 +111,73 @@ def test_solved_is_a_grid_that_keeps_what_is_known():
     assert method.measures(denoiser, Digits(), Draws(0)) == {}
 
 
+def test_the_graph_of_sorting_two_numbers():
+    """u0 u1 s0 s1, P row after row at 4 to 7, K at 8 to 11."""
+    found = sorting.graph(2)
+    assert torch.equal(found, found.T)
+    neighbours = [set(row.nonzero().flatten().tolist()) for row in found]
+    assert neighbours[0] == {0, 8, 10}  # u_0 is a factor of K_00 and K_10
+    assert neighbours[2] == {2, 3, 8, 9}  # s_0 is the sum of K_00 and K_01, and no more than s_1
+    assert neighbours[4] == {4, 5, 6, 8}  # P_00: one 1 in its row and in its column; K_00
+    assert neighbours[11] == {1, 3, 7, 11}
+    assert sorting.graph(5).sum() == 60 + 2 * (4 + 3 * 25 + 2 * 25 * 4 / 2)
+
+
+def test_a_sorted_problem_is_what_its_variables_mean():
+    data = Sorting(numbers=4)
+    images, known = data[[0, 7]][0][:, 0], data.sources([0, 7])[:, 0]
+    drawn, ordered, permutation, summands = images.split([4, 4, 16, 16], 1)
+    assert torch.equal(known[:, :4], drawn)
+    assert not known[:, 4:].any()
+    assert torch.equal(ordered[..., 0], drawn[..., 0].sort(1).values)
+    entries = permutation.argmax(2).view(2, 4, 4).float()
+    assert torch.equal(permutation.sum(2), torch.zeros(2, 16))
+    torch.testing.assert_close((entries @ drawn[..., :1])[..., 0], ordered[..., 0])
+    torch.testing.assert_close(summands[..., 0].view(2, 4, 4), entries * drawn[:, None, :, 0])
+    assert not images[:, sorting.continuous(4), 1].any()
+    held = data.holdout()
+    assert held.numbers == 4
+    assert not torch.equal(held[[0]][0], data[[0]][0])
+    true = images[:, None]
+    assert data.counted(true, true, known[:, None]) == {"solved": 1.0}
+    assert data.counted(true.flip(0), true, known[:, None]) == {"solved": 0.0}
+    almost = true.clone()
+    almost[0, 0, 8] = almost[0, 0, 8].flip(0)  # one entry of the permutation
+    assert data.counted(almost, true, known[:, None]) == {"solved": 0.5}
+
+
+def test_numbers_have_one_column_and_are_not_squashed():
+    made, data = net(edges="sorting", variables=24, values=2, blocks=2), Sorting(numbers=3)
+    with torch.no_grad():
+        made.read_out[1].bias.fill_(5.0)
+    noisy, source = torch.randn(2, 1, 24, 2).double(), data.sources([0, 1]).double()
+    output = made(noisy, 5.0, source)[:, 0]
+    numbers = sorting.continuous(3)
+    assert not output[:, numbers, 1].any()
+    assert output[:, 3:6, 0].min() > 1
+    torch.testing.assert_close(output[:, 6:15].sum(2), torch.zeros(2, 9).double())
+    other = noisy.clone()
+    other[:, :, numbers, 1] = 9.0  # the unused column is not read
+    assert torch.equal(made(other, 5.0, source)[:, 0], output)
+    jacobian = torch.autograd.functional.jacobian(lambda image: made(image, 5.0, source)[:, 0], noisy)[
+        0, ..., 0, 0, :, :
+    ]
+    reached = (sorting.graph(3).float() @ sorting.graph(3).float()) > 0
+    assert not (jacobian.abs().sum((1, 3)) > 0)[~reached].any()
+
+
 def test_what_it_refuses():
+    with pytest.raises(ValueError, match="`split=test`"):
+        Sorting("test")
+    with pytest.raises(ValueError, match="`numbers=1`"):
+        Sorting(numbers=1)
+    with pytest.raises(ValueError, match="`variables=16`: sorting n numbers has"):
+        net(edges="sorting")
     with pytest.raises(ValueError, match="`clues=16`"):
         Sudoku(clues=16)
     with pytest.raises(ValueError, match="`split=test`"):
         Sudoku("test")
     with pytest.raises(ValueError, match="`mask=dense`"):
         net(mask="dense")
-    with pytest.raises(ValueError, match="`edges` must be 16 lists"):
+    with pytest.raises(ValueError, match="`edges` must be sorting, or 16 lists"):
         net(edges=[[0, 1], [1, 0]])

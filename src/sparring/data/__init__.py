@@ -16,6 +16,7 @@ from sparring.data.navigation import Navigation
 from sparring.data.order import BatchStream, Indices
 from sparring.data.outliers import WithOutliers
 from sparring.data.pairs import PairedColumns, PairedFolders, UnpairedColumns, UnpairedData
+from sparring.data.sorting import Sorting
 from sparring.data.stream import StreamData
 from sparring.data.sudoku import Sudoku
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, Mixture, SwissRoll
@@ -45,6 +46,7 @@ __all__ = [
     "PairedFolders",
     "StoredImages",
     "StreamData",
+    "Sorting",
     "Sudoku",
     "SwissRoll",
     "TorchData",

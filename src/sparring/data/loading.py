@@ -9,6 +9,7 @@ from sparring.data.canvases import DigitCanvases
 from sparring.data.folder import ImageFolder
 from sparring.data.hub import HubData
 from sparring.data.ink import InkDigits
+from sparring.data.sorting import Sorting
 from sparring.data.stream import StreamData
 from sparring.data.sudoku import Sudoku
 from sparring.data.toys import Checkerboard, GaussianGrid, GaussianMixture, SwissRoll
@@ -38,8 +39,8 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
     """The class and the arguments that a word stands for; nothing is read yet.
 
     "digits", "digits:SPLIT" or, of one digit, "digits:3" · "ring", "grid25", "swissroll", "checkerboard", "voices",
-    "sudoku", "ink", "canvases" · a parquet file or a pattern of them · tar files · a folder of images, or one that
-    `datasets` reads (with parquet files or a metadata file, or saved by it) · "hub:OWNER/NAME" or
+    "sudoku", "sorting", "ink", "canvases" · a parquet file or a pattern of them · tar files · a folder of images, or
+    one that `datasets` reads (with parquet files or a metadata file, or saved by it) · "hub:OWNER/NAME" or
     "hub:OWNER/NAME:SPLIT".
 
     Raises:
@@ -52,6 +53,7 @@ def named(spec: str) -> tuple[type[ImageData], dict[str, Any]]:
         "checkerboard": Checkerboard,
         "voices": Voices,
         "sudoku": Sudoku,
+        "sorting": Sorting,
         "ink": InkDigits,
         "canvases": DigitCanvases,
     }

@@ -85,6 +85,19 @@ class Sudoku(ImageData):
     def holdout(self) -> "Sudoku":
         return Sudoku("holdout", clues=self.clues)
 
+    def counted(self, found: Tensor, true: Tensor, source: Tensor) -> dict[str, float]:
+        """Shares of grids found [B, 1, 16, 4] that are `solved` and keep the source, and that are the true ones.
+
+        More than one grid may solve a puzzle.
+        """
+        values, expected = found[:, 0].argmax(2), true[:, 0].argmax(2)
+        known = (source[:, 0] != 0).any(2)
+        kept = ((values == expected) | ~known).all(1)
+        return {
+            "solved": float((is_solved(values) & kept).float().mean()),
+            "as_known": float((values == expected).all(1).float().mean()),
+        }
+
 
 def encoded(grids: Tensor) -> Tensor:
     """Images [B, 1, 16, 4] of values [B, 16]."""

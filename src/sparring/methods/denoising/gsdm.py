@@ -5,12 +5,11 @@ Status: proven; the graph solves 0.997 of the puzzles, full attention and random
 The variables of a problem are tokens, and attention is masked by its graphical model: two variables see each other if a
 factor of the problem holds both. Variables that are known are put in clean at every step. Fake: the one-step
 prediction; there is no discriminator. Paper: the mask, the marks of known variables, x_0 with a softmax of discrete
-ones, squared errors; sorting, Sudoku and more. Ours: Sudoku of 4x4 cells, whose graph has an edge if two cells share a
-row, a column or a box; sizes; the process of the setting.
+ones, squared errors; the graphs of sorting and Sudoku, and more. Ours: Sudoku of 4x4 cells, whose graph has an edge if
+two cells share a row, a column or a box; sorting of uniform numbers; sizes; the process of the setting.
 """
 
-from sparring.data import Draws, ImageData, Sudoku
-from sparring.data.sudoku import is_solved
+from sparring.data import Draws, ImageData, Sorting, Sudoku
 from sparring.generators import Denoiser, Generator
 from sparring.methods.denoising.diffusion import Diffusion
 from sparring.methods.method import held_out
@@ -28,12 +27,9 @@ class GSDM(Diffusion):
     """
 
     def measures(self, generator: Generator, data: ImageData, draws: Draws) -> dict[str, float]:
-        """Share of held-out puzzles that are `solved`, and of grids that are `as_known`: the one the puzzle is of.
-
-        More than one grid may solve a puzzle.
-        """
+        """Share of held-out problems that are `solved`, as the data counts it; of Sudoku also those `as_known`."""
         assert isinstance(generator, Denoiser)
-        if not isinstance(data, Sudoku):
+        if not isinstance(data, Sudoku | Sorting):
             return {}
         batch = held_out(data, draws, MEASURED)
         found = generator.generate(
@@ -42,11 +38,5 @@ class GSDM(Diffusion):
             latents=draws.normal(tuple(batch.images.shape)),
             condition=batch.source,
         )
-        values, true = found[:, 0].argmax(2), batch.images[:, 0].argmax(2)
         assert batch.source is not None
-        known = (batch.source[:, 0] != 0).any(2)
-        kept = ((values == true) | ~known).all(1)
-        return {
-            "solved": float((is_solved(values) & kept).float().mean()),
-            "as_known": float((values == true).all(1).float().mean()),
-        }
+        return data.counted(found, batch.images, batch.source)
