@@ -13,12 +13,12 @@ BIN := .venv/bin
 demo: .venv/.installed
 	$(BIN)/sparring demo
 
-# The trained denoiser in the package, from which `sparring demo` starts: plain diffusion on the setting digits.
+# The trained denoiser in the package, from which `sparring demo` starts: plain diffusion on the setting digits-vp.
 baseline: .venv/.installed
-	$(BIN)/sparring fit diffusion --on digits --trainer.steps 2000 --trainer.seed 0 --out runs/baseline
-	rm -rf src/sparring/recipes/baselines/digits
+	$(BIN)/sparring fit diffusion --on digits-vp --trainer.steps 2000 --trainer.seed 0 --out runs/baseline
+	rm -rf src/sparring/recipes/baselines/digits-vp
 	mkdir -p src/sparring/recipes/baselines
-	cp -r runs/baseline/pipeline src/sparring/recipes/baselines/digits
+	cp -r runs/baseline/pipeline src/sparring/recipes/baselines/digits-vp
 
 study: .venv/.installed
 	$(BIN)/sparring study smoke

@@ -88,7 +88,7 @@ def test_durations_in_words():
 
 def test_drawing_samples_for_a_method_is_said(monkeypatch, lines):
     monkeypatch.setattr(waiting, "time", Clock(step=3.0))
-    denoiser = load_generator(baseline_of("digits"))
+    denoiser = load_generator(baseline_of("digits-vp"))
     images, _ = own_samples(denoiser, Digits(), 300, scheduler="ddim", num_steps=2, draws=Draws(0))
     assert len(images) == 300
     assert lines()[0].startswith("drawing 300 samples of the trained denoiser: 17 %, about ")  # of two batches

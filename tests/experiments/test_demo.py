@@ -99,7 +99,7 @@ def test_again_keeps_what_is_there_goes_on_where_it_stopped_and_refuses_other_se
 
 
 def test_the_shipped_baseline_is_a_trained_network_of_its_setting():
-    folder = baseline_of("digits")
+    folder = baseline_of("digits-vp")
     pipeline = DiffusionPipeline.from_pretrained(folder)  # in a program that does not know sparring
     assert all(parameter.dtype == torch.float32 for parameter in pipeline.unet.parameters())
     network = compose("diffusion", "digits")["denoiser"]["net"]["init_args"]

@@ -55,6 +55,11 @@ def test_the_power_of_nearest_noise_falls_as_stated():
     assert eps_of(Nearest(k=8), x).square().mean().item() == pytest.approx(0.82, abs=0.01)
 
 
+def test_a_batch_smaller_than_a_group_is_one_group():
+    assert torch.equal(eps_of(Assignment(group=128)), eps_of(Assignment(group=None)))
+    Assignment(group=128).check(96)
+
+
 @pytest.mark.parametrize("coupling", [Nearest(k=3), Assignment(group=8)], ids=["nearest", "assignment"])
 def test_parts_of_a_batch_get_the_noise_of_the_whole(coupling):
     whole = eps_of(coupling)
@@ -68,6 +73,8 @@ def test_an_assignment_that_cannot_see_its_rows_is_refused():
         eps_of(Assignment(group=None), X[:32], part)
     with pytest.raises(ValueError, match="`coupling.group=10` must divide the 96 images"):
         Assignment(group=10).check(96)
+    with pytest.raises(ValueError, match="`coupling.group=64` must divide the 32 images"):
+        eps_of(Assignment(group=64), X[:32], part)
     with pytest.raises(ValueError, match="`group=1`"):
         Assignment(group=1)
     with pytest.raises(ValueError, match="`k=0`"):

@@ -132,14 +132,14 @@ def test_what_cannot_be_is_refused():
 def test_it_is_measured_against_images_of_the_enlarged_size_only(tmp_path):
     from sparring.data import Digits
 
-    sampler, data = Sampler(baseline_of("digits")), Digits()
+    sampler, data = Sampler(baseline_of("digits-vp")), Digits()
     evaluator = Evaluator(RealImages(data.holdout(), data), "pixels")
     with pytest.raises(ValueError, match=r"makes images of \(1, 16, 16\), the reference holds \(1, 8, 8\)"):
         evaluator.sampler(sampler, n=2, steps=2, scheduler=None, seed=0, using=[DiffuseHigh()])
 
 
 def test_from_the_command_line_as_a_picture_and_as_a_path(tmp_path):
-    base = ["sample", str(baseline_of("digits")), "--n", "4", "--steps", "5", "--with", "diffuse_high"]
+    base = ["sample", str(baseline_of("digits-vp")), "--n", "4", "--steps", "5", "--with", "diffuse_high"]
     for name in ("grid.png", "path.gif", "arrays.npz"):
         assert main([*base, "--with.factors", "2", "--with.tail", "0.4", "--out", str(tmp_path / name)]) == 0
         assert (tmp_path / name).is_file()

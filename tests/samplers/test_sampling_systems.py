@@ -162,4 +162,4 @@ def test_a_system_is_added_on_the_command_line(baseline, tmp_path, capsys):
 def baseline():
     from sparring.recipes.compose import baseline_of
 
-    return baseline_of("digits")
+    return baseline_of("digits-vp")

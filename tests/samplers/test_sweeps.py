@@ -17,7 +17,7 @@ from sparring.runs.results import read_results
 from sparring.samplers import Sampler
 from sparring.samplers.guidance.autoguidance import Autoguidance
 
-BASELINE = str(baseline_of("digits"))
+BASELINE = str(baseline_of("digits-vp"))
 
 
 def text_of(file):

@@ -44,7 +44,7 @@ class Demo:
     share: float = 0.6
     n: int = 1000
     calls: Mapping[str, Sequence[int]] = field(default_factory=lambda: CALLS)
-    setting: str = "digits"
+    setting: str = "digits-vp"
     baseline: Path | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True), init=False)
 

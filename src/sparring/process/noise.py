@@ -78,13 +78,13 @@ class Coupling(ABC):
         """Noise eps for what is diffused, x_0 [B, C, H, W], of its shape and precision."""
 
     group: int | None = None
-    """Rows that must be seen at once; None: any number."""
+    """Rows that must be seen at once, or all of a smaller batch; None: any number."""
 
-    def check(self, batch_size: int) -> None:
-        """Raises ValueError if `batch_size` rows at once cannot be coupled."""
-        if self.group is not None and batch_size % self.group:
+    def check(self, seen: int, total: int | None = None) -> None:
+        """Raises ValueError if the rows that are `seen` at once, of `total` (None: of as many), cannot be coupled."""
+        if self.group is not None and seen % min(self.group, total or seen):
             raise ValueError(
-                f"`coupling.group={self.group}` must divide the {batch_size} images that are seen at once (null: none)"
+                f"`coupling.group={self.group}` must divide the {seen} images that are seen at once (null: none)"
             )
 
 
@@ -126,8 +126,9 @@ class Assignment(Coupling):
     distance falls by 8 and by 10 %.
 
     Args:
-        group: rows among which noises are dealt out, side by side in the batch: with it, micro-batches and several
-            processes give what one batch gives. None: all rows, which then must be on one device at once.
+        group: rows among which noises are dealt out, side by side in the batch, or all of a smaller batch: with it,
+            micro-batches and several processes give what one batch gives. None: all rows, which then must be on one
+            device at once.
     """
 
     def __init__(self, *, group: int | None = 64) -> None:
@@ -142,8 +143,8 @@ class Assignment(Coupling):
                 f"`coupling=Assignment` deals out the noises of all {draws.total} images and sees {n} at once: give "
                 "`coupling.group`, a number that divides what is seen at once"
             )
-        size = self.group or n
-        self.check(n)
+        self.check(n, draws.total)
+        size = min(self.group or n, draws.total or n)
         eps = kernel(draws, tuple(x_0.shape)).to(x_0)
         flat_x, flat_eps = x_0.reshape(n // size, size, -1), eps.reshape(n // size, size, -1)
         with torch.autocast(x_0.device.type, enabled=False):

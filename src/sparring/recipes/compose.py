@@ -3,10 +3,11 @@
 A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` that methods ask for by name
 (`$backbone`, `$times`, `$scheduler`; or `class_path: $plain_discriminator`, over which its `init_args` are laid; or
 `class_path: $plain_discriminator.net`, the network of that part). What differs from scratch and from a trained start
-stands under `scratch` and `tune`. `like` names the setting that it changes, and `family`, a file of
-`generators/families`, the pipelines that it is for. A method's file holds `method`, `generator`
-if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those like it, and as
-`next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
+stands under `scratch` and `tune`. `like` names the setting that it changes; `base`, one of which it is a variant; and
+`family`, a file of `generators/families`, the pipelines that it is for. A method is laid over the first setting of a
+chain with its variants, and changes of those that are like it over the method. A method's file holds `method`,
+`generator` if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those like
+it, and as `next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
 """
 
 import difflib
@@ -21,7 +22,7 @@ import yaml
 SECTIONS = ("data", "denoiser", "generator", "method", "trainer")
 KEYS = {
     "methods": {*SECTIONS, "start", "on", "init", "demo", "next"},
-    "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like", "family"},
+    "settings": {"data", "denoiser", "trainer", "parts", "scratch", "tune", "like", "base", "family"},
 }
 WRITTEN = ("recipe", "setting", "allow", "made_with")  # by a run, which is a recipe, too
 OWN = "own"
@@ -119,17 +120,20 @@ def compose(
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
     own_data, own_net = False, names_network(recipe)
-    for number, (place, content) in enumerate(chain(setting or OWN)):
+    for number, (names, content) in enumerate(chain(setting or OWN)):
+        needed: dict[str, Any] = {}
+        for place in names:
+            needed = laid_over(needed, needs.get(place) or {})
         special = [content.pop(key, None) or {} for key in ("scratch", "tune")]
         of_data = suited or {} if number == 0 else {}
         own_data = own_data and "class_path" not in (content.get("data") or {})
         if own_data:  # the method's; what the setting says is of other data
             content.pop("data", None)
-        own_data = own_data or "class_path" in ((needs.get(place) or {}).get("data") or {})
+        own_data = own_data or "class_path" in (needed.get("data") or {})
         if own_net and number > 0:  # the method's, too
             (content.get("denoiser") or {}).pop("net", None)
-        own_net = own_net or names_network(needs.get(place) or {})
-        for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needs.get(place) or {}):
+        own_net = own_net or names_network(needed)
+        for layer in (content, special[tuned], of_data, recipe if number == 0 else {}, needed):
             made = laid_over(made, layer)
     if names_network(recipe) and not tuned and "tuning" in made["denoiser"]:
         raise ValueError(f"{name} names its own network, and {setting} tunes that of a pipeline: take another setting")
@@ -186,15 +190,23 @@ def lacks_files(data: Any, flags: list[str]) -> bool:
     return not any(flag.split("=")[0] in said for flag in flags)
 
 
-def chain(setting: str) -> list[tuple[str, dict[str, Any]]]:
-    """Name and content of a setting after those that it is like, the first one first."""
-    names, found = [setting], [(Path(setting).stem, read(setting, "settings"))]
+def chain(setting: str) -> list[tuple[list[str], dict[str, Any]]]:
+    """Names (of its base, its own) and content of a setting, after those that it is like, the first one first."""
+    seen: list[str] = []
+    found = [with_base(setting, seen)]
     while like := found[0][1].pop("like", None):
-        if like in names:
-            raise ValueError(f"settings {' and '.join(names)} are like each other: one must stand by itself")
-        names.append(like)
-        found.insert(0, (Path(like).stem, read(like, "settings")))
+        found.insert(0, with_base(like, seen))
     return found
+
+
+def with_base(setting: str, seen: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names and content of a setting laid over its base; adds them to those that were seen."""
+    if setting in seen:
+        raise ValueError(f"settings {' and '.join(seen)} are like each other: one must stand by itself")
+    seen.append(setting)
+    content = read(setting, "settings")
+    names, below = with_base(base, seen) if (base := content.pop("base", None)) else ([], {})
+    return [*names, Path(setting).stem], laid_over(below, content)
 
 
 def laid_over(base: Any, top: Any) -> Any:

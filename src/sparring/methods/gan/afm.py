@@ -1,6 +1,6 @@
 """AFM: adversarial flow models (Lin et al., arXiv 2511.22475).
 
-Status: unproven.
+Status: proven; 25 of 25 modes and 0.91 good points in one call, without its transport 0.14 (docs/results/gans.md).
 
 A GAN whose generator is a map of a flow, from a noise level s to a cleaner one t; in one call, from noise to an image:
 

@@ -1,6 +1,6 @@
 """IT3D: improved text-to-3D generation with explicit view synthesis (arXiv 2308.11473).
 
-Status: unproven.
+Status: no gain; error 0.049 against 0.052 without D, 0.047 if D is given wrong poses (docs/results/gans.md).
 
 One object is made by score distillation from a diffusion model of views, and then improved by a discriminator whose
 reals are edits of the object's own coarse views:
