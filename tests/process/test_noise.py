@@ -55,6 +55,11 @@ def test_the_power_of_nearest_noise_falls_as_stated():
     assert eps_of(Nearest(k=8), x).square().mean().item() == pytest.approx(0.82, abs=0.01)
 
 
+def test_images_that_have_a_gradient_get_the_same_noise():
+    made = X.clone().requires_grad_()
+    assert torch.equal(eps_of(Assignment(group=8), made), eps_of(Assignment(group=8)))
+
+
 def test_a_batch_smaller_than_a_group_is_one_group():
     assert torch.equal(eps_of(Assignment(group=128)), eps_of(Assignment(group=None)))
     Assignment(group=128).check(96)

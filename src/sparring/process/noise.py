@@ -146,7 +146,7 @@ class Assignment(Coupling):
         self.check(n, draws.total)
         size = min(self.group or n, draws.total or n)
         eps = kernel(draws, tuple(x_0.shape)).to(x_0)
-        flat_x, flat_eps = x_0.reshape(n // size, size, -1), eps.reshape(n // size, size, -1)
+        flat_x, flat_eps = x_0.detach().reshape(n // size, size, -1), eps.reshape(n // size, size, -1)
         with torch.autocast(x_0.device.type, enabled=False):
             gain = torch.bmm(flat_x, flat_eps.transpose(1, 2)).cpu().numpy()  # all that a permutation changes
         order = [linear_sum_assignment(one, maximize=True)[1] + size * i for i, one in enumerate(gain)]
