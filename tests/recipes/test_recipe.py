@@ -391,6 +391,33 @@ def test_a_part_of_the_setting_with_what_the_method_lays_over_it():
     assert missing == ["other", "net", "other"]
 
 
+def test_the_default_is_flow_and_variants_are_as_before():
+    fashion, flow = compose("diffusion", "fashion16"), compose("flow", "fashion16-vp")
+    assert fashion["denoiser"] == flow["denoiser"]
+    assert fashion["trainer"] == flow["trainer"]
+    assert fashion["denoiser"]["process"]["init_args"] == {"coupling": {"class_path": "sparring.process.Assignment"}}
+    before = compose("diffusion", "fashion16-vp")
+    assert before["denoiser"]["net"] == fashion["denoiser"]["net"]
+    assert before["denoiser"]["process"]["class_path"] == "sparring.process.VP"
+    assert before["trainer"]["generator_optimizer"]["lr"] == 2e-3
+    assert not before["trainer"]["ema_warmup"]
+
+
+def test_a_method_is_laid_over_a_setting_with_its_base_and_needs_what_it_says_of_either():
+    """A process of the recipe's own is stronger than the variant's."""
+    assert compose("ddpm", "digits-vp")["denoiser"]["process"]["init_args"] == {"schedule": "linear"}
+    assert compose("ddpm", "digits-vp")["denoiser"]["prediction"] == "eps"
+    assert compose("ddgan", "digits-vp")["denoiser"]["net"]["init_args"]["resnet_time_scale_shift"] == "scale_shift"
+
+
+def test_bases_in_a_circle_are_refused(tmp_path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(f"base: {other}\n")
+    other.write_text(f"like: {one}\n")
+    with pytest.raises(ValueError, match="are like each other: one must stand by itself"):
+        compose("diffusion", str(one))
+
+
 def test_a_setting_without_the_networks_of_a_gan_says_so(tmp_path, capsys):
     assert main(["fit", "wgan", "--on", "sd15", "--data", "digits", "--out", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
