@@ -1,6 +1,6 @@
 """CAD: photorealistic 3D generation via adversarial distillation (arXiv 2312.06663).
 
-Status: unproven.
+Status: proven; from views alone 18.9, unpruned 12.5, a GAN of the images 18, wrong poses 42 (docs/results/gans.md).
 
 A generator of objects is distilled from a diffusion model that knows only how objects look from given poses. A GAN
 renders its objects, and "real" is what the diffusion model draws for the same pose:
