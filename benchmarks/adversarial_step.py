@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     parts = []
     with tempfile.TemporaryDirectory() as folder:
         for setting, batch, inner in (
-            ("digits", args.batch, args.inner),
+            ("digits-vp", args.batch, args.inner),
             (GREY32, args.batch_32, args.inner_32),
         ):
             for method in (sadm, denoising_gan):
@@ -146,7 +146,7 @@ def patterns(
     folder: Path, setting: str, make: Callable[[Denoiser], Method], batch: int, repeats: int, clock: str, inner: int
 ) -> str:
     """The table of one method on the network of one setting, in float32."""
-    size = 8 if setting == "digits" else 32
+    size = 8 if setting == "digits-vp" else 32
     data = random_images(4 * batch, size)
     generator = trainer_of("diffusion", folder, data, ("--trainer.precision=fp32",), setting).method.generator
     torch.manual_seed(0)

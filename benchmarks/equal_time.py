@@ -49,7 +49,7 @@ class OnePlayer(D2O):
 
 def student(pattern: str, start: Path, out: Path, steps: int, seed: int) -> Trainer:
     """The trainer of a student, from the denoiser in a folder."""
-    settings = {**compose("d2o", "digits", tuned=True), "denoiser": {"path": str(start)}}
+    settings = {**compose("d2o", "digits-vp", tuned=True), "denoiser": {"path": str(start)}}
     flags = [f"--trainer.steps={steps}", f"--trainer.seed={seed}", SMALL_BACKBONE]
     options, parsed = recipe.parse(settings, flags, tuned=True)
     torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         for seed in range(1 if args.smoke else args.repeats):
             folder = Path(name) / f"seed{seed}"
             start = folder / "base"
-            fit = ["fit", "diffusion", "--on", "digits", "--trainer.steps", str(base), "--trainer.seed", str(seed)]
+            fit = ["fit", "diffusion", "--on", "digits-vp", "--trainer.steps", str(base), "--trainer.seed", str(seed)]
             sparring([*fit, "--out", str(start)])
             trials = {one: student(one, start / "pipeline", folder / "trials", steps, seed) for one in PATTERNS}
             rounds = 1 if args.smoke else 6

@@ -15,9 +15,9 @@ DEEP_DIT = tuple(f"--denoiser.net.init_args.{size}" for size in ("num_layers=8",
 ALL_TOKENS = ("--method.init_args.ratio=0",)
 
 PAIRS: dict[str, tuple[str, str, tuple[str, ...], str, tuple[str, ...], int]] = {
-    "CAFM, one update of each player": ("digits", "cafm", ONE_UPDATE, "diffusion", (), 1),
-    "CAFM, four updates of the potential": ("digits", "cafm", (), "diffusion", (), 1),
-    "immiscible noise": ("digits", "immiscible", (), "diffusion", (), 4),
+    "CAFM, one update of each player": ("digits-vp", "cafm", ONE_UPDATE, "diffusion", (), 1),
+    "CAFM, four updates of the potential": ("digits-vp", "cafm", (), "diffusion", (), 1),
+    "immiscible noise": ("digits-vp", "immiscible", (), "diffusion", (), 4),
     "TREAD, half of the tokens": ("digits-dit", "tread", DEEP_DIT, "tread", (*DEEP_DIT, *ALL_TOKENS), 1),
 }
 """What is timed beside what: a setting, a method and flags, the other method and flags, and times the batch."""
@@ -40,7 +40,7 @@ def pairs(folder: Path, batch: int, repeats: int, clock: str, inner: int) -> str
     for name, (setting, one, flags, other, plain, times_batch) in PAIRS.items():
         note(f"{name} …")
         size = (f"--trainer.batch_size={times_batch * batch}",)
-        data = random_images(4 * batch, 8) if setting == "digits" else None
+        data = random_images(4 * batch, 8) if setting == "digits-vp" else None
         steps = {
             "with": stepper(trainer_of(one, folder, data, (*size, *flags), setting)),
             "without": stepper(trainer_of(other, folder / "plain", data, (*size, *plain), setting)),

@@ -20,7 +20,7 @@ GREY32 = str(Path(__file__).with_name("grey32.yaml"))
 
 
 def trainer_of(
-    name: str, folder: Path, data: ImageData | None = None, flags: tuple[str, ...] = (), setting: str = "digits"
+    name: str, folder: Path, data: ImageData | None = None, flags: tuple[str, ...] = (), setting: str = "digits-vp"
 ) -> Trainer:
     """A trainer of a method, ready for `stepper`.
 
