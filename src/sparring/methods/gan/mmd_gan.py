@@ -1,6 +1,6 @@
 """MMD-GAN: a kernel on learned embeddings in place of a classifier (Binkowski et al., arXiv 1801.01401).
 
-Status: unproven.
+Status: proven; 5.96, a kernel on pixels 15, on a random embedding 28, WGAN of equal calls 10 (docs/results/gans.md).
 
 The discriminator gives embeddings h(x), numbers that have no sign for real or fake. A kernel k compares batches of
 them:
