@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for setting, size, n, batch in (
-            ("digits", 8, args.n, args.batch),
+            ("digits-vp", 8, args.n, args.batch),
             (GREY32, 32, args.n_32, args.batch_32),
         ):
             data = random_images(args.batch, size)
