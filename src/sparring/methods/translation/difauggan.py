@@ -1,6 +1,6 @@
 """DifAugGAN: diffusion-style data augmentation for GAN-based super-resolution (Niu et al., arXiv 2311.18508).
 
-Status: unproven.
+Status: no gain; 0.42 with noised inputs, 0.43 without, no better calibrated (docs/results/gans.md).
 
 Discriminators of super-resolution GANs are badly calibrated: they are surer than they are right. Here both kinds of
 their inputs are noised as in a diffusion:
