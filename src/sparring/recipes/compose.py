@@ -6,8 +6,8 @@ A setting says where a method runs: `data`, `denoiser`, `trainer`, and `parts` t
 stands under `scratch` and `tune`. `like` names the setting that it changes; `base`, one of which it is a variant; and
 `family`, a file of `generators/families`, the pipelines that it is for. A method is laid over the first setting of a
 chain with its variants, and changes of those that are like it over the method. A method's file holds `method`,
-`generator` if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those like
-it, and as `next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
+`generator` if it trains no denoiser, what it needs everywhere, under `on` what it needs on one setting and on those
+like it, and as `next` how `sparring sample` uses RUN, what was trained, with the denoiser that it was trained beside.
 """
 
 import difflib

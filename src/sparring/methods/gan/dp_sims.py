@@ -1,6 +1,6 @@
 """DP-SIMS: semantic image synthesis against a frozen backbone with a pixel decoder (Berrada et al., arXiv 2312.13314).
 
-Status: proven; maps kept to 0.99 (one decision for an image: 0.95), spread 0.26 (no diversity: 0.03) (docs/results/gans.md).
+Status: proven; maps kept to 0.99 (one decision for an image: 0.95), spread 0.26 and not 0.03 (docs/results/gans.md).
 
     L_D = -mean a_t log p_t(x) - mean log p_fake(G(z, t)),        p = softmax of K + 1 logits of each pixel
     L_G = -mean a_t log p_t(G(z, t)) + diversity mean exp(-|G(z, t) - G(z', t)| / |z - z'|),        a_c = N / (K N_c)
