@@ -1,6 +1,6 @@
 """FAIL: flow matching with adversarial imitation learning (arXiv 2602.12155).
 
-Status: unproven.
+Status: no gain; worse than plain training of equal calls and than ADT on a briefly trained model (docs/results/adt.md).
 
 The images of the data set are an expert's demonstrations; a discriminator that tells them from the model's own samples
 takes the place of a reward. The policy is updated in one of two ways:
