@@ -1,6 +1,6 @@
 """DiffGAN-VC: voice conversion with denoising diffusion GANs (arXiv 2308.14319).
 
-Status: unproven.
+Status: no gain; pitch 0.034 bands off and the right speaker, without the GAN 0.036 (docs/results/gans.md).
 
 A voice is converted to that of another speaker without parallel data: a DDGAN is conditioned on what is said, c, and
 on the speaker s, and learns to make each voice again,
