@@ -410,6 +410,11 @@ def test_a_method_is_laid_over_a_setting_with_its_base_and_needs_what_it_says_of
     assert compose("ddgan", "digits-vp")["denoiser"]["net"]["init_args"]["resnet_time_scale_shift"] == "scale_shift"
 
 
+def test_a_misspelt_variant_is_answered_with_a_setting():
+    with pytest.raises(ValueError, match=r"unknown setting 'digits-v': did you mean digits-vp\?"):
+        compose("diffusion", "digits-v")
+
+
 def test_bases_in_a_circle_are_refused(tmp_path):
     one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
     one.write_text(f"base: {other}\n")

@@ -11,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from sparring.data.base import ImageData
 from sparring.data.draws import derived_seed
 
-TRAINED, HELD_OUT = 20000, 2000
-SPLITS = {"train": TRAINED, "holdout": HELD_OUT}
+SPLITS = {"train": 20000, "holdout": 2000}
+"""Problems of each split."""
 
 
 def numbers_of(variables: int) -> int:

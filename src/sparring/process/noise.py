@@ -84,7 +84,8 @@ class Coupling(ABC):
         """Raises ValueError if the rows that are `seen` at once, of `total` (None: of as many), cannot be coupled."""
         if self.group is not None and seen % min(self.group, total or seen):
             raise ValueError(
-                f"`coupling.group={self.group}` must divide the {seen} images that are seen at once (null: none)"
+                f"`coupling.group={self.group}` must divide the {seen} images that are seen at once: give a group or a "
+                "batch size with which it does"
             )
 
 

@@ -72,7 +72,7 @@ def read(name: str, kind: str = "methods") -> dict[str, Any]:
         if own:
             raise ValueError(f"{what} file {name} does not exist")
         names = list(shipped(kind))
-        near = [f"{n} --on {name[len(n) + 1 :]}" for n in names if name.startswith(f"{n}-")]
+        near = [f"{n} --on {name[len(n) + 1 :]}" for n in names if kind == "methods" and name.startswith(f"{n}-")]
         near = near or difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise ValueError(f"unknown {what} {name!r}: {hint} (`sparring recipes` lists them; a file ends in .yaml)")
