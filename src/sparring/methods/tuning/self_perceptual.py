@@ -1,6 +1,6 @@
 """Self-perceptual loss: "Diffusion Model with Perceptual Loss" (Lin and Yang, arXiv 2401.00110).
 
-Status: unproven.
+Status: no gain on digits, and alone a harm; three seeds (docs/results/limits.md).
 
 The model's own hidden layers measure its error. A frozen copy of the trained model sees the clean image and the
 predicted one, both noised to a level t' of their own, and its middle layer F tells them apart:
