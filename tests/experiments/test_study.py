@@ -715,6 +715,14 @@ def test_calls_that_no_sampler_makes_are_refused_before_anything_is_trained(tmp_
     assert not list(tmp_path.glob("out/tiny/seed0/*/checkpoints/*"))
 
 
+def test_an_arm_that_cannot_start_is_refused_as_soon_as_its_start_is_there(tmp_path, capsys):
+    last = {"recipe": "adt", "flags": {"trainer.discriminator_warmup_steps": 9}}
+    file = written(tmp_path, arms=STUDY["arms"] | {"last": last})
+    assert main(["study", file, "--out", str(tmp_path / "out")]) == 2
+    assert re.search(r"arm 'last' on tiny: `discriminator_warmup_steps=9` must be .* below", error(capsys))
+    assert [run.name for run in tmp_path.glob("out/tiny/seed0/*")] == ["baseline"]
+
+
 def test_results_follow_the_images_that_are_measured_against(tmp_path):
     out = tmp_path / "runs"
 

@@ -29,8 +29,13 @@ def run_study(runs: StudyRuns, seeds: Sequence[int], arms: Sequence[str], say: C
     clock, measuring = Clock(), Measuring(runs)
     for setting in dict.fromkeys(setting for setting, _, arm in tasks if not runs.makes_no_images(setting, arm)):
         measuring.real(setting)
+    tried: set[tuple[str, str]] = set()
     for number, (setting, seed, arm) in enumerate(tasks, start=1):
         started = time.monotonic()
+        for other in arms:  # refuses what cannot start as soon as that shows, and not when its turn comes
+            if (setting, other) not in tried and runs.can_start(setting, seed, other):
+                runs.trainer(setting, seed, other)
+                tried.add((setting, other))
         runs.check_same(setting, seed, arm)  # again: what it starts from may have been trained by now
         trained = runs.train(setting, seed, arm)
         measured = measuring.measure(setting, seed, arm)

@@ -32,6 +32,8 @@ from sparring.runs.results import Result, read_results
 NOTHING: dict[str, Any] = {"trainer": {"steps": 0}}
 """What is trained of an arm that only samples another."""
 NO_RUN = ""
+BASELINE_RUN = "BASELINE"
+"""What stands for the run of the baseline in flags."""
 MOST_POINTS = 100
 """Checkpoints of a run that is measured along its training."""
 
@@ -110,17 +112,36 @@ class StudyRuns:
             )
             return 0
         if not is_run(run):
-            content, flags, init, header = self.recipe_of(setting, arm, seed)
-            if init is not None:
-                header["weights_of_start"] = weights_of(Path(init))
-            trainer = recipe.build(content, flags, out=run, init=init, header=header)
-            self.check_samplers(setting, arm, trainer.method.generator)
-            trainer.fit()
+            self.trainer(setting, seed, arm).fit()
             return steps
         before = last_step(run)
         if before < steps:
             recipe.rebuild(run, [], self.allow).fit(resume=True)
         return steps - before
+
+    def trainer(self, setting: str, seed: int, arm: str) -> Any:
+        """The trainer of a run that is not there yet.
+
+        Raises:
+            ValueError: its settings do not go together, or it cannot be sampled as the study does.
+        """
+        content, flags, init, header = self.recipe_of(setting, arm, seed)
+        if init is not None:
+            header["weights_of_start"] = weights_of(Path(init))
+        try:
+            trainer = recipe.build(content, flags, out=self.folder(setting, seed, arm), init=init, header=header)
+            self.check_samplers(setting, arm, trainer.method.generator)
+        except ValueError as error:
+            raise ValueError(f"arm {arm!r} on {setting}: {error}") from None
+        return trainer
+
+    def can_start(self, setting: str, seed: int, arm: str) -> bool:
+        """Whether a run is not there yet, and what it starts from is."""
+        if self.only_samples(setting, arm) or is_run(self.folder(setting, seed, arm)):
+            return False
+        chosen = self.study.arms[arm]
+        needed = {chosen.start} | ({BASELINE} if BASELINE_RUN in str(chosen.flags) else set())
+        return all(one == "scratch" or self.is_trained(setting, seed, one) for one in needed)
 
     def check_samplers(self, setting: str, arm: str, generator: Generator) -> None:
         """Refuses network calls that a generator cannot be sampled in, by its own arm or another."""
@@ -167,7 +188,7 @@ class StudyRuns:
                     f"`curve={chosen.curve}`: of {steps} steps these shares have no few checkpoints in common"
                 )
             fixed |= {"trainer.checkpoint_every": every, "trainer.keep_checkpoints": steps}  # that of a stop, too
-        flags += as_flags(own | fixed, self.words | {"BASELINE": str(base)})
+        flags += as_flags(own | fixed, self.words | {BASELINE_RUN: str(base)})
         init = str(self.folder(setting, seed, chosen.start).absolute()) if tuned else None
         return content, flags, init, {"recipe": chosen.recipe, "setting": on, "init": init, "allow": self.allow}
 
