@@ -1,6 +1,6 @@
 """E2GAN: efficient training of efficient GANs for image-to-image translation (Gong et al., arXiv 2401.06127).
 
-Status: unproven.
+Status: no gain of its adapters over training from scratch; three seeds (docs/results/translation.md).
 
 A small GAN learns an edit from pairs (source y, edited image x). For a new edit it is adapted and not trained anew:
 

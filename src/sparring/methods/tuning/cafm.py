@@ -1,6 +1,6 @@
 """CAFM: continuous adversarial flow models (Lin et al., arXiv 2604.11521).
 
-Status: unproven.
+Status: no gain: plain training of equal network calls is far ahead; three seeds (docs/results/limits.md).
 
 A potential D(x, t) learns to rise along the true velocity of the path, and to fall along the model's:
 
