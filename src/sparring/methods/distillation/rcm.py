@@ -1,6 +1,6 @@
 """rCM: score-regularized continuous-time consistency models (Zheng et al., arXiv 2510.08431).
 
-Status: unproven.
+Status: proven on digits: both terms are ahead of each alone; three seeds (docs/results/students.md).
 
 sCM covers all modes of the teacher and blurs, the difference of two scores is sharp and drops modes. rCM minimises
 both. In TrigFlow's coordinates (see sCM), with F' that of the teacher and rho rising from 0 to 1,
