@@ -1,6 +1,6 @@
 """RDGAN: a robust diffusion GAN by semi-unbalanced optimal transport (Dao et al., arXiv 2311.17101).
 
-Status: no gain over DDGAN on the ring, which has no outliers; with outliers not measured (docs/results/gans.md).
+Status: no gain over DDGAN, on the ring and with outliers among digits (docs/results/gans.md).
 
 A DDGAN whose objective is the dual of unbalanced transport. With the cost c of bringing x_t to the prediction xhat,
 
