@@ -1,6 +1,6 @@
 """Projected GAN: a GAN whose discriminators see a frozen backbone, randomly mixed (Sauer et al., arXiv 2111.01007).
 
-Status: no gain; 7.2 in one call, plain diffusion of equal seconds 0.45; its parts not measured (docs/results/gans.md).
+Status: proven on digits: ahead of R3GAN in equal steps; three seeds, random features (docs/results/gans.md).
 
     L_D = sum_l mean relu(1 - D_l(P_l(x))) + mean relu(1 + D_l(P_l(G(z)))),        L_G = -sum_l mean D_l(P_l(G(z)))
 
