@@ -25,7 +25,9 @@ class DiffAugment:
     def __init__(self, *, policy: str = "color,translation,cutout") -> None:
         words = {word.strip() for word in policy.split(",")} - {""}
         if unknown := words - set(AUGMENTATIONS):
-            raise ValueError(f"`policy={policy!r}` has {sorted(unknown)}: use color, translation and cutout, or ''")
+            raise ValueError(
+                f"the augmentation policy {policy!r} has {sorted(unknown)}: use color, translation and cutout, or ''"
+            )
         self.policy = words
 
     def __call__(self, images: Tensor, draws: Draws, probability: Tensor | None = None) -> Tensor:
