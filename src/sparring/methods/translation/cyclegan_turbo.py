@@ -1,6 +1,6 @@
 """CycleGAN-turbo: one-step translation between two domains without pairs (Parmar et al., arXiv 2403.12036).
 
-Status: unproven.
+Status: no gain: its discriminators alone do as well on digits and their inverse (docs/results/translation.md).
 
 Two translators of one call, both made of a trained diffusion network as in pix2pix-turbo: G from sources y to images x,
 F back. Each learns from a discriminator of its domain, and from the way there and back:
