@@ -13,15 +13,16 @@ mean over all positions of all scales in place of the sum, GroupNorm heads that 
 from sparring.discriminators import ProjectedDiscriminator
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.gan import GAN
-from sparring.objectives import Hinge, Penalty
+from sparring.objectives import Hinge, Objective, Penalty
 
 
 class ProjectedGAN(GAN):
-    """A generator of images, trained from scratch: a `GAN` with the hinge objective on projected features.
+    """A generator of images, trained from scratch: a `GAN` on projected features, with the hinge objective.
 
     Args:
         generator: from latents to images.
         discriminator: heads on a frozen backbone.
+        objective: adversarial loss; hinge, as in the paper, when None.
         penalty: one penalty or several on the discriminator; the paper has none.
     """
 
@@ -30,6 +31,7 @@ class ProjectedGAN(GAN):
         generator: LatentGenerator,
         discriminator: ProjectedDiscriminator,
         *,
+        objective: Objective | None = None,
         penalty: Penalty | list[Penalty] | None = None,
     ):
-        super().__init__(generator, discriminator, objective=Hinge(), penalty=penalty)
+        super().__init__(generator, discriminator, objective=objective or Hinge(), penalty=penalty)
