@@ -58,3 +58,10 @@ def test_on_raw_points_the_energy_distance_leads_a_gaussian_to_the_data():
         decay.step()
     assert method.generator.net.shift.item() == pytest.approx(-0.5, abs=0.05)
     assert abs(method.generator.net.scale.item()) == pytest.approx(0.6, abs=0.05)
+
+
+def test_groups_that_do_not_fill_a_batch_are_refused_before_the_first_step():
+    method = MMDGAN(generator(), discriminator(3), group=4)
+    method.check(8)
+    with pytest.raises(ValueError, match="`group=4` does not divide the 6 rows"):
+        method.check(6)

@@ -62,7 +62,15 @@ def test_images_that_have_a_gradient_get_the_same_noise():
 
 def test_a_batch_smaller_than_a_group_is_one_group():
     assert torch.equal(eps_of(Assignment(group=128)), eps_of(Assignment(group=None)))
-    Assignment(group=128).check(96)
+    Assignment(group=128).check(96, 96)
+
+
+def test_what_is_left_of_a_batch_is_a_smaller_group():
+    plain, eps = eps_of(Independent()), eps_of(Assignment(group=90))
+    rest = eps[90:]
+    assert sorted(rest[:, 0, 0, 0].tolist()) == sorted(plain[90:, 0, 0, 0].tolist())
+    costs = [(X[90:] - plain[90:][list(order)]).square().sum() for order in itertools.permutations(range(6))]
+    torch.testing.assert_close((X[90:] - rest).square().sum(), min(costs))
 
 
 @pytest.mark.parametrize("coupling", [Nearest(k=3), Assignment(group=8)], ids=["nearest", "assignment"])
@@ -76,9 +84,8 @@ def test_an_assignment_that_cannot_see_its_rows_is_refused():
     part = Draws(3, rows=slice(0, 32), total=96)
     with pytest.raises(ValueError, match="deals out the noises of all 96 images and sees 32 at once"):
         eps_of(Assignment(group=None), X[:32], part)
-    with pytest.raises(ValueError, match="`coupling.group=10` must divide the 96 images"):
-        Assignment(group=10).check(96)
-    with pytest.raises(ValueError, match="`coupling.group=64` must divide the 32 images"):
+    Assignment(group=10).check(96, 96)
+    with pytest.raises(ValueError, match="`coupling.group=64`.* a batch of 96 images 32 are seen at once"):
         eps_of(Assignment(group=64), X[:32], part)
     with pytest.raises(ValueError, match="`group=1`"):
         Assignment(group=1)

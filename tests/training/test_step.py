@@ -9,6 +9,7 @@ from small_runs import METHODS, ExactDigits, method, trainer
 from torch import nn
 
 from sparring.methods.tuning.adt import ADT
+from sparring.process import Assignment
 from sparring.training import AdamW, Trainer
 from sparring.training.state import changing_tensors, fixed_tensors
 
@@ -297,6 +298,10 @@ def test_settings_that_would_train_nothing_are_refused(tmp_path):
         trainer(tmp_path / "run", checkpoint_every=-1)
     with pytest.raises(ValueError, match="`batch_size=16` must be a multiple of 3"):
         trainer(tmp_path / "run", accumulation=3)
+    dealt = method("diffusion")
+    dealt.generator.process.coupling = Assignment(group=16)
+    with pytest.raises(ValueError, match="`coupling.group=16`.* of a batch of 16 images 4 are seen at once"):
+        trainer(tmp_path / "run", method=dealt, accumulation=4)
     with pytest.raises(ValueError, match="`sharding=fsdp2` spreads the generator over processes"):
         trainer(tmp_path / "run", sharding="fsdp2")
     assert not (tmp_path / "run").exists()

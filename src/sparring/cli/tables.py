@@ -127,6 +127,8 @@ def print_comparison(comparison: Comparison, verdicts: Sequence[Verdict]) -> Non
         )
     for later, earlier in comparison.same.items():
         out.print(f"{later} draws the same images as {earlier} and is left out.", highlight=False)
+    if bare := [str(run.folder) for arm in arms for run in arm.runs if not run.results]:
+        out.print(f"Not evaluated yet, so without numbers: {', '.join(bare)} (sparring evaluate RUN).", highlight=False)
     if left_out := sum(comparison.left_out.values()):
         out.print(f"{left_out} results were measured in another way and are left out.", highlight=False)
     for verdict in verdicts:

@@ -41,7 +41,10 @@ class WithOutliers(ImageData):
             raise ValueError(f"`share={share}` must lie between 0 and 1")
         shapes = self._clean.image_shape, self._foreign.image_shape
         if shapes[0] != shapes[1]:
-            raise ValueError(f"`foreign={foreign}` has images of {shapes[1]} and {path} of {shapes[0]}: set their size")
+            raise ValueError(
+                f"`foreign={foreign}` has images of {shapes[1]} and {path} of {shapes[0]}: set "
+                f"their size in `settings` and `foreign_settings`, such as {{size: {shapes[0][1]}}}"
+            )
         needed = round(len(self._clean) * share / (1 - share))
         if not 0 < needed <= len(self._foreign):
             raise ValueError(

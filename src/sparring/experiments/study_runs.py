@@ -112,7 +112,11 @@ class StudyRuns:
             )
             return 0
         if not is_run(run):
-            self.trainer(setting, seed, arm).fit()
+            trainer = self.trainer(setting, seed, arm)
+            try:
+                trainer.fit()
+            except ValueError as error:
+                raise ValueError(f"arm {arm!r} on {setting}: {error}") from None
             return steps
         before = last_step(run)
         if before < steps:

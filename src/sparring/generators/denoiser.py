@@ -98,9 +98,8 @@ class Denoiser(DenoisingNetwork, Generator):
             self.own_source.size_for(len(data), data.image_shape)
         self.check_shape(data.image_shape)
 
-    def check_batch(self, batch_size: int) -> None:
-        super().check_batch(batch_size)
-        self.process.coupling.check(batch_size)
+    def check_batch(self, seen: int, total: int) -> None:
+        self.process.coupling.check(seen, total)
 
     @torch.no_grad()
     def prepare(self, data: ImageData, seed: int = 0) -> None:

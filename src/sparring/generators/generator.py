@@ -81,10 +81,8 @@ class Generator(nn.Module, ABC):
     def prepare(self, data: ImageData, seed: int = 0) -> None:
         """Called once before the first step of a new run: what is learned from the images before training."""
 
-    def check_batch(self, batch_size: int) -> None:
-        """Raises ValueError if it cannot be trained on `batch_size` images at once."""
-        if batch_size < 1:
-            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
+    def check_batch(self, seen: int, total: int) -> None:
+        """Raises ValueError if it cannot be trained on batches of `total` images, of which it sees `seen` at once."""
 
     @abstractmethod
     def check_shape(self, image_shape: tuple[int, int, int]) -> None:

@@ -67,7 +67,10 @@ def null_class_of(net: nn.Module, total: int | None, of_data: int) -> int:
     """
     name = type(net).__name__
     if total is None:
-        raise ValueError(f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions")
+        raise ValueError(
+            f"`guidance`, `condition_dropout`: {name} takes neither classes nor captions: "
+            "start from a network that does, or train it anew"
+        )
     null = total - (0 if isinstance(net, DiTTransformer2DModel) else 1)
     if null < of_data:
         raise ValueError(

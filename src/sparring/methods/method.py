@@ -143,8 +143,7 @@ class Method(nn.Module, ABC):
             discriminator.prepare(data, seed)
 
     def check(self, batch_size: int) -> None:
-        """Raises ValueError if the settings of the run cannot work for this method or its discriminator."""
-        self.generator.check_batch(batch_size)
+        """Raises ValueError if it, or its discriminator, cannot work with `batch_size` images at once."""
         if isinstance(self.generator, DenoisingNetwork):
             self.check_network(self.generator)
         for discriminator in self.discriminators():

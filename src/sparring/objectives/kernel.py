@@ -203,17 +203,22 @@ def squared_mmd(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
     return _mean_of_pairs(kernel(x, x)) - 2 * kernel(x, y).mean() + _mean_of_pairs(kernel(y, y))
 
 
+def check_group(size: int | None, rows: int) -> None:
+    """Raises ValueError if groups of `size` (None: of all) do not divide the rows."""
+    if size is not None and rows % size:
+        raise ValueError(
+            f"`group={size}` does not divide the {rows} rows that are seen at once (`batch_size` over `accumulation` "
+            "and processes): give a divisor"
+        )
+
+
 def groups(logits: Tensor, size: int | None) -> tuple[Tensor, ...]:
     """Rows [B, ...] as groups [size, d], at least float32.
 
     Raises:
         ValueError: `size` does not divide B.
     """
-    if size is not None and len(logits) % size:
-        raise ValueError(
-            f"`group={size}` does not divide the {len(logits)} rows that are seen at once: give a divisor of the batch "
-            "size over `accumulation`"
-        )
+    check_group(size, len(logits))
     return at_least_float32(logits).reshape(len(logits), -1).split(size or len(logits))
 
 

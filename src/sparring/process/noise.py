@@ -80,12 +80,13 @@ class Coupling(ABC):
     group: int | None = None
     """Rows that must be seen at once, or all of a smaller batch; None: any number."""
 
-    def check(self, seen: int, total: int | None = None) -> None:
-        """Raises ValueError if the rows that are `seen` at once, of `total` (None: of as many), cannot be coupled."""
-        if self.group is not None and seen % min(self.group, total or seen):
+    def check(self, seen: int, total: int) -> None:
+        """Raises ValueError if a batch of `total` rows, of which `seen` at once, cannot be coupled."""
+        if self.group is not None and seen < total and seen % self.group:
             raise ValueError(
-                f"`coupling.group={self.group}` must divide the {seen} images that are seen at once: give a group or a "
-                "batch size with which it does"
+                f"`coupling.group={self.group}`: noise is dealt out among {self.group} images side by side, and of a "
+                f"batch of {total} images {seen} are seen at once: give a `coupling.group` that divides {seen}, or a "
+                "batch in fewer parts (`accumulation`, processes)"
             )
 
 
@@ -127,7 +128,7 @@ class Assignment(Coupling):
     distance falls by 8 and by 10 %.
 
     Args:
-        group: rows among which noises are dealt out, side by side in the batch, or all of a smaller batch: with it,
+        group: rows among which noises are dealt out, side by side in the batch, or what is left of it: with it,
             micro-batches and several processes give what one batch gives. None: all rows, which then must be on one
             device at once.
     """
@@ -144,11 +145,10 @@ class Assignment(Coupling):
                 f"`coupling=Assignment` deals out the noises of all {draws.total} images and sees {n} at once: give "
                 "`coupling.group`, a number that divides what is seen at once"
             )
-        self.check(n, draws.total)
-        size = min(self.group or n, draws.total or n)
-        eps = kernel(draws, tuple(x_0.shape)).to(x_0)
-        flat_x, flat_eps = x_0.detach().reshape(n // size, size, -1), eps.reshape(n // size, size, -1)
+        self.check(n, draws.total or n)
+        eps, size = kernel(draws, tuple(x_0.shape)).to(x_0), self.group or n
+        pairs = zip(x_0.detach().flatten(1).split(size), eps.flatten(1).split(size), strict=True)
         with torch.autocast(x_0.device.type, enabled=False):
-            gain = torch.bmm(flat_x, flat_eps.transpose(1, 2)).cpu().numpy()  # all that a permutation changes
-        order = [linear_sum_assignment(one, maximize=True)[1] + size * i for i, one in enumerate(gain)]
+            gains = [(x @ noise.T).cpu().numpy() for x, noise in pairs]  # all that a permutation changes
+        order = [linear_sum_assignment(gain, maximize=True)[1] + size * i for i, gain in enumerate(gains)]
         return eps[torch.cat([torch.from_numpy(one) for one in order]).to(eps.device)]

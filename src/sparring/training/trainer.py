@@ -175,14 +175,17 @@ class Trainer:
         self.config.setdefault("trainer", dict(steps=steps, batch_size=batch_size, seed=seed))
 
         BatchStream(data.order(), batch_size, seed, world=self.world, accumulation=accumulation)  # checks the sizes
-        method.check(batch_size // (self.world * accumulation))
+        seen = batch_size // (self.world * accumulation)
+        method.generator.check_batch(seen, batch_size)
+        method.check(seen)
         if discriminator_accuracy is not None and method.discriminator is None:
             raise ValueError(
                 f"`discriminator_accuracy={discriminator_accuracy}`: {type(method).__name__} has no discriminator"
             )
         if not 0 <= discriminator_warmup_steps < steps:
             raise ValueError(
-                f"`discriminator_warmup_steps={discriminator_warmup_steps}` must be 0 or more and below `steps={steps}`"
+                f"`discriminator_warmup_steps={discriminator_warmup_steps}` must be 0 or more and below "
+                f"`steps={steps}`; a recipe whose discriminator learns first gives it, and 0 leaves it out"
             )
         if (discriminator_warmup_steps or discriminator_fresh_images) and method.discriminator is None:
             name = "discriminator_warmup_steps" if discriminator_warmup_steps else "discriminator_fresh_images"

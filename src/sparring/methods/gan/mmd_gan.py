@@ -22,6 +22,7 @@ from sparring.discriminators import Discriminator
 from sparring.generators import LatentGenerator
 from sparring.methods.gan.gan import GAN
 from sparring.objectives import MMD, Drift, Kernel, WitnessPenalty
+from sparring.objectives.kernel import check_group
 from sparring.runs.field import Field
 
 
@@ -51,6 +52,11 @@ class MMDGAN(GAN):
         witness = WitnessPenalty(weight=witness_weight, kernel=objective.kernel, group=group)
         outputs = Drift(weight=output_weight, fakes=True)
         super().__init__(generator, discriminator, objective=objective, penalty=[witness, outputs])
+        self.group = group
+
+    def check(self, batch_size: int) -> None:
+        super().check(batch_size)
+        check_group(self.group, batch_size)
 
     def fields(self, batch: Batch, points: Tensor) -> list[Field]:
         """None: an embedding is no single number to draw."""
