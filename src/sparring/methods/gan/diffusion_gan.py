@@ -1,6 +1,6 @@
 """Diffusion-GAN: a GAN whose discriminator sees noised images (Wang et al., arXiv 2206.02262).
 
-Status: no gain; with 100 images 15.6, without diffused inputs 18.6, inside the spread (docs/results/gans.md).
+Status: no gain of diffused inputs with 100 images; digits in one call 1.03 (docs/results/gans.md).
 
     y = sqrt(abar_t) x + sqrt(1 - abar_t) noise_std eps,      t = 0 for half of the images, else t in 1..T, P(t) ~ t - 1
     L_D = mean sp(-D(y)) + mean sp(D(y_fake)) + gamma/2 mean |grad D(y)|^2,        L_G = mean sp(-D(y_fake))
