@@ -144,6 +144,8 @@ class Method(nn.Module, ABC):
 
     def check(self, batch_size: int) -> None:
         """Raises ValueError if it, or its discriminator, cannot work with `batch_size` images at once."""
+        if batch_size < 1:
+            raise ValueError(f"`batch_size={batch_size}` must be at least 1")
         if isinstance(self.generator, DenoisingNetwork):
             self.check_network(self.generator)
         for discriminator in self.discriminators():
