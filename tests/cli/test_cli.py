@@ -196,7 +196,9 @@ def test_evaluate_and_compare_print_what_scripts_rely_on(workplace, capsys):
     assert (row["folder"], row["results"][0]["step"]) == (run, row["step"])
     assert page.stat().st_size > 10_000
     assert main(["compare", run]) == 0
-    assert "Frechet distance" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Frechet distance" in shown
+    assert "Not evaluated yet" not in shown
 
 
 def test_compare_refuses_damaged_results_and_runs_that_stand_for_each_other(workplace, capsys, tmp_path):
@@ -207,6 +209,8 @@ def test_compare_refuses_damaged_results_and_runs_that_stand_for_each_other(work
     (copy / "results.json").write_text("{}")
     assert "results.json is not a list of results" in fails(capsys, ["compare", str(copy)])
     (copy / "results.json").unlink()
+    assert main(["compare", str(copy)]) == 0
+    assert "Not evaluated yet, so without numbers" in capsys.readouterr().out
     (copy / "checkpoints" / "000003" / "state.json").write_text("3")
     assert "000003 is damaged" in fails(capsys, ["compare", str(copy)])
 
