@@ -723,6 +723,14 @@ def test_an_arm_that_cannot_start_is_refused_as_soon_as_its_start_is_there(tmp_p
     assert [run.name for run in tmp_path.glob("out/tiny/seed0/*")] == ["baseline"]
 
 
+def test_an_arm_that_is_refused_in_its_first_step_is_named(tmp_path, capsys):
+    rests = {"trainer.discriminator_accuracy": 0.8}
+    last = {"recipe": "wgan", "start": "scratch", "samplers": {"one call": [1]}, "flags": rests}
+    file = written(tmp_path, arms=STUDY["arms"] | {"last": last})
+    assert main(["study", file, "--out", str(tmp_path / "out")]) == 2
+    assert "arm 'last' on tiny: `discriminator_accuracy`" in error(capsys)
+
+
 def test_results_follow_the_images_that_are_measured_against(tmp_path):
     out = tmp_path / "runs"
 
