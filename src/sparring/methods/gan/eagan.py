@@ -1,6 +1,6 @@
 """EAGAN: evolutionary architecture search for GANs, its network with shared weights (Ying et al., arXiv 2111.15097).
 
-Status: unproven.
+Status: no gain; shared weights rank the 27 networks hardly better than chance, tau 0.06 (docs/results/gans.md).
 
     hinge:  L_D = mean relu(1 - D(x)) + mean relu(1 + D(G_a(z))),    L_G = -mean D(G_a(z)),    a one of 27 architectures
 
