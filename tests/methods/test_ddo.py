@@ -12,7 +12,7 @@ from sparring.backbones import Pixels
 from sparring.data import Batch, Digits, Draws, StoredImages
 from sparring.generators import Denoiser
 from sparring.methods.tuning.ddo import DDO
-from sparring.process import EDM, SNR, VP, LogNormal
+from sparring.process import EDM, SNR, VP, LogNormal, RectifiedFlow
 from sparring.training.state import changing_tensors
 
 
@@ -110,20 +110,22 @@ def test_the_expected_gradient_at_the_start_is_the_gap_of_the_means():
         assert method.generator.net.theta.grad.item() == pytest.approx(gap * u.square().mean().item(), abs=error)
 
 
-def test_the_logit_follows_beta_and_the_weighting():
+@pytest.mark.parametrize(
+    ("process", "kind"), [(VP(), "eps"), (VP(), "v"), (VP(), "x0"), (EDM(), "edm"), (RectifiedFlow(), "flow")]
+)
+def test_the_logit_follows_beta_and_the_weighting(process, kind):
     """Delta = beta w(log SNR) (|x_ref - x|^2 - |x_theta - x|^2), whatever the network predicts."""
-    for kind in ("eps", "v", "x0"):
-        method = ddo(denoiser(kind=kind), beta=2.0, weighting=SNR())
-        method.generator.net.last.bias.data += 0.3
-        ratio = method.rollout(batch_of())
-        draws = Draws(0, phase="rollout")
-        draws.integers(12, (6,))
-        t, eps = VP().time_from_uniform(draws.uniform((6,))), draws.normal((6, 1, 4, 4)).double()
-        x_0 = batch_of().images
-        x_t = VP().add_noise(x_0, eps, t)
-        errors = [(d(x_t, t).x0 - x_0).square().mean((1, 2, 3)) for d in (method.reference, method.generator)]
-        expected = 2.0 * VP().log_snr(t).exp() * (errors[0] - errors[1])
-        torch.testing.assert_close(ratio.real, expected, rtol=1e-5, atol=1e-7)
+    method = ddo(denoiser(process=process, kind=kind), beta=2.0, weighting=SNR())
+    method.generator.net.last.bias.data += 0.3
+    ratio = method.rollout(batch_of())
+    draws = Draws(0, phase="rollout")
+    draws.integers(12, (6,))
+    t, eps = process.default_times()(process, draws, 6), draws.normal((6, 1, 4, 4)).double()
+    x_0 = batch_of().images
+    x_t = process.add_noise(x_0, eps, t)
+    errors = [(d(x_t, t).x0 - x_0).square().mean((1, 2, 3)) for d in (method.reference, method.generator)]
+    expected = 2.0 * process.log_snr(t).exp() * (errors[0] - errors[1])
+    torch.testing.assert_close(ratio.real, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_the_reference_and_its_images_never_change():
@@ -172,6 +174,25 @@ def test_the_generated_images_follow_the_seed_of_the_run():
             )
             assert torch.equal(made[-1], expected.clamp(-1, 1))
         assert not torch.equal(*made)
+
+
+@pytest.mark.parametrize(
+    ("process", "kind", "scheduler"),
+    [
+        (VP(), "v", "dpm"),
+        (VP(), "v", "heun"),
+        (VP(), "v", "unipc"),
+        (EDM(), "edm", "dpm"),
+        (EDM(), "edm", "heun"),
+        (RectifiedFlow(), "flow", "heun"),
+    ],
+)
+def test_any_sampler_of_any_process_makes_the_fakes(process, kind, scheduler):
+    method = DDO(denoiser(process=process, kind=kind), num_fakes=5, num_steps=4, scheduler=scheduler)
+    method.prepare(StoredImages(torch.zeros(5, 1, 4, 4)))
+    latents = Draws(0, phase="fakes").normal((5, 1, 4, 4))
+    expected = method.reference.generate(process.scheduler(scheduler, kind), 4, latents=latents)
+    assert torch.equal(method.fakes, expected.clamp(-1, 1))
 
 
 def test_latents_that_the_reference_makes_are_not_clamped_as_pixels_are():
