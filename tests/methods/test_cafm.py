@@ -95,6 +95,40 @@ def test_descent_goes_to_the_mean_velocity():
     assert torch.autograd.grad(loss, net.shift)[0] > 0
 
 
+class Constant(nn.Module):
+    """One velocity u everywhere."""
+
+    def __init__(self, u):
+        super().__init__()
+        self.u = nn.Parameter(torch.tensor(u, dtype=torch.float64))
+
+    def forward(self, x, time):
+        return torch.zeros_like(x) + self.u.view(1, 2, 1, 1)
+
+
+def test_the_best_slope_and_what_it_asks_of_the_velocity_by_hand():
+    """With m and C of the real velocities, delta = m - u and q = delta' C^-1 delta, the best linear potential has the
+    slope 2/(2+q) C^-1 delta and L_D = 4/(2+q), 2 if it is blind; the velocity is asked for -8(1+q)/(2+q)^2 C^-1 delta.
+    """
+    net = Constant([0.3, -0.2])
+    method = CAFM(Denoiser(net, RectifiedFlow(), "flow"), Quadratic(), potential_weight=0.0)
+    points = 0.7 * torch.randn(500, 2, 1, 1, dtype=torch.float64) + 1
+    batch = Batch(points, draws=Draws(0, phase="rollout"))
+    rollout = method.rollout(batch)
+    real = rollout.real.flatten(1).double()
+    m, covariance = real.mean(0), real.T.cov(correction=0)
+    towards = torch.linalg.solve(covariance, m - net.u.detach())
+    q = (m - net.u.detach()) @ towards
+    slope = 2 / (2 + q) * towards
+    weights = method.discriminator.weights
+    weights.data[[4, 8, 1]] = torch.stack([*slope, q / (2 + q) - slope @ m])  # of x, y and t
+    loss = method.discriminator_loss(batch, rollout)["slopes"]
+    assert loss.item() == pytest.approx(4 / (2 + q).item(), rel=1e-5)
+    assert torch.autograd.grad(loss, weights, retain_graph=True)[0][[4, 8, 1]].abs().max() < 1e-5  # the best one
+    (asked,) = torch.autograd.grad(method.generator_loss(batch, rollout)["slope"], net.u)
+    torch.testing.assert_close(asked, -8 * (1 + q) / (2 + q) ** 2 * towards, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("process", "kind"), [(VP(), "v"), (RectifiedFlow(), "flow"), (EDM(), "edm")])
 def test_losses_by_hand_on_every_path(process, kind):
     """Slopes against a central difference of the potential along the path; the real one is the path itself."""
