@@ -121,7 +121,7 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
     discriminator = made["method"].get("init_args", {}).get("discriminator")
     if made["denoiser"]["net"]["class_path"].endswith(".DiTTransformer2DModel"):
         case = Case(name, start_with_classes, tmp_path)
-    elif stock and not decides_process(read(name)):
+    elif stock and not decides_process(read(name)) and "process" not in read(name).get("denoiser", {}):
         case = told_case(name, start_with_classes, tmp_path, discriminator, tuned=True)
     else:  # its network does not take the images themselves, or has another process than the start
         classes = "--denoiser.net.init_args.num_class_embeds=11"

@@ -7,8 +7,10 @@ from copy import deepcopy
 from itertools import product
 
 import pytest
+import torch
 import yaml
 
+from sparring import load_generator
 from sparring.cli.main import main
 from sparring.recipes import recipe
 from sparring.recipes.compose import SECTIONS, compose, decides_process, filled, names_network, read, shipped
@@ -152,6 +154,27 @@ def test_every_method_may_be_used_on_every_setting(strange):
             assert f"{name} names its own network, and {setting} tunes that of a pipeline" in str(error)  # noqa: PT017
             continue
         recipe.check_classes(made, [])
+
+
+@pytest.mark.parametrize("name", ["meanflow", "twinflow"])
+def test_a_flow_of_two_times_starts_from_a_trained_flow_and_from_no_other(name, tmp_path, capsys):
+    """The start keeps its process and its own time, and takes the length of a step in addition."""
+    for setting in ("digits", "digits-vp"):
+        start = [f"--out={tmp_path / setting}", "--trainer.steps=1", "--trainer.tracker=null"]
+        assert main(["fit", "diffusion", "--on", setting, *start]) == 0
+    tuned = ["--trainer.steps=1", "--trainer.tracker=null", f"--out={tmp_path / name}"]
+    assert main(["fit", name, "--on", "digits", f"--init={tmp_path / 'digits'}", *tuned]) == 0
+    config = config_of(tmp_path / name)
+    assert config["denoiser"]["second_time"] is True
+    before, after = (load_generator(tmp_path / run) for run in ("digits", name))
+    assert after.time_slot is not None
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 0.5, 1.0])
+    with torch.no_grad():
+        moved = (after(x, t, None).x0 - before(x, t, None).x0).abs().max()
+    assert moved < 0.1  # one small step away from the start
+    capsys.readouterr()
+    assert main(["fit", name, "--on", "digits", f"--init={tmp_path / 'digits-vp'}", *tuned[:2]]) == 2
+    assert "`process=VP`, `prediction=v`" in capsys.readouterr().err
 
 
 def test_a_run_does_not_vouch_for_its_own_classes(strange, run, capsys):

@@ -117,6 +117,8 @@ def compose(
         raise ValueError(
             f"{name} decides how a network is noised, conditioned and read: train it from scratch, no --init"
         )
+    if tuned and (recipe.get("denoiser") or {}).get("second_time"):
+        recipe["denoiser"] = {"second_time": True}  # all that is added to a trained one
     made: dict[str, Any] = {}
     needs = recipe.pop("on", None) or {}
     own_data, own_net = False, names_network(recipe)
@@ -152,8 +154,13 @@ def compose(
 
 
 def decides_process(recipe: dict[str, Any]) -> bool:
-    """Whether a method's file names network, process, prediction or own source, which a trained denoiser has."""
+    """Whether a method's file names network, process, prediction or own source, which a trained denoiser has.
+
+    Not if it adds the length of a step, which trained denoisers take as well: the method says which of them suit it.
+    """
     own = recipe.get("denoiser") or {}
+    if own.get("second_time"):
+        return False
     has = "prediction" in own or "own_source" in own or "class_path" in (own.get("process") or {})
     return has or names_network(recipe)
 
