@@ -1,6 +1,6 @@
 """DDO: direct discriminative optimisation (Zheng et al., arXiv 2503.01103).
 
-Status: no gain; better at 2 NFE in every seed, harm at 10 and more in two of three (docs/results/ddo.md).
+Status: no gain; on fakes of UniPC at a low rate as good as plain training of equal calls (docs/results/ddo.md).
 
 No discriminator network: the likelihood ratio of the model to a frozen reference acts as one,
 
