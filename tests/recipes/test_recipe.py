@@ -156,6 +156,16 @@ def test_every_method_may_be_used_on_every_setting(strange):
         recipe.check_classes(made, [])
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """YAML would keep the second, and the settings of the first would be lost."""
+    file = tmp_path / "own.yaml"
+    file.write_text("method: &same {a: 1}\non: {ring: *same}\nstart: trained\non: {digits: *same}\n")
+    with pytest.raises(ValueError, match="the key 'on' stands twice"):
+        read(str(file))
+    file.write_text("method: &same {a: 1}\non: {ring: {<<: *same, a: 2}}\n")
+    assert read(str(file))["on"] == {"ring": {"a": 2}}
+
+
 @pytest.mark.parametrize("name", ["meanflow", "twinflow"])
 def test_a_flow_of_two_times_starts_from_a_trained_flow_and_from_no_other(name, tmp_path, capsys):
     """The start keeps its process and its own time, and takes the length of a step in addition."""

@@ -4,13 +4,14 @@ import difflib
 import json
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 
-from sparring.recipes.compose import HERE, shipped
+from sparring.recipes.compose import HERE, parsed, shipped
 
 BASELINE = "baseline"
 ONE_CALL = "one call"
@@ -384,7 +385,7 @@ def read_study(name: str) -> Study:
         text = (HERE / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
         stem = name
     try:
-        content = yaml.safe_load(text)
+        content = deepcopy(parsed(text))
     except yaml.YAMLError as error:
         raise ValueError(f"study {name} is not valid YAML ({' '.join(str(error).split())})") from None
     where = f"study {name}"

@@ -43,7 +43,25 @@ def shipped(kind: str) -> dict[str, str]:
 
 @cache
 def parsed(text: str) -> Any:
-    """YAML, read once: a recipe is composed of the same files again and again."""
+    """YAML, read once: a recipe is composed of the same files again and again.
+
+    Raises:
+        yaml.YAMLError: not YAML, or a key that stands twice in a mapping, of which YAML would keep the second.
+    """
+    nodes, seen = [yaml.compose(text, yaml.SafeLoader)], set()
+    for node in nodes:
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:  # an alias is a part again
+            continue
+        seen.add(id(node))
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for number, (key, _) in enumerate(node.value):
+                if key.value in keys[:number]:
+                    problem = f"the key {key.value!r} stands twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            parts = [value for _, value in node.value]
+        nodes += parts
     return yaml.safe_load(text)
 
 
