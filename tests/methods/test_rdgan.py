@@ -9,6 +9,7 @@ from sparring.discriminators import PlainDiscriminator
 from sparring.generators import Denoiser
 from sparring.methods import DDGAN, RDGAN
 from sparring.networks import MLP, StepPerceptron
+from sparring.objectives import Scores
 from sparring.process import VP
 
 
@@ -42,6 +43,16 @@ def test_its_losses_by_hand():
     torch.testing.assert_close(g, (0.3 * cost - fake).mean())
     (d, _), real, fake, cost = losses_of(method_of(RDGAN, tau=0.3, phi1="linear"))
     torch.testing.assert_close(d, softplus(-real).mean() + (fake - 0.3 * cost).mean())
+
+
+def test_a_single_real_pulls_by_less_than_one():
+    """dL_D / dr = -sigmoid(-r) for the logit r of a real: in (-1, 0), and least for the ones that are clear already."""
+    method = method_of(RDGAN)
+    reals = torch.tensor([-50.0, -1.0, 0.0, 1.0, 50.0], dtype=torch.float64, requires_grad=True)
+    scores = [Scores(reals), Scores(torch.zeros(5).double(), cost=torch.zeros(5).double())]
+    (pull,) = torch.autograd.grad(method.objective.discriminator(*scores) * 5, reals)
+    torch.testing.assert_close(pull, -torch.sigmoid(-reals))
+    assert (pull >= -1).all()
 
 
 def test_without_relaxation_it_is_balanced_and_with_softplus_alone_the_loss_of_ddgan():
