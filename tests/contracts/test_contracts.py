@@ -118,10 +118,10 @@ def test_labels_reach_every_denoiser_with_their_images(name, start_with_classes,
         pytest.skip("a density of all images knows no classes, and is refused")
     sizes = made["denoiser"]["net"]["init_args"]
     stock = sizes.get("in_channels", 1) == sizes.get("out_channels", 1) == 1
-    discriminator = made["method"].get("init_args", {}).get("discriminator")
+    discriminator, own = made["method"].get("init_args", {}).get("discriminator"), read(name).get("denoiser", {})
     if made["denoiser"]["net"]["class_path"].endswith(".DiTTransformer2DModel"):
         case = Case(name, start_with_classes, tmp_path)
-    elif stock and not decides_process(read(name)) and "process" not in read(name).get("denoiser", {}):
+    elif stock and not decides_process(read(name)) and "class_path" not in own.get("process", {}):
         case = told_case(name, start_with_classes, tmp_path, discriminator, tuned=True)
     else:  # its network does not take the images themselves, or has another process than the start
         classes = "--denoiser.net.init_args.num_class_embeds=11"
